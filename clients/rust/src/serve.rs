@@ -1,0 +1,152 @@
+//! Stage 7 of 8: the function process. Makes a Rust program a Quickfire function.
+//!
+//! ```no_run
+//! use quickfire_client::serve::{Call, serve};
+//!
+//! fn main() -> Result<(), quickfire_client::serve::ServeFailed> {
+//!     serve(|call: &Call<'_>| Ok(call.payload().to_ascii_uppercase()))
+//! }
+//! ```
+//!
+//! [`serve_into`] is the same with a [`Reply`] to write into, which is used again for every call: a function written so
+//! allocates nothing.
+//!
+//! In: requests from this process's ring.  Out: one answer for each.
+//! Always: calls run one after the other, on the thread that called `serve`; what the handler keeps between them stays
+//! warm, across the death of a router too. A panic answers its call with a function error, and the process goes on.
+//! Never: runs a call whose deadline has passed or that was cancelled; makes a system call for a call while calls keep
+//! coming, except to ring a router that sleeps.
+//!
+//! ```text
+//!   started by the shim ─▶ attach ─▶ serve calls ── Stop ──▶ finish what was sent, return Ok
+//!                            ▲            │
+//!                            └────────────┘ end of the socket: the router is dead
+//!                     every 50 ms, for QUICKFIRE_REATTACH_MS; then return an error
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `environment.rs` | what the shim tells the process |
+//! | `attachment.rs` | socket, ring and bell: how they are had from the router |
+//! | `call.rs` | what a function sees: `Call`, `Reply`, `FunctionError` |
+//! | `calls.rs` | the loop over the ring |
+//! | `watcher.rs` | the thread that waits for Stop and for the router's death |
+//!
+//! Guide: docs/coding/rust-functions.md.  The ring: docs/spec/shm.md.  Tests: `serve/tests.rs`.
+
+mod attachment;
+mod call;
+mod calls;
+mod environment;
+#[cfg(test)]
+mod tests;
+mod watcher;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use protocol::attach::AttachRefused;
+
+use attachment::{AttachFailed, Attachment};
+use calls::{End, serve_attachment};
+use environment::Environment;
+
+pub use call::{Call, FunctionError, Reply};
+
+/// Time between two tries to attach.
+const ATTACH_RETRY: Duration = Duration::from_millis(50);
+
+/// Why a function process cannot serve, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeFailed {
+    /// The environment is not that of a function process.
+    #[error(
+        "this program is a Quickfire function ({reason}): it is started by the router's shim, not by hand. \
+         Name it in a configuration file and run it with `quickfire up --config FILE`"
+    )]
+    NotAFunctionProcess {
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// The router does not take this process, and will not.
+    #[error("the router refused this process: {0}")]
+    Refused(AttachRefused),
+    /// No router answered for the whole time in which one might have come back.
+    #[error("no router for {} ms: {last}", waited.as_millis())]
+    RouterGone {
+        /// How long this process stayed warm for it.
+        waited: Duration,
+        /// What the last try said.
+        last: io::Error,
+    },
+    /// The system gave no thread.
+    #[error("cannot watch the router: {0}")]
+    NoThread(io::Error),
+}
+
+/// Serves calls with `handler`, which gives the result of each call, until the router says stop. Does not return
+/// before: it is the main loop of a function process.
+pub fn serve<R: AsRef<[u8]>>(
+    mut handler: impl FnMut(&Call<'_>) -> Result<R, FunctionError>,
+) -> Result<(), ServeFailed> {
+    serve_into(move |call, reply| {
+        reply.write(handler(call)?.as_ref());
+        Ok(())
+    })
+}
+
+/// Like [`serve`], for a handler that writes its result into a buffer that is used again for each call.
+pub fn serve_into(
+    mut handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+) -> Result<(), ServeFailed> {
+    let environment = Environment::read(|name| std::env::var(name).ok())?;
+    serve_environment(&environment, &mut handler)
+}
+
+/// The whole life of a function process, but for where its environment comes from.
+fn serve_environment(
+    environment: &Environment,
+    handler: &mut impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+) -> Result<(), ServeFailed> {
+    // For `quickfire inspect`, see `Attachment::memory_fd`. Replaced only when the next ring is there.
+    let mut _ring_to_inspect = None;
+    loop {
+        let mut attachment = attach(environment)?;
+        _ring_to_inspect = attachment.memory_fd.take();
+        match serve_attachment(attachment, environment.spin_count_max, handler)? {
+            End::Stopped => return Ok(()),
+            // Both mean that this ring is no more. What the handler keeps in memory stays, and the next router (or this
+            // one, with a new ring) finds it warm.
+            End::RouterGone => {}
+            End::RingDamaged(damage) => eprintln!("{}: {damage}; attaching anew", environment.function),
+        }
+    }
+}
+
+/// Attaches, with patience: the router may be starting, or being replaced.
+fn attach(environment: &Environment) -> Result<Attachment, ServeFailed> {
+    let begun = Instant::now();
+    loop {
+        let last = match Attachment::new(environment) {
+            Ok(attachment) => return Ok(attachment),
+            Err(AttachFailed::Refused(reason)) if !passes(reason) => {
+                return Err(ServeFailed::Refused(reason));
+            }
+            Err(AttachFailed::Refused(reason)) => io::Error::other(reason),
+            Err(AttachFailed::System(error)) => error,
+        };
+        let waited = begun.elapsed();
+        if waited >= environment.reattach_timeout {
+            return Err(ServeFailed::RouterGone { waited, last });
+        }
+        std::thread::sleep(ATTACH_RETRY);
+    }
+}
+
+/// True for a refusal that may be over at the next try: an old router on its way out, or a place in its table that a
+/// dead predecessor of this process still holds.
+fn passes(reason: AttachRefused) -> bool {
+    use AttachRefused::{Draining, RingUnavailable, TooManyWorkers};
+    matches!(reason, Draining | RingUnavailable | TooManyWorkers)
+}

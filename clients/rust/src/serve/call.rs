@@ -1,0 +1,159 @@
+//! What a function sees of a call, and how it answers.
+
+use std::time::Duration;
+
+use protocol::{Criticality, TraceContext};
+use rustix::time::{ClockId, clock_gettime};
+use shm_ring::{Mapped, Taken, WorkerEnd};
+
+/// One call, while its function runs.
+pub struct Call<'a> {
+    payload: &'a [u8],
+    /// `None` in a test of a function alone.
+    origin: Option<(&'a WorkerEnd<Mapped>, &'a Taken)>,
+}
+
+impl<'a> Call<'a> {
+    /// A call as a function sees it, without a router, a deadline or anything special: for testing a function
+    /// alone.
+    pub fn with_payload(payload: &'a [u8]) -> Self {
+        Self { payload, origin: None }
+    }
+
+    pub(super) fn new(ring: &'a WorkerEnd<Mapped>, taken: &'a Taken) -> Self {
+        Self { payload: ring.payload(taken), origin: Some((ring, taken)) }
+    }
+
+    /// The caller's bytes, in place: not copied for this process.
+    #[inline]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The time left until nobody waits any more; `None` if there is no end. Zero: it has passed, and the answer will
+    /// be thrown away.
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline_at_ns = self.taken()?.deadline_at_ns;
+        (deadline_at_ns != u64::MAX).then(|| Duration::from_nanos(deadline_at_ns.saturating_sub(now_ns())))
+    }
+
+    /// True when nobody wants the answer any more. Long functions look now and then, and return early: with what does
+    /// not matter. One load from shared memory.
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.origin.is_some_and(|(ring, taken)| ring.is_cancelled(taken))
+    }
+
+    /// How much the call matters to its caller.
+    pub fn criticality(&self) -> Criticality {
+        self.taken().and_then(|taken| Criticality::try_from(taken.criticality).ok()).unwrap_or_default()
+    }
+
+    /// The trace this call belongs to, if its caller traces.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.taken()?.trace.as_ref().map(TraceContext::decode)
+    }
+
+    /// What the caller uses to mark repetitions of one and the same call, if it does.
+    pub fn idempotency_key(&self) -> Option<[u8; 16]> {
+        self.taken()?.idempotency_key
+    }
+
+    /// The router's number of this invocation, as `quickfire inspect` shows it; 0 in a test.
+    pub fn invocation_id(&self) -> u64 {
+        self.taken().map_or(0, |taken| taken.invocation_id)
+    }
+
+    fn taken(&self) -> Option<&'a Taken> {
+        self.origin.map(|(_, taken)| taken)
+    }
+}
+
+/// The result of a call, as it is written. Empty when the function begins; the memory is used again for the next call.
+#[derive(Debug, Default)]
+pub struct Reply {
+    bytes: Vec<u8>,
+}
+
+impl Reply {
+    /// An empty reply: for testing a function alone.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends to the result.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The result so far, to be changed at will.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The result so far.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    #[inline]
+    pub(super) fn clear(&mut self, size_max: usize) {
+        self.bytes.clear();
+        // A result that was too large was dropped; its memory is not kept either.
+        if self.bytes.capacity() > size_max.saturating_mul(2) {
+            self.bytes.shrink_to(size_max);
+        }
+    }
+
+    pub(super) fn replace(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+impl std::io::Write for Reply {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A function's own failure: the caller gets these bytes with the status FunctionError. Any error turns into one by
+/// `?`, as its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionError {
+    bytes: Vec<u8>,
+}
+
+impl FunctionError {
+    /// A failure described by text, or by any bytes the caller understands.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: bytes.into() }
+    }
+
+    /// What the caller gets.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+// For `?`. Why `FunctionError` is no `Error` itself: it would then turn into itself in two ways.
+impl<E: std::error::Error> From<E> for FunctionError {
+    fn from(error: E) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// CLOCK_MONOTONIC: the clock of every stamp in the ring, the same in all processes of a host.
+#[inline]
+pub(super) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Not negative: the clock counts from boot.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,175 @@
+//! Stage 2 of 8: admission. Decides once whether a call becomes our obligation, and if not, why.
+//!
+//! In: what the frame's header says.  Out: an invocation in its queue, or a status to answer with.
+//! Always: one ordered list of checks (`Engine::admit`), cheapest and most final first: what can never work, then
+//! what comes too late, then what there is no room for now. Each refusal has a counter.
+//! Never: touches a queue or a slot before all checks are done, so that refusing costs less than serving.
+//! Tests: `tests/admission.rs`, one row per reason.
+
+use protocol::{Criticality, Flags, FunctionId, Status};
+
+use crate::counters::Counter;
+use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin};
+use crate::reply::{Ending, status_of};
+use crate::time::Nanos;
+use crate::{Engine, run_queue};
+
+/// A call as the wire brought it. Numbers that a client chose are taken as they came and checked here.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Where the answer goes.
+    pub origin: Origin,
+    /// When the router read it: `now`, or earlier if it waited on its way to this shard. The budget counts from here.
+    pub received_at: Nanos,
+    /// Which function.
+    pub function: FunctionId,
+    /// How much it matters, 0 to 3.
+    pub criticality: u8,
+    /// Microseconds the caller still has; 0 = the function's timeout applies.
+    pub budget_us: u32,
+    /// Bytes of payload.
+    pub payload_size: u32,
+    /// Flags of the frame; `WANT_TIMINGS` and `IDEMPOTENT` mean something here.
+    pub flags: Flags,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It will be answered exactly once.
+    Admitted(InvocationId),
+    /// It is answered now, with this status, and forgotten.
+    Refused(Status),
+}
+
+/// Why a call was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Draining,
+    UnknownFunction,
+    UnknownCriticality,
+    PayloadTooLarge,
+    DeadlinePassed,
+    NoWorker,
+    QueueFull,
+    Overloaded,
+}
+
+impl Refusal {
+    fn counter(self) -> Counter {
+        match self {
+            Refusal::Draining => Counter::RefusedDraining,
+            Refusal::UnknownFunction => Counter::RefusedUnknownFunction,
+            Refusal::UnknownCriticality => Counter::RefusedUnknownCriticality,
+            Refusal::PayloadTooLarge => Counter::RefusedPayloadTooLarge,
+            Refusal::DeadlinePassed => Counter::RefusedDeadlinePassed,
+            Refusal::NoWorker => Counter::RefusedNoWorker,
+            Refusal::QueueFull => Counter::RefusedQueueFull,
+            Refusal::Overloaded => Counter::RefusedOverloaded,
+        }
+    }
+}
+
+/// What admission worked out on its way to a yes.
+struct Admitted {
+    criticality: Criticality,
+    deadline_at: Nanos,
+}
+
+impl Engine {
+    /// Takes a call or refuses it. An admitted one is queued; `poll_push` may hand it out at once.
+    #[inline]
+    pub fn handle_request(&mut self, now: Nanos, request: Request) -> Verdict {
+        self.counters.count(Counter::CallsReceived);
+        match self.admit(now, &request) {
+            Ok(admitted) => Verdict::Admitted(self.accept(now, &request, admitted)),
+            Err(refusal) => {
+                self.counters.count(refusal.counter());
+                Verdict::Refused(status_of(Ending::Refused(refusal), false))
+            }
+        }
+    }
+
+    /// Every reason to say no, in order.
+    #[inline]
+    fn admit(&self, now: Nanos, request: &Request) -> Result<Admitted, Refusal> {
+        // 1. What can never work, whenever it is asked.
+        if self.is_draining {
+            return Err(Refusal::Draining);
+        }
+        let function = self.functions.get(request.function.0 as usize).ok_or(Refusal::UnknownFunction)?;
+        let criticality =
+            Criticality::try_from(request.criticality).map_err(|_| Refusal::UnknownCriticality)?;
+        if request.payload_size > function.spec.payload_size_max {
+            return Err(Refusal::PayloadTooLarge);
+        }
+        // (policy to come: may this caller call this function?)
+
+        // 2. What comes too late.
+        let timeout = function.spec.timeout;
+        let budget = if request.budget_us == 0 { timeout } else { Nanos::from_us(request.budget_us.into()) };
+        let deadline_at = request.received_at.plus(budget.min(timeout));
+        if now >= deadline_at {
+            return Err(Refusal::DeadlinePassed);
+        }
+        // (policy to come: infeasible deadline, from the work queued ahead and the function's usual run time)
+
+        // 3. What nobody could serve.
+        if function.is_failing && function.members.is_empty() {
+            return Err(Refusal::NoWorker);
+        }
+        // (policy to come: circuit breaker of the function)
+
+        // 4. What there is no room for now.
+        // (policy to come: quota of the caller, fair share of the tenant)
+        if function.queue.len() >= function.spec.queue_count_max {
+            return Err(Refusal::QueueFull);
+        }
+        // Answers that nobody polls count as room taken: they are bounded by the same limit.
+        if self.invocations.is_full() || self.answers.len() >= self.limits.invocations_max as usize {
+            return Err(Refusal::Overloaded);
+        }
+        Ok(Admitted { criticality, deadline_at })
+    }
+
+    #[inline]
+    fn accept(&mut self, now: Nanos, request: &Request, admitted: Admitted) -> InvocationId {
+        let slot = self.invocations.claim().expect("admission has seen that the table is not full");
+        if slot >= self.run_links.capacity() {
+            self.grow_links();
+        }
+        let spec = &self.functions[request.function.0 as usize].spec;
+        let is_idempotent = spec.idempotent || request.flags.contains(Flags::IDEMPOTENT);
+        let invocation = self.invocations.at_mut(slot);
+        invocation.on(Event::Admit);
+        *invocation = Invocation {
+            generation: invocation.generation,
+            state: invocation.state,
+            lane: 0,
+            attempts: 0,
+            marks: Marks::NONE
+                .with(Marks::WANT_TIMINGS, request.flags.contains(Flags::WANT_TIMINGS))
+                .with(Marks::IDEMPOTENT, is_idempotent),
+            function: request.function,
+            worker: u32::MAX,
+            deadline_at: admitted.deadline_at,
+            // A stamp from the future is a front-end's bug that must not turn waits negative.
+            received_at: request.received_at.min(now),
+            queued_at: now,
+            pushed_at: Nanos::ZERO,
+            origin: request.origin,
+        };
+        self.counters.count(Counter::CallsAdmitted);
+        let bucket = run_queue::bucket_of(admitted.deadline_at.since(now));
+        self.enqueue(slot, queue::LaneIndex::new(admitted.criticality as u8, bucket));
+        self.invocations.id_of(slot)
+    }
+
+    /// Rare: follows the slab after it has grown.
+    #[cold]
+    fn grow_links(&mut self) {
+        let capacity = self.invocations.capacity();
+        self.run_links.grow_to(capacity);
+        self.timers.grow_to(capacity);
+    }
+}

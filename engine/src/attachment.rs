@@ -1,0 +1,241 @@
+//! Workers come and go: attach, drain, misbehave, die.
+//!
+//! In: what the router saw happen to a function process.  Out: credits, calls queued again, answers `WorkerLost`.
+//! Always: a lost worker's calls are taken from it in the same step. A call is tried again, once, at the back of the
+//! lane where its deadline now puts it, if it provably never started or if running it twice does no harm; otherwise
+//! its caller is told `WorkerLost` (or `WorkerMisbehaved`), with `STARTED` unless it provably never started.
+//! Why at the back: a call that may have killed a worker must not be the first thing its successor sees.
+//! Never: panics on a worker id that means nothing (any more); such calls do nothing.
+//! Tests: `tests/workers.rs`.
+
+use protocol::FunctionId;
+use queue::{LaneIndex, List};
+
+use crate::counters::Counter;
+use crate::deadlines::{StartEvidence, Started};
+use crate::invocation::{Event, InvocationId, Marks, State};
+use crate::reply::{Ending, Run};
+use crate::time::Nanos;
+use crate::worker::{KillReason, Worker, WorkerAction, WorkerEvent, WorkerId, WorkerState};
+use crate::{Engine, run_queue};
+
+/// Why a worker was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachRefused {
+    /// No function has this id.
+    #[error("no function has the id {}", .0.0)]
+    UnknownFunction(FunctionId),
+    /// `limits.workers_max` are attached.
+    #[error("{max} workers are attached, which is the limit")]
+    WorkersFull {
+        /// The limit.
+        max: u32,
+    },
+    /// No slot at all, or more than `limits.worker_slots_max`.
+    #[error("a ring of {slots} slots is outside 1 to {max}")]
+    SlotsOutOfRange {
+        /// What was asked for.
+        slots: u32,
+        /// The limit.
+        max: u32,
+    },
+}
+
+impl Engine {
+    /// A function process is ready to take up to `slots` calls at once.
+    pub fn handle_worker_attached(
+        &mut self,
+        now: Nanos,
+        function: FunctionId,
+        slots: u32,
+    ) -> Result<WorkerId, AttachRefused> {
+        self.attach(now, function, slots).inspect_err(|_| self.counters.count(Counter::AttachesRefused))
+    }
+
+    fn attach(&mut self, now: Nanos, id: FunctionId, slots: u32) -> Result<WorkerId, AttachRefused> {
+        let limits = &self.limits;
+        let function = self.functions.get_mut(id.0 as usize).ok_or(AttachRefused::UnknownFunction(id))?;
+        if !(1..=limits.worker_slots_max).contains(&slots) {
+            return Err(AttachRefused::SlotsOutOfRange { slots, max: limits.worker_slots_max });
+        }
+        let index = match self.workers_vacant.pop() {
+            Some(index) => index,
+            None if (self.workers.len() as u32) < limits.workers_max => {
+                self.workers.push(Worker::vacant());
+                self.workers.len() as u32 - 1
+            }
+            None => return Err(AttachRefused::WorkersFull { max: limits.workers_max }),
+        };
+        let worker = &mut self.workers[index as usize];
+        worker.on(WorkerEvent::Attach);
+        worker.function = id;
+        worker.slots = slots;
+        worker.credits = slots;
+        worker.progress_at = now;
+        let id = WorkerId { index, generation: worker.generation };
+
+        function.members.push(index);
+        function.is_failing = false;
+        function.warm.reserve(function.members.len());
+        function.warm.push(index);
+        worker.is_warm = true;
+        let number = worker.function.0;
+        self.ready.refresh(number, function);
+        self.counters.count(Counter::WorkersAttached);
+        Ok(id)
+    }
+
+    /// The worker gets nothing new; once it holds nothing, `WorkerAction::Stop` tells the router to end it.
+    pub fn handle_worker_draining(&mut self, worker: WorkerId) {
+        let Some(index) = self.attached(worker) else { return };
+        let entry = &mut self.workers[index as usize];
+        if matches!(entry.state, WorkerState::Idle | WorkerState::Busy) {
+            entry.on(WorkerEvent::Drain);
+            let is_drained = entry.state == WorkerState::Drained;
+            self.withdraw(index);
+            if is_drained {
+                self.actions.push_back(WorkerAction::Stop { worker });
+            }
+        }
+    }
+
+    /// The process is gone. For its calls the last look into its ring decides what may be tried again.
+    pub fn handle_worker_lost(&mut self, now: Nanos, worker: WorkerId, evidence: &impl StartEvidence) {
+        let Some(index) = self.attached(worker) else { return };
+        self.counters.count(Counter::WorkersLost);
+        self.workers[index as usize].on(WorkerEvent::Lose);
+        self.withdraw(index);
+        self.take_calls_back(now, worker, Ending::WorkerLost, evidence);
+        let entry = &mut self.workers[index as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        self.functions[entry.function.0 as usize].members.retain(|other| *other != index);
+        self.workers_vacant.push(index);
+    }
+
+    /// The worker broke the ring's rules: it has to die, and nothing its ring says counts any more, also not that a call
+    /// never started. Only calls that may run twice are tried again.
+    pub fn handle_worker_misbehaved(&mut self, now: Nanos, worker: WorkerId) {
+        let Some(index) = self.attached(worker) else { return };
+        let entry = &mut self.workers[index as usize];
+        if entry.state == WorkerState::Quarantined {
+            return;
+        }
+        entry.on(WorkerEvent::Misbehave);
+        self.counters.count(Counter::WorkersQuarantined);
+        self.withdraw(index);
+        self.take_calls_back(now, worker, Ending::WorkerMisbehaved, &|_, _| Started::Unknown);
+        self.actions.push_back(WorkerAction::Kill { worker, reason: KillReason::Misbehaved });
+    }
+
+    /// The function's processes die as fast as they are started: calls are refused with `NoWorker` while it has no
+    /// worker. Ends when told so, or when a worker attaches. Calls already queued wait on, up to their deadline.
+    pub fn handle_function_failing(&mut self, function: FunctionId, is_failing: bool) {
+        if let Some(function) = self.functions.get_mut(function.0 as usize) {
+            function.is_failing = is_failing;
+        }
+    }
+
+    /// What to do to a worker next. Cancels that came too late to mean anything are left out.
+    pub fn poll_worker_action(&mut self) -> Option<WorkerAction> {
+        while let Some(action) = self.actions.pop_front() {
+            match action {
+                WorkerAction::Cancel { worker, invocation } => {
+                    if let Some(slot) = self.held_by(worker, invocation) {
+                        let entry = self.invocations.at_mut(slot);
+                        entry.marks = entry.marks.with(Marks::CANCEL_DELIVERED, true);
+                        return Some(action);
+                    }
+                }
+                WorkerAction::Stop { worker } | WorkerAction::Kill { worker, .. } => {
+                    if self.attached(worker).is_some() {
+                        return Some(action);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The index of a worker that is attached.
+    #[inline]
+    pub(crate) fn attached(&self, worker: WorkerId) -> Option<u32> {
+        let entry = self.workers.get(worker.index as usize)?;
+        let is_current = entry.generation == worker.generation && entry.state != WorkerState::Vacant;
+        is_current.then_some(worker.index)
+    }
+
+    /// The slot of a call that this worker holds.
+    #[inline]
+    pub(crate) fn held_by(&self, worker: WorkerId, invocation: InvocationId) -> Option<u32> {
+        let index = self.attached(worker)?;
+        let slot = self.invocations.slot_of(invocation)?;
+        let entry = self.invocations.at(slot);
+        (entry.state.is_held() && entry.worker == index).then_some(slot)
+    }
+
+    /// Dispatch must not choose this worker any more.
+    pub(crate) fn withdraw(&mut self, index: u32) {
+        let worker = &mut self.workers[index as usize];
+        worker.is_warm = false;
+        let number = worker.function.0;
+        let function = &mut self.functions[number as usize];
+        function.warm.retain(|other| *other != index);
+        self.ready.refresh(number, function);
+    }
+
+    /// The worker's last call is off its hands.
+    #[inline]
+    pub(crate) fn on_worker_empty(&mut self, index: u32) {
+        let worker = &mut self.workers[index as usize];
+        worker.on(WorkerEvent::Empty);
+        if worker.state == WorkerState::Drained {
+            let worker = WorkerId { index, generation: worker.generation };
+            self.actions.push_back(WorkerAction::Stop { worker });
+        }
+    }
+
+    fn take_calls_back(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        ending: Ending,
+        evidence: &impl StartEvidence,
+    ) {
+        let entry = &mut self.workers[worker.index as usize];
+        let mut held = std::mem::replace(&mut entry.held, List::EMPTY);
+        entry.credits = entry.slots;
+        let number = entry.function.0 as usize;
+        while let Some(slot) = held.pop_front(&mut self.run_links) {
+            self.functions[number].running -= 1;
+            let started = evidence.started(worker, self.invocations.id_of(slot));
+            self.take_call_back(now, slot, ending, started);
+        }
+    }
+
+    fn take_call_back(&mut self, now: Nanos, slot: u32, ending: Ending, started: Started) {
+        let run = if started == Started::No { Run::Never } else { Run::MayHaveStarted };
+        let attempts_max = self.limits.attempts_max;
+        let invocation = self.invocations.at_mut(slot);
+        match invocation.state {
+            State::Pushed => {
+                let is_harmless = run == Run::Never || invocation.marks.has(Marks::IDEMPOTENT);
+                if is_harmless && invocation.attempts < attempts_max {
+                    invocation.on(Event::Requeue);
+                    if run != Run::Never {
+                        invocation.marks = invocation.marks.with(Marks::MAY_HAVE_STARTED, true);
+                    }
+                    let criticality = LaneIndex::from_index(invocation.lane.into()).criticality();
+                    let bucket = run_queue::bucket_of(invocation.deadline_at.since(now));
+                    self.enqueue(slot, LaneIndex::new(criticality, bucket));
+                    self.counters.count(Counter::CallsRetried);
+                    return;
+                }
+                self.put_answer(now, slot, ending, run);
+            }
+            // Its deadline was acted on before: what is left to say is whether it had started.
+            State::Overdue => self.put_answer(now, slot, Ending::DeadlinePassed, run),
+            _ => {}
+        }
+        self.release_ended(slot);
+    }
+}

@@ -1,0 +1,116 @@
+//! What the engine counts: one table of names, units and meanings, and an array of numbers beside it.
+//!
+//! Out: `Counters`, which the router copies into its mapped counters file once a turn.
+//! Always: counters only grow. `calls_admitted` is the sum of all `answered_*`, `calls_forgotten` and the calls
+//! that are still unanswered; `invariants()` holds the engine to it.
+//! Never: reordered; a new counter goes to the end, because readers of an old file find theirs by position.
+
+macro_rules! counter_table {
+    ($($variant:ident $name:literal $unit:literal $meaning:literal)*) => {
+        /// Names one counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Counter {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        /// All counters in the order of their positions.
+        pub const COUNTER_TABLE: &[CounterRow] = &[
+            $(CounterRow { counter: Counter::$variant, name: $name, unit: $unit, meaning: $meaning },)*
+        ];
+    };
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct CounterRow {
+    /// Which counter.
+    pub counter: Counter,
+    /// Its name in files and reports.
+    pub name: &'static str,
+    /// What is counted.
+    pub unit: &'static str,
+    /// When it goes up.
+    pub meaning: &'static str,
+}
+
+counter_table! {
+    CallsReceived "calls_received" "calls" "Requests that reached admission."
+    CallsAdmitted "calls_admitted" "calls" "Requests that became an obligation to answer."
+    RefusedUnknownFunction "refused_unknown_function" "calls" "Refused: no function has this number."
+    RefusedUnknownCriticality "refused_unknown_criticality" "calls" "Refused: no criticality has this number."
+    RefusedPayloadTooLarge "refused_payload_too_large" "calls" "Refused: more bytes than the function takes."
+    RefusedDeadlinePassed "refused_deadline_passed" "calls" "Refused: the deadline was over on arrival."
+    RefusedDraining "refused_draining" "calls" "Refused: the router is going away."
+    RefusedNoWorker "refused_no_worker" "calls" "Refused: the function has no worker and its processes keep failing."
+    RefusedQueueFull "refused_queue_full" "calls" "Refused: the function's queue is at its bound."
+    RefusedOverloaded "refused_overloaded" "calls" "Refused: the invocation table is full."
+    CallsPushed "calls_pushed" "calls" "Hand-overs to a worker, second attempts included."
+    CallsRetried "calls_retried" "calls" "Calls queued again because their worker was lost."
+    CallsRelaned "calls_relaned" "calls" "Moves of a queued call to a more urgent lane as its deadline drew near."
+    AnsweredOk "answered_ok" "calls" "Answers: the function's result."
+    AnsweredFunctionError "answered_function_error" "calls" "Answers: the function failed."
+    AnsweredExpired "answered_expired" "calls" "Answers: the deadline passed and the function never started."
+    AnsweredTimedOut "answered_timed_out" "calls" "Answers: the deadline passed and the function had, or may have, started."
+    AnsweredCancelled "answered_cancelled" "calls" "Answers: the caller cancelled."
+    AnsweredWorkerLost "answered_worker_lost" "calls" "Answers: the worker died and the call could not be tried again."
+    AnsweredWorkerMisbehaved "answered_worker_misbehaved" "calls" "Answers: the worker broke the ring's rules and the call could not be tried again."
+    AnsweredResultTooLarge "answered_result_too_large" "calls" "Answers: the function's result does not fit its region."
+    CallsForgotten "calls_forgotten" "calls" "Calls whose client went away before an answer existed."
+    CancelsIgnored "cancels_ignored" "cancels" "Cancels that named no call, or one already answered."
+    ResultsDropped "results_dropped" "results" "Results that came after their call was answered or forgotten."
+    ResultsStale "results_stale" "results" "Results for a call that the worker does not hold."
+    WorkersAttached "workers_attached" "workers" "Workers that attached."
+    AttachesRefused "attaches_refused" "workers" "Workers that were refused."
+    WorkersLost "workers_lost" "workers" "Attached workers whose process is gone."
+    WorkersQuarantined "workers_quarantined" "workers" "Workers that broke the ring's rules."
+    WorkersOverstayed "workers_overstayed" "workers" "Workers to be killed for running a call past its deadline and grace."
+    WorkersStalled "workers_stalled" "workers" "Workers to be killed for starting nothing and finishing nothing while holding expired calls."
+    TimersFired "timers_fired" "timers" "Timers that came due."
+}
+
+/// How many counters there are.
+pub const COUNTER_COUNT: usize = COUNTER_TABLE.len();
+
+/// The numbers, by position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters([u64; COUNTER_COUNT]);
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters([0; COUNTER_COUNT])
+    }
+}
+
+impl Counters {
+    #[inline]
+    pub(crate) fn count(&mut self, counter: Counter) {
+        self.0[counter as usize] += 1;
+    }
+
+    /// The value of one counter.
+    pub fn value(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// All values in the order of [`COUNTER_TABLE`].
+    pub fn as_slice(&self) -> &[u64] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn table_positions_are_the_enum_values_and_names_are_unique() {
+        let mut names = BTreeSet::new();
+        for (position, row) in COUNTER_TABLE.iter().enumerate() {
+            assert_eq!(row.counter as usize, position);
+            assert!(names.insert(row.name), "{} stands twice", row.name);
+            assert!(row.meaning.ends_with('.'), "{}: a meaning is a sentence", row.name);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What happens when a timer comes due: a queued call moves up or expires, a running one is stopped.
+//!
+//! ```text
+//!   Queued ── bucket left ──▶ next lane up            (run_queue)
+//!   Queued ── deadline ─────▶ answer Expired
+//!   Pushed ── deadline ─────▶ cancel mark ──┬─ has started ─▶ answer TimedOut, grace begins
+//!                                           └─ not proved ──▶ Overdue: look again
+//!   Overdue ── look ─┬─ started ───────────────────▶ answer TimedOut, grace begins
+//!                    ├─ not started, mark is final ▶ answer Expired  (the worker will see the mark and not begin)
+//!                    └─ cannot be told ────────────▶ look again, at doubling distances; after the grace: TimedOut
+//!   answered, still held ── grace over ─┬─ started, or cannot be told ──▶ kill the worker
+//!                                       └─ not started ─▶ wait on; kill if the worker as a whole stands still
+//! ```
+//!
+//! In: `now`, and a look into the rings (`StartEvidence`).  Out: answers and worker actions.
+//! Always: `Expired` is said of a pushed call only when its worker gave it back unstarted, or when the cancel mark was
+//! set before a look that found it untaken, in a ring whose order of marking and looking makes that a proof.
+//! Never: more timers in one call than `limits.timer_visits_max`; a pushed call's answer more than the grace and a
+//! tick late.
+//! Why not simply answer `TimedOut` at once: the caller may repeat an `Expired` call safely, and a `TimedOut` one not.
+//! Tests: `tests/deadlines.rs`.
+
+use crate::Engine;
+use crate::counters::Counter;
+use crate::invocation::{Event, InvocationId, Marks, State};
+use crate::reply::{Ending, Run};
+use crate::time::Nanos;
+use crate::timers::TICK;
+use crate::worker::{KillReason, WorkerAction, WorkerEvent, WorkerId, WorkerState};
+
+/// Whether a function began to run a call that a worker holds, as far as the ring tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// The worker has not taken it as far as this look tells. Of a dead worker that is a proof; a live one may be taking
+    /// it this very moment (but see [`StartEvidence::mark_is_final`]).
+    No,
+    /// The worker has taken it.
+    Yes,
+    /// The slot cannot be read, or says something impossible.
+    Unknown,
+}
+
+/// A look into a worker's ring. The router reads the slot; tests and simulators say what they like.
+pub trait StartEvidence {
+    /// Looks at one call in one worker's ring.
+    fn started(&self, worker: WorkerId, invocation: InvocationId) -> Started;
+
+    /// Whether `No` about a call whose cancel mark was set before the look proves that even a live worker will never
+    /// begin it. That takes a ring in which a worker stores "taken", then a sequentially consistent fence, then loads
+    /// the mark; and a router that stores the mark, then the fence, then looks. Without it an untaken call's answer
+    /// has to wait for the worker's own word, and is `TimedOut` if that does not come within the grace.
+    fn mark_is_final(&self) -> bool {
+        false
+    }
+}
+
+impl<F: Fn(WorkerId, InvocationId) -> Started> StartEvidence for F {
+    fn started(&self, worker: WorkerId, invocation: InvocationId) -> Started {
+        self(worker, invocation)
+    }
+}
+
+impl Engine {
+    /// Acts on everything that is due. Called once a turn, before `poll_push`; `next_timer` says when it is needed.
+    pub fn handle_time(&mut self, now: Nanos, evidence: &impl StartEvidence) {
+        let mut visits_left = self.limits.timer_visits_max;
+        while let Some(slot) = self.timers.pop_due(now, &mut visits_left) {
+            self.counters.count(Counter::TimersFired);
+            self.on_timer(now, slot, evidence);
+        }
+    }
+
+    fn on_timer(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
+        let invocation = self.invocations.at(slot);
+        let deadline_at = invocation.deadline_at;
+        match invocation.state {
+            State::Queued if now >= deadline_at => self.end_queued(now, slot, Ending::DeadlinePassed),
+            State::Queued => self.relane(now, slot),
+            // The timer of its time in the queue, left as it was when the call was pushed.
+            State::Pushed if now < deadline_at => self.timers.arm(slot, deadline_at),
+            State::Pushed => self.pass_deadline(now, slot, evidence),
+            State::Overdue => self.look_again(now, slot, evidence),
+            State::AnsweringHeld | State::Abandoned => self.end_grace(now, slot, evidence),
+            State::Free | State::Answering => unreachable!("slot {slot} has a timer though nobody holds it"),
+        }
+    }
+
+    fn pass_deadline(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
+        self.put_cancel_mark(slot);
+        if self.look(slot, evidence) == Started::Yes {
+            self.time_out(now, slot, Run::MayHaveStarted);
+        } else {
+            // The worker may be taking it this very moment: only a look after the mark is set can tell.
+            self.invocations.at_mut(slot).on(Event::PassDeadline);
+            self.timers.arm(slot, now.plus(TICK));
+        }
+    }
+
+    fn look_again(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
+        let invocation = self.invocations.at(slot);
+        let is_marked = invocation.marks.has(Marks::CANCEL_DELIVERED);
+        let overdue_for = now.since(invocation.deadline_at);
+        match self.look(slot, evidence) {
+            Started::Yes => self.time_out(now, slot, Run::MayHaveStarted),
+            Started::No if is_marked && evidence.mark_is_final() => self.time_out(now, slot, Run::Never),
+            _ if overdue_for >= self.limits.kill_grace => self.time_out(now, slot, Run::MayHaveStarted),
+            _ => self.timers.arm(slot, now.plus(overdue_for.max(TICK))),
+        }
+    }
+
+    /// Answers a held call whose deadline is over, and gives its worker the grace to let go of it.
+    fn time_out(&mut self, now: Nanos, slot: u32, run: Run) {
+        self.put_answer(now, slot, Ending::DeadlinePassed, run);
+        self.timers.arm(slot, now.plus(self.limits.kill_grace));
+    }
+
+    /// The worker still holds a call that nobody waits for.
+    fn end_grace(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
+        let worker_index = self.invocations.at(slot).worker;
+        if self.look(slot, evidence) != Started::No {
+            self.kill(worker_index, KillReason::Overstayed);
+        } else if self.is_stalled(now, worker_index, evidence) {
+            self.kill(worker_index, KillReason::Stalled);
+        }
+        // It stays in the ring until the worker gives it back or is lost.
+        self.timers.arm(slot, now.plus(self.limits.kill_grace));
+    }
+
+    /// Nothing finished for a whole grace, and nothing started that could be the reason.
+    fn is_stalled(&self, now: Nanos, worker_index: u32, evidence: &impl StartEvidence) -> bool {
+        let worker = &self.workers[worker_index as usize];
+        now.since(worker.progress_at) >= self.limits.kill_grace
+            && worker.held.iter(&self.run_links).all(|held| self.look(held, evidence) == Started::No)
+    }
+
+    fn kill(&mut self, worker_index: u32, reason: KillReason) {
+        let worker = &mut self.workers[worker_index as usize];
+        if !matches!(worker.state, WorkerState::Busy | WorkerState::Draining) {
+            return; // asked before
+        }
+        worker.on(WorkerEvent::Kill);
+        let id = WorkerId { index: worker_index, generation: worker.generation };
+        self.counters.count(match reason {
+            KillReason::Stalled => Counter::WorkersStalled,
+            _ => Counter::WorkersOverstayed,
+        });
+        self.actions.push_back(WorkerAction::Kill { worker: id, reason });
+        self.withdraw(worker_index);
+    }
+
+    fn look(&self, slot: u32, evidence: &impl StartEvidence) -> Started {
+        let index = self.invocations.at(slot).worker;
+        let worker = WorkerId { index, generation: self.workers[index as usize].generation };
+        evidence.started(worker, self.invocations.id_of(slot))
+    }
+}

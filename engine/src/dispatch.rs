@@ -1,0 +1,133 @@
+//! Stage 4 of 8: dispatch. Binds the most urgent call of the function whose turn it is to a warm worker.
+//!
+//! In: ready functions, workers with credit.  Out: `Push`, one per `poll_push`, for the router to write into a ring.
+//! Always: late binding. A call is bound to a worker only when that worker is open: it has a free ring slot (credit), and
+//! less work before it than `limits.run_ahead`. A worker that runs a slow call holds no other call up.
+//! Always: the worker used last is tried first, while its caches are warm; the others cool down and can be given up.
+//! A worker that opens goes on top.
+//! Never: pushes a call whose deadline has passed; the exact deadline is looked at again here, because timers may be
+//! a tick late.
+//! Why not spread calls over workers: pool sizing needs idle workers to look idle.  Tests: `tests/dispatch.rs`.
+
+use protocol::FunctionId;
+
+use crate::Engine;
+use crate::counters::Counter;
+use crate::invocation::{Event, InvocationId, Marks};
+use crate::reply::Ending;
+use crate::time::Nanos;
+use crate::worker::{WorkerEvent, WorkerId};
+
+/// Write this call into that worker's ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// Whose ring.
+    pub worker: WorkerId,
+    /// Which call; its slot finds the payload.
+    pub invocation: InvocationId,
+    /// Which function.
+    pub function: FunctionId,
+    /// The worker must not start it at or after this time.
+    pub deadline_at: Nanos,
+}
+
+impl Engine {
+    /// The next call to hand to a worker. None: nothing waits, or nobody has credit for what waits; or so many calls
+    /// were found expired that the rest has to wait for the next turn, for which `next_timer` then asks.
+    #[inline]
+    pub fn poll_push(&mut self, now: Nanos) -> Option<Push> {
+        for _ in 0..self.limits.timer_visits_max {
+            let number = self.ready.first()?;
+            let function = &mut self.functions[number as usize];
+            let (_, slot) = function.queue.peek().expect("a ready function has a call");
+            if now >= self.invocations.at(slot).deadline_at {
+                self.end_queued(now, slot, Ending::DeadlinePassed);
+                continue;
+            }
+            return Some(self.push(now, number, slot));
+        }
+        None
+    }
+
+    #[inline]
+    fn push(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
+        let function = &mut self.functions[number as usize];
+        function.queue.pop(&mut self.run_links);
+        let worker_index = *function.warm.last().expect("a ready function has a worker with credit");
+        let worker = &mut self.workers[worker_index as usize];
+        worker.on(WorkerEvent::Push);
+        worker.credits -= 1;
+        worker.held.push_back(&mut self.run_links, slot);
+        if !worker.is_open(function.run_ahead.depth()) {
+            worker.is_warm = false;
+            function.warm.pop();
+        }
+        function.running += 1;
+
+        let id = self.invocations.id_of(slot);
+        let invocation = self.invocations.at_mut(slot);
+        invocation.on(Event::Push);
+        invocation.worker = worker_index;
+        invocation.pushed_at = now;
+        invocation.attempts += 1;
+        let is_overtaken = function.pushed_queued_at_max > invocation.queued_at;
+        invocation.marks =
+            invocation.marks.with(Marks::OVERTAKEN, is_overtaken).with(Marks::CANCEL_DELIVERED, false);
+        function.pushed_queued_at_max = function.pushed_queued_at_max.max(invocation.queued_at);
+        // Its timer stays as it is: at the next change of bucket it is set to the deadline, if the call is still there.
+        self.ready.rotate(number, function);
+        self.counters.count(Counter::CallsPushed);
+        Push {
+            worker: WorkerId { index: worker_index, generation: worker.generation },
+            invocation: id,
+            function: FunctionId(number),
+            deadline_at: invocation.deadline_at,
+        }
+    }
+
+    /// A worker no longer holds a call: its slot in the ring is free.
+    #[inline]
+    pub(crate) fn take_from_worker(&mut self, slot: u32) {
+        let worker_index = self.invocations.at(slot).worker;
+        let worker = &mut self.workers[worker_index as usize];
+        worker.held.remove(&mut self.run_links, slot);
+        worker.credits += 1;
+        let number = worker.function.0;
+        let function = &mut self.functions[number as usize];
+        function.running -= 1;
+        if !worker.is_warm && worker.is_open(function.run_ahead.depth()) {
+            worker.is_warm = true;
+            function.warm.push(worker_index);
+            self.ready.refresh(number, function);
+        }
+        if worker.held.is_empty() {
+            self.on_worker_empty(worker_index);
+        }
+    }
+
+    /// The function of this worker ran a call for so long.
+    #[inline]
+    pub(crate) fn note_run(&mut self, worker: WorkerId, run: Nanos) {
+        let number = self.workers[worker.index as usize].function.0;
+        if self.functions[number as usize].run_ahead.note(self.limits.run_ahead, run) {
+            self.sort_workers(number);
+        }
+    }
+
+    /// The depth of a function is another one: its workers open or close.
+    #[cold]
+    fn sort_workers(&mut self, number: u32) {
+        let function = &mut self.functions[number as usize];
+        let depth = function.run_ahead.depth();
+        for index in &function.members {
+            let worker = &mut self.workers[*index as usize];
+            match (worker.is_warm, worker.is_open(depth)) {
+                (false, true) => function.warm.push(*index),
+                (true, false) => function.warm.retain(|other| other != index),
+                _ => continue,
+            }
+            worker.is_warm = !worker.is_warm;
+        }
+        self.ready.refresh(number, function);
+    }
+}

@@ -1,0 +1,104 @@
+//! A function as the engine sees it: its bounds, its queue, its workers with credit.
+//!
+//! Always: a function is the unit of runnability. What blocks one (no worker, no credit) never blocks another,
+//! because each has a queue of its own and only functions that can run stand in the ready queue.
+
+use queue::{LaneIndex, Lanes};
+
+use crate::run_ahead::RunAhead;
+use crate::slab::Slab;
+use crate::time::Nanos;
+
+/// What the configuration says about a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionSpec {
+    /// Callers resolve this.
+    pub name: String,
+    /// The longest a call may take from its receipt to its end; a caller's budget can only shorten it.
+    pub timeout: Nanos,
+    /// Calls that may wait at once. Full: `QueueFull`.
+    pub queue_count_max: u32,
+    /// Bytes of payload taken. More: `PayloadTooLarge`.
+    pub payload_size_max: u32,
+    /// Running a call twice does no harm, so a call may be tried again though it had started.
+    pub idempotent: bool,
+}
+
+impl FunctionSpec {
+    /// The first field that makes a function that can never run anything.
+    pub(crate) fn first_zero(&self) -> Option<&'static str> {
+        if self.timeout == Nanos::ZERO {
+            return Some("timeout");
+        }
+        (self.queue_count_max == 0).then_some("queue_count_max")
+    }
+}
+
+/// A function as it is now, for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Calls that wait.
+    pub queued: u32,
+    /// Calls in workers' rings.
+    pub running: u32,
+    /// Workers attached.
+    pub workers: u32,
+    /// Workers that could be given a call at once.
+    pub workers_with_credit: u32,
+    /// Since when the oldest call at the front of a lane waits.
+    pub oldest_at: Option<Nanos>,
+    /// Its processes keep failing (see [`handle_function_failing`](crate::Engine::handle_function_failing)).
+    pub is_failing: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub spec: FunctionSpec,
+    /// Calls that wait, through the invocations' run links.
+    pub queue: Lanes,
+    /// The lane it stands in in the ready queue; none while it cannot run.
+    pub ready_lane: Option<LaneIndex>,
+    /// Open workers; the last one is tried first. Capacity for all workers, reserved when they attach.
+    pub warm: Vec<u32>,
+    /// Workers attached.
+    pub members: Vec<u32>,
+    /// How many calls one of them may hold.
+    pub run_ahead: RunAhead,
+    /// Calls held by workers.
+    pub running: u32,
+    /// The latest arrival among the calls pushed so far: an older call that is pushed later was overtaken.
+    pub pushed_queued_at_max: Nanos,
+    pub is_failing: bool,
+}
+
+impl Function {
+    pub fn new(spec: FunctionSpec, run_ahead: Nanos) -> Function {
+        Function {
+            spec,
+            queue: Lanes::new(),
+            ready_lane: None,
+            warm: Vec::new(),
+            members: Vec::new(),
+            run_ahead: RunAhead::new(run_ahead),
+            running: 0,
+            pushed_queued_at_max: Nanos::ZERO,
+            is_failing: false,
+        }
+    }
+
+    pub fn view<'a>(&'a self, invocations: &Slab) -> FunctionView<'a> {
+        let fronts =
+            (0..LaneIndex::COUNT).filter_map(|it| self.queue.lane(LaneIndex::from_index(it)).front());
+        FunctionView {
+            name: &self.spec.name,
+            queued: self.queue.len(),
+            running: self.running,
+            workers: self.members.len() as u32,
+            workers_with_credit: self.warm.len() as u32,
+            oldest_at: fronts.map(|slot| invocations.at(slot).queued_at).min(),
+            is_failing: self.is_failing,
+        }
+    }
+}

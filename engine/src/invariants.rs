@@ -1,0 +1,165 @@
+//! What is always true of an engine, checked from scratch.
+//!
+//! Called after each step in tests, fuzzing and simulation. Proportional to everything there is: not for the hot path.
+
+use queue::LaneIndex;
+
+use crate::Engine;
+use crate::counters::Counter;
+use crate::invocation::State;
+use crate::worker::{Worker, WorkerState};
+
+/// Where the lists say that an invocation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    InLane { function: u32, lane: u8 },
+    HeldBy(u32),
+}
+
+impl Engine {
+    /// Checks everything that is always true.
+    ///
+    /// # Panics
+    /// If something is not: a bug of ours.
+    pub fn invariants(&self) {
+        self.invocations.invariants();
+        self.ready.invariants(&self.functions);
+        self.timers.invariants();
+        let mut places = vec![Place::Nowhere; self.invocations.capacity() as usize];
+        self.functions_invariants(&mut places);
+        self.workers_invariants(&mut places);
+        for (slot, place) in (0..).zip(&places) {
+            self.invocation_invariants(slot, *place);
+        }
+        self.answers_invariants();
+        self.counters_invariants();
+    }
+
+    /// Lanes are sound and their calls queued for this function; the warm stack is exactly the workers with credit.
+    fn functions_invariants(&self, places: &mut [Place]) {
+        for (number, function) in (0..).zip(&self.functions) {
+            function.queue.invariants(&self.run_links);
+            for (lane, slot) in function.queue.iter(&self.run_links) {
+                claim(places, slot, Place::InLane { function: number, lane: lane.index() as u8 });
+            }
+            assert!(function.queue.len() <= self.limits.invocations_max);
+            let depth = function.run_ahead.depth();
+            let (mut workers, mut running, mut open) = (0, 0, 0);
+            for worker in self.attached_workers().filter(|it| it.function.0 == number) {
+                workers += 1;
+                running += worker.held.iter(&self.run_links).count();
+                open += usize::from(worker.is_open(depth));
+            }
+            assert_eq!(workers, function.members.len(), "function {number}: workers");
+            assert_eq!(running, function.running as usize, "function {number}: running");
+            assert_eq!(open, function.warm.len(), "function {number}: open workers");
+            for index in &function.warm {
+                let worker = &self.workers[*index as usize];
+                assert!(worker.is_open(depth), "function {number}: worker {index} is warm and not open");
+                assert!(worker.is_warm, "worker {index} does not know that it is warm");
+                assert_eq!(worker.function.0, number, "worker {index} is warm for another function");
+            }
+        }
+    }
+
+    /// Credits and held calls add up to the ring's slots, and the state fits what is held.
+    fn workers_invariants(&self, places: &mut [Place]) {
+        for (index, worker) in (0..).zip(&self.workers) {
+            let held = worker.held.invariants(&self.run_links);
+            assert_eq!(worker.credits as usize + held, worker.slots as usize, "worker {index}: credits");
+            match worker.state {
+                WorkerState::Busy | WorkerState::Draining => {
+                    assert!(held > 0, "worker {index} holds nothing")
+                }
+                WorkerState::Stopping => {}
+                _ => assert_eq!(held, 0, "worker {index} holds calls while {:?}", worker.state),
+            }
+            for slot in worker.held.iter(&self.run_links) {
+                claim(places, slot, Place::HeldBy(index));
+            }
+        }
+        let vacant = self.workers.iter().filter(|it| it.state == WorkerState::Vacant).count();
+        assert_eq!(vacant, self.workers_vacant.len(), "vacant workers");
+        assert!(self.workers.len() <= self.limits.workers_max as usize);
+    }
+
+    /// Each invocation is in exactly the list that its state names, and has a timer exactly while it needs one.
+    fn invocation_invariants(&self, slot: u32, place: Place) {
+        let invocation = self.invocations.at(slot);
+        let expected = match invocation.state {
+            State::Queued => Place::InLane { function: invocation.function.0, lane: invocation.lane },
+            state if state.is_held() => Place::HeldBy(invocation.worker),
+            _ => Place::Nowhere,
+        };
+        assert_eq!(place, expected, "slot {slot} is {:?}", invocation.state);
+        let needs_timer = place != Place::Nowhere;
+        assert_eq!(self.timers.is_armed(slot), needs_timer, "timer of slot {slot}, {:?}", invocation.state);
+        assert!((invocation.lane as usize) < LaneIndex::COUNT);
+        assert!(invocation.attempts <= self.limits.attempts_max);
+    }
+
+    /// One answer waits for each invocation that is `Answering`, and none for any other.
+    fn answers_invariants(&self) {
+        let mut has_answer = vec![false; self.invocations.capacity() as usize];
+        for answer in &self.answers {
+            let slot = answer.invocation.slot() as usize;
+            assert_eq!(
+                self.invocations.slot_of(answer.invocation),
+                Some(slot as u32),
+                "an answer outlived its call"
+            );
+            assert!(!has_answer[slot], "slot {slot} has two answers");
+            has_answer[slot] = true;
+        }
+        for (slot, invocation) in self.invocations.iter() {
+            let is_answering = matches!(invocation.state, State::Answering | State::AnsweringHeld);
+            assert_eq!(is_answering, has_answer[slot as usize], "slot {slot} is {:?}", invocation.state);
+        }
+    }
+
+    /// Every admitted call is answered, forgotten or still owed an answer.
+    fn counters_invariants(&self) {
+        let value = |counter| self.counters.value(counter);
+        let unanswered = self.invocations.iter().filter(|(_, it)| it.state.is_unanswered()).count() as u64;
+        let ended: u64 = ANSWERED.into_iter().map(value).sum::<u64>() + value(Counter::CallsForgotten);
+        assert_eq!(value(Counter::CallsAdmitted), ended + unanswered, "admitted calls do not add up");
+        let refused: u64 = REFUSED.into_iter().map(value).sum();
+        assert_eq!(
+            value(Counter::CallsReceived),
+            value(Counter::CallsAdmitted) + refused,
+            "calls do not add up"
+        );
+    }
+
+    fn attached_workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().filter(|worker| worker.state != WorkerState::Vacant)
+    }
+}
+
+fn claim(places: &mut [Place], slot: u32, place: Place) {
+    let old = std::mem::replace(&mut places[slot as usize], place);
+    assert_eq!(old, Place::Nowhere, "slot {slot} is in two places");
+}
+
+const ANSWERED: [Counter; 8] = [
+    Counter::AnsweredOk,
+    Counter::AnsweredFunctionError,
+    Counter::AnsweredExpired,
+    Counter::AnsweredTimedOut,
+    Counter::AnsweredCancelled,
+    Counter::AnsweredWorkerLost,
+    Counter::AnsweredWorkerMisbehaved,
+    Counter::AnsweredResultTooLarge,
+];
+
+const REFUSED: [Counter; 8] = [
+    Counter::RefusedUnknownFunction,
+    Counter::RefusedUnknownCriticality,
+    Counter::RefusedPayloadTooLarge,
+    Counter::RefusedDeadlinePassed,
+    Counter::RefusedDraining,
+    Counter::RefusedNoWorker,
+    Counter::RefusedQueueFull,
+    Counter::RefusedOverloaded,
+];

@@ -1,0 +1,206 @@
+//! Every decision of the router about a call: admission, order, dispatch, exactly one answer.
+//!
+//! ```text
+//!   handle_request ─▶ admission ─▶ run_queue ─▶ dispatch ─▶ poll_push          stages 2, 3, 4
+//!   handle_completion ─▶ reply ─▶ the answer, handed back at once              stage 8
+//!   handle_cancel   ─▶ cancellation ┐
+//!   handle_time     ─▶ deadlines    ├▶ poll_answer, poll_worker_action         what else may happen
+//!   handle_worker_* ─▶ attachment   ┘
+//! ```
+//!
+//! In: events with their time (`handle_*`).  Out: what the router shall do (`poll_*`), in the same turn.
+//! Owns: ids, stamps and lists of indices; never a payload byte, which stays with the router under the same slot.
+//! Always: every admitted call gets exactly one answer (or its client is gone), and never starts once it is answered
+//! `Expired`. Same inputs, same outputs, same order.
+//! Never: reads a clock, does I/O, takes a lock, hashes, or panics on what a client or a worker says. In steady state
+//! it allocates nothing: tables grow to their high-water mark and stay.
+//! Why one struct whose stages are files: a call touches all of them, and the borrow checker then sees that they do
+//! not overlap. Reading order: [`invocation`] (the life), `admission`, `run_queue`, `dispatch`, `reply`, then
+//! `deadlines`, `cancellation`, `attachment`; [`worker`] (the other life), `timers`, [`limits`], [`counters`].
+//! Tests: `tests/` tells the stories, `tests/random.rs` checks the promises against an oracle.
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod attachment;
+mod cancellation;
+pub mod counters;
+mod deadlines;
+mod dispatch;
+mod function;
+mod invariants;
+pub mod invocation;
+pub mod limits;
+mod reply;
+mod run_ahead;
+mod run_queue;
+mod slab;
+#[cfg(test)]
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod time;
+mod timers;
+pub mod worker;
+
+use std::collections::VecDeque;
+
+use protocol::FunctionId;
+use queue::Links;
+
+pub use admission::{Request, Verdict};
+pub use attachment::AttachRefused;
+pub use cancellation::{CancelReason, Cancelled};
+pub use counters::{COUNTER_COUNT, COUNTER_TABLE, Counter, CounterRow, Counters};
+pub use deadlines::{StartEvidence, Started};
+pub use dispatch::Push;
+pub use function::{FunctionSpec, FunctionView};
+pub use invocation::{InvocationId, Origin, ShardId};
+pub use limits::Limits;
+pub use reply::{Answer, Completed, Finished, RunOutcome};
+pub use time::Nanos;
+pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
+
+use function::Function;
+use run_queue::ReadyFunctions;
+use slab::Slab;
+use timers::Timers;
+use worker::Worker;
+
+/// The decisions of one shard.
+#[derive(Debug)]
+pub struct Engine {
+    limits: Limits,
+    functions: Vec<Function>,
+    /// Names in order, for `resolve`.
+    names: Vec<(Box<str>, FunctionId)>,
+    invocations: Slab,
+    /// Lists of invocations: the lanes of a function while queued, the held list of a worker while held.
+    run_links: Links,
+    timers: Timers,
+    ready: ReadyFunctions,
+    workers: Vec<Worker>,
+    workers_vacant: Vec<u32>,
+    /// At most one for each invocation slot; the router polls them all in the same turn.
+    answers: VecDeque<Answer>,
+    /// At most one cancel for each held call and one stop or kill for each worker.
+    actions: VecDeque<WorkerAction>,
+    counters: Counters,
+    is_draining: bool,
+}
+
+/// Why an engine cannot be made from this configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineRefused {
+    /// A limit is outside what the engine's types hold.
+    #[error("limit {0} is out of range")]
+    LimitOutOfRange(&'static str),
+    /// More functions than `limits.functions_max`.
+    #[error("{count} functions are configured, at most {max} are allowed")]
+    FunctionsFull {
+        /// How many were given.
+        count: usize,
+        /// How many may be.
+        max: u32,
+    },
+    /// Two functions of one name.
+    #[error("function {0} is configured twice")]
+    DuplicateName(String),
+    /// A function that could never run anything.
+    #[error("function {name}: {field} must not be zero")]
+    ZeroInSpec {
+        /// Which function.
+        name: String,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+impl Engine {
+    /// An engine for these functions; the n-th of them has the id n.
+    pub fn new(shard: ShardId, limits: Limits, specs: Vec<FunctionSpec>) -> Result<Engine, EngineRefused> {
+        if let Some(name) = limits.first_out_of_range() {
+            return Err(EngineRefused::LimitOutOfRange(name));
+        }
+        if specs.len() > limits.functions_max as usize {
+            return Err(EngineRefused::FunctionsFull { count: specs.len(), max: limits.functions_max });
+        }
+        let mut names = Vec::with_capacity(specs.len());
+        for (spec, number) in specs.iter().zip(0..) {
+            if let Some(field) = spec.first_zero() {
+                return Err(EngineRefused::ZeroInSpec { name: spec.name.clone(), field });
+            }
+            names.push((spec.name.clone().into_boxed_str(), FunctionId(number)));
+        }
+        names.sort();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(EngineRefused::DuplicateName(pair[0].0.to_string()));
+        }
+        Ok(Engine {
+            invocations: Slab::new(shard, limits.invocations_max),
+            run_links: Links::with_capacity(0),
+            timers: Timers::new(),
+            ready: ReadyFunctions::new(specs.len() as u32),
+            functions: specs.into_iter().map(|spec| Function::new(spec, limits.run_ahead)).collect(),
+            names,
+            workers: Vec::new(),
+            workers_vacant: Vec::new(),
+            answers: VecDeque::new(),
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+            is_draining: false,
+            limits,
+        })
+    }
+
+    /// The function of this name.
+    pub fn resolve(&self, name: &str) -> Option<FunctionId> {
+        let position = self.names.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        Some(self.names[position].1)
+    }
+
+    /// Takes no new calls from now on (`Draining`); those admitted are finished. Done when `is_idle`.
+    pub fn handle_drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// When `handle_time` wants to be called next; in the past if it had more to do than one call may.
+    pub fn next_timer(&self) -> Option<Nanos> {
+        self.timers.next()
+    }
+
+    /// Nothing admitted is unfinished and nothing waits to be polled.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight() == 0 && self.answers.is_empty() && self.actions.is_empty()
+    }
+
+    /// Invocation slots in use: unanswered, answered and not polled, or still in a worker's hands.
+    pub fn in_flight(&self) -> u32 {
+        self.invocations.in_use()
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The bounds this engine was made with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// All functions by id.
+    pub fn functions(&self) -> impl ExactSizeIterator<Item = FunctionView<'_>> {
+        self.functions.iter().map(|function| function.view(&self.invocations))
+    }
+
+    /// One function as it is now.
+    pub fn function_view(&self, id: FunctionId) -> Option<FunctionView<'_>> {
+        self.functions.get(id.0 as usize).map(|function| function.view(&self.invocations))
+    }
+
+    /// One worker as it is now; none if it is not attached (any more).
+    pub fn worker_view(&self, id: WorkerId) -> Option<WorkerView> {
+        self.attached(id).map(|index| self.workers[index as usize].view())
+    }
+}

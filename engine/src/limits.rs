@@ -1,0 +1,89 @@
+//! Everything in the engine that can grow, and how far.
+//!
+//! Always: a table that is full has a defined, tested answer, named beside its limit.
+//! Memory: tables start at 1024 invocations and double up to the limit as they are needed, so a generous limit costs
+//! nothing until it is used. Per invocation: 64 bytes of state, 8 of queue links, 8 of timer links, 8 of timer tick,
+//! 4 of free list = 92 bytes.
+//!
+//! Tests: `tests/limits_full.rs`.
+
+use crate::invocation::SLOT_BITS;
+use crate::time::Nanos;
+
+/// The bounds of one engine. `Limits::default()` serves one shard of a 2-core host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Invocations admitted and not yet forgotten. Full: `Overloaded`.
+    pub invocations_max: u32,
+    /// Workers attached at once, over all functions. Full: [`AttachRefused::WorkersFull`].
+    ///
+    /// [`AttachRefused::WorkersFull`]: crate::AttachRefused::WorkersFull
+    pub workers_max: u32,
+    /// Functions known. More: [`EngineRefused::FunctionsFull`] at the start.
+    ///
+    /// [`EngineRefused::FunctionsFull`]: crate::EngineRefused::FunctionsFull
+    pub functions_max: u32,
+    /// Ring slots, that is credits, of one worker. More: [`AttachRefused::SlotsOutOfRange`].
+    ///
+    /// [`AttachRefused::SlotsOutOfRange`]: crate::AttachRefused::SlotsOutOfRange
+    pub worker_slots_max: u32,
+    /// How much work a worker may be given before it gets to it; see `run_ahead.rs`. [`Nanos::NEVER`] fills its ring.
+    pub run_ahead: Nanos,
+    /// Times one invocation is handed to a worker; the second only when running twice can do no harm.
+    pub attempts_max: u8,
+    /// How long a worker may hold a call after it was asked to stop, before the worker is killed.
+    pub kill_grace: Nanos,
+    /// Timers looked at in one `handle_time`. The rest follow in the next call: `next_timer` stays in the past.
+    pub timer_visits_max: u32,
+}
+
+/// A burst of a million queued calls per shard: 2^20 x 92 bytes = 92 MiB when all of it is used.
+const INVOCATIONS_MAX_DEFAULT: u32 = 1 << 20;
+/// A shard's share of a large host: 100 functions with 40 processes each.
+const WORKERS_MAX_DEFAULT: u32 = 4096;
+const FUNCTIONS_MAX_DEFAULT: u32 = 16_384;
+/// The largest ring of `docs/spec/shm.md`.
+const WORKER_SLOTS_MAX: u32 = 4096;
+/// Three times the 30 us that waking a process on another core can take, so that a fast function never runs dry.
+const RUN_AHEAD_DEFAULT: Nanos = Nanos::from_us(100);
+/// At about 20 ns a visit, a full call costs 0.1 ms: less than one tick of the wheel.
+const TIMER_VISITS_MAX_DEFAULT: u32 = 4096;
+
+const _: () = assert!(INVOCATIONS_MAX_DEFAULT <= 1 << SLOT_BITS, "a slot index must fit in an InvocationId");
+const _: () = assert!(WORKERS_MAX_DEFAULT < u32::MAX, "u32::MAX marks the end of a list");
+const _: () = assert!(
+    TIMER_VISITS_MAX_DEFAULT as u64 * 20 < crate::timers::TICK.0,
+    "one handle_time must not take longer than a tick"
+);
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            invocations_max: INVOCATIONS_MAX_DEFAULT,
+            workers_max: WORKERS_MAX_DEFAULT,
+            functions_max: FUNCTIONS_MAX_DEFAULT,
+            worker_slots_max: WORKER_SLOTS_MAX,
+            run_ahead: RUN_AHEAD_DEFAULT,
+            attempts_max: 2,
+            kill_grace: Nanos::from_secs(1),
+            timer_visits_max: TIMER_VISITS_MAX_DEFAULT,
+        }
+    }
+}
+
+impl Limits {
+    /// The name of the first limit outside what the engine's types can hold.
+    pub(crate) fn first_out_of_range(&self) -> Option<&'static str> {
+        let ranges = [
+            ("invocations_max", (1..=1 << SLOT_BITS).contains(&self.invocations_max)),
+            ("workers_max", (1..=1 << 20).contains(&self.workers_max)),
+            ("functions_max", (1..=1 << 20).contains(&self.functions_max)),
+            ("worker_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.worker_slots_max)),
+            ("attempts_max", (1..=8).contains(&self.attempts_max)),
+            ("run_ahead", self.run_ahead > Nanos::ZERO),
+            ("kill_grace", self.kill_grace >= crate::timers::TICK),
+            ("timer_visits_max", self.timer_visits_max >= 1),
+        ];
+        ranges.into_iter().find(|(_, is_in_range)| !is_in_range).map(|(name, _)| name)
+    }
+}

@@ -1,0 +1,300 @@
+//! Stage 8 of 8: reply. Turns the end of a call into the one answer its caller gets, and says where the time went.
+//!
+//! In: how a call ended.  Out: `Answer`; the result's bytes never come here, they lie in the ring until the router
+//! has copied them.
+//! Always: `status_of` is the only place that maps an ending to a wire status. `Expired` is said only when no attempt
+//! can have started; the flag `STARTED` is absent only when that is proved, because a caller may retry on it.
+//! Always: stamps are in order. What a worker claims about its own times is clamped into [pushed, now].
+//! Never: a second answer; the life's table has no such step, and trying is our bug.
+//! Tests: `tests/replies.rs`.
+
+use protocol::{Cause, Flags, FunctionId, Status, Timings};
+
+use crate::Engine;
+use crate::admission::Refusal;
+use crate::counters::Counter;
+use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin, State};
+use crate::time::Nanos;
+use crate::worker::WorkerId;
+
+/// The end of a call, to be sent to its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Where it goes.
+    pub origin: Origin,
+    /// Which call this was. Its slot may mean another call as soon as the next `handle_request`.
+    pub invocation: InvocationId,
+    /// Which function was called.
+    pub function: FunctionId,
+    /// How it ended.
+    pub status: Status,
+    /// `STARTED`, if the function had begun or nobody can prove that it had not.
+    pub flags: Flags,
+    /// The caller asked for `timings`.
+    pub want_timings: bool,
+    /// Advice when to try again; 0 = none. (policy to come)
+    pub retry_after_us: u32,
+    /// When the call passed each stage, for the caller and for histograms.
+    pub timings: Timings,
+}
+
+/// What a worker says about a call that it gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// How the function ended, or that it never began.
+    pub outcome: RunOutcome,
+    /// When the function began, by the worker's word.
+    pub started_at: Nanos,
+    /// When it ended, by the worker's word.
+    pub finished_at: Nanos,
+}
+
+/// How a worker's part in a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// The function returned a result.
+    Ok,
+    /// The function returned an error.
+    FunctionError,
+    /// The worker found the deadline passed and did not start it.
+    Expired,
+    /// The worker found the cancel mark and did not start it.
+    Cancelled,
+    /// The function's result does not fit its region.
+    ResultTooLarge,
+}
+
+impl RunOutcome {
+    const fn has_run(self) -> bool {
+        matches!(self, RunOutcome::Ok | RunOutcome::FunctionError | RunOutcome::ResultTooLarge)
+    }
+}
+
+/// What a completion meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completed {
+    /// Send this, with the result that still lies in the worker's slot if the status carries one.
+    Answer(Answer),
+    /// Somebody else had answered, or nobody waits: drop the result.
+    AlreadyAnswered,
+    /// The worker does not hold such a call. From an attached worker this is misbehaviour.
+    Stale,
+}
+
+/// Every way in which a call can end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Refused(Refusal),
+    Finished(RunOutcome),
+    DeadlinePassed,
+    Cancelled,
+    WorkerLost,
+    WorkerMisbehaved,
+}
+
+/// The one mapping of endings to wire statuses.
+pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status {
+    match ending {
+        Ending::Refused(Refusal::Draining) => Status::Draining,
+        Ending::Refused(Refusal::UnknownFunction) => Status::UnknownFunction,
+        Ending::Refused(Refusal::UnknownCriticality) => Status::UnknownCriticality,
+        Ending::Refused(Refusal::PayloadTooLarge) => Status::PayloadTooLarge,
+        Ending::Refused(Refusal::DeadlinePassed) => Status::DeadlinePassed,
+        Ending::Refused(Refusal::NoWorker) => Status::NoWorker,
+        Ending::Refused(Refusal::QueueFull) => Status::QueueFull,
+        Ending::Refused(Refusal::Overloaded) => Status::Overloaded,
+
+        Ending::Finished(RunOutcome::Ok) => Status::Ok,
+        Ending::Finished(RunOutcome::FunctionError) => Status::FunctionError,
+        Ending::Finished(RunOutcome::ResultTooLarge) => Status::ResultTooLarge,
+
+        Ending::DeadlinePassed | Ending::Finished(RunOutcome::Expired) => {
+            if may_have_started {
+                Status::TimedOut
+            } else {
+                Status::Expired
+            }
+        }
+        Ending::Cancelled | Ending::Finished(RunOutcome::Cancelled) => Status::Cancelled,
+        Ending::WorkerLost => Status::WorkerLost,
+        Ending::WorkerMisbehaved => Status::WorkerMisbehaved,
+    }
+}
+
+/// The counter of an answer's status.
+const fn counter_of(status: Status) -> Counter {
+    match status {
+        Status::Ok => Counter::AnsweredOk,
+        Status::FunctionError => Counter::AnsweredFunctionError,
+        Status::Expired => Counter::AnsweredExpired,
+        Status::TimedOut => Counter::AnsweredTimedOut,
+        Status::Cancelled => Counter::AnsweredCancelled,
+        Status::WorkerLost => Counter::AnsweredWorkerLost,
+        Status::WorkerMisbehaved => Counter::AnsweredWorkerMisbehaved,
+        Status::ResultTooLarge => Counter::AnsweredResultTooLarge,
+        _ => panic!("an admitted call cannot end with a refusal"),
+    }
+}
+
+/// What is known about the run of the attempt that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Not begun, and it will not.
+    Never,
+    /// Begun, or nobody can prove that it is not.
+    MayHaveStarted,
+    /// Begun and ended at these times.
+    Finished { started_at: Nanos, finished_at: Nanos },
+}
+
+impl Engine {
+    /// A worker gave a call back. If this is its answer, it is returned at once, while the result is in the ring.
+    #[inline]
+    pub fn handle_completion(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        invocation: InvocationId,
+        finished: Finished,
+    ) -> Completed {
+        let Some(slot) = self.held_by(worker, invocation) else {
+            self.counters.count(Counter::ResultsStale);
+            return Completed::Stale;
+        };
+        self.workers[worker.index as usize].progress_at = now;
+        let state = self.invocations.at(slot).state;
+        self.take_from_worker(slot);
+        if !state.is_unanswered() {
+            self.counters.count(Counter::ResultsDropped);
+            self.release_ended(slot);
+            return Completed::AlreadyAnswered;
+        }
+        let run = if finished.outcome.has_run() {
+            let longest = now.since(self.invocations.at(slot).pushed_at);
+            self.note_run(worker, finished.finished_at.since(finished.started_at).min(longest));
+            Run::Finished { started_at: finished.started_at, finished_at: finished.finished_at }
+        } else {
+            Run::Never
+        };
+        // Once the deadline was acted on, no result can be an answer in time, whatever the worker had begun or not.
+        let ending =
+            if state == State::Overdue { Ending::DeadlinePassed } else { Ending::Finished(finished.outcome) };
+        let answer = self.answer(now, slot, ending, run);
+        self.invocations.at_mut(slot).on(Event::Complete);
+        self.free(slot);
+        Completed::Answer(answer)
+    }
+
+    /// The next answer that is not a worker's result.
+    pub fn poll_answer(&mut self) -> Option<Answer> {
+        let answer = self.answers.pop_front()?;
+        let slot = answer.invocation.slot();
+        let invocation = self.invocations.at_mut(slot);
+        invocation.on(Event::Deliver);
+        if invocation.state == State::Free {
+            self.free(slot);
+        }
+        Some(answer)
+    }
+
+    /// Ends a queued call.
+    pub(crate) fn end_queued(&mut self, now: Nanos, slot: u32, ending: Ending) {
+        self.dequeue(slot);
+        self.timers.disarm(slot);
+        self.put_answer(now, slot, ending, Run::Never);
+    }
+
+    /// Puts the answer of a call, which a worker may go on holding, in the out queue.
+    pub(crate) fn put_answer(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) {
+        let answer = self.answer(now, slot, ending, run);
+        self.invocations.at_mut(slot).on(Event::Answer);
+        self.answers.push_back(answer);
+    }
+
+    /// No worker holds this answered or abandoned call any more.
+    pub(crate) fn release_ended(&mut self, slot: u32) {
+        self.timers.disarm(slot);
+        let invocation = self.invocations.at_mut(slot);
+        invocation.on(Event::Release);
+        if invocation.state == State::Free {
+            self.free(slot);
+        }
+    }
+
+    /// Gives back the slot of a call that is over.
+    #[inline]
+    pub(crate) fn free(&mut self, slot: u32) {
+        self.timers.disarm(slot);
+        self.invocations.release(slot);
+    }
+
+    #[inline]
+    fn answer(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) -> Answer {
+        let invocation = self.invocations.at(slot);
+        let may_have_started = run != Run::Never || invocation.marks.has(Marks::MAY_HAVE_STARTED);
+        let status = status_of(ending, may_have_started);
+        self.counters.count(counter_of(status));
+        Answer {
+            origin: invocation.origin,
+            invocation: self.invocations.id_of(slot),
+            function: invocation.function,
+            status,
+            flags: if may_have_started { Flags::STARTED } else { Flags::NONE },
+            want_timings: invocation.marks.has(Marks::WANT_TIMINGS),
+            retry_after_us: 0,
+            timings: timings(invocation, now, run),
+        }
+    }
+}
+
+/// The stamps of a call that is answered `now`, and the longest wait between them.
+#[inline]
+fn timings(invocation: &Invocation, now: Nanos, run: Run) -> Timings {
+    let since_received = |at: Nanos| at.since(invocation.received_at).0;
+    let queued_at = invocation.queued_at;
+    let mut timings = Timings {
+        received_at_ns: invocation.received_at.0,
+        admitted_ns: since_received(queued_at),
+        queued_ns: since_received(queued_at),
+        answered_ns: since_received(now),
+        ..Timings::default()
+    };
+    let queue_cause = if invocation.marks.has(Marks::OVERTAKEN) { Cause::Order } else { Cause::Worker };
+    if invocation.attempts == 0 {
+        timings.cause = longest([(now.since(queued_at), queue_cause)]);
+        return timings;
+    }
+    let pushed_at = invocation.pushed_at;
+    timings.pushed_ns = since_received(pushed_at);
+    let queue_wait = (pushed_at.since(queued_at), queue_cause);
+    timings.cause = match run {
+        Run::Never => longest([queue_wait, (now.since(pushed_at), Cause::Ring)]),
+        Run::MayHaveStarted => longest([queue_wait, (now.since(pushed_at), Cause::Function)]),
+        Run::Finished { started_at, finished_at } => {
+            // A worker's own stamps: whatever it claims, the order holds.
+            let started_at = started_at.max(pushed_at).min(now.max(pushed_at));
+            let finished_at = finished_at.max(started_at).min(now.max(started_at));
+            timings.started_ns = since_received(started_at);
+            timings.finished_ns = since_received(finished_at);
+            longest([
+                queue_wait,
+                (started_at.since(pushed_at), Cause::Ring),
+                (finished_at.since(started_at), Cause::Function),
+                (now.since(finished_at), Cause::Reply),
+            ])
+        }
+    };
+    timings
+}
+
+/// The cause of the longest wait, the earlier one of equals; none if there was no wait.
+#[inline]
+fn longest<const N: usize>(waits: [(Nanos, Cause); N]) -> Cause {
+    let mut longest = (Nanos::ZERO, Cause::None);
+    for wait in waits {
+        if wait.0 > longest.0 {
+            longest = wait;
+        }
+    }
+    longest.1
+}

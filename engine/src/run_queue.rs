@@ -1,0 +1,195 @@
+//! Stage 3 of 8: priority queues. Orders calls within a function, and functions among each other.
+//!
+//! ```text
+//!   function 0   lanes: [critical 0..15][high 0..15][normal 0..15][low 0..15]      FIFO within a lane
+//!   function 1   ...
+//!   ready queue  the same 64 lanes, holding functions: each stands in the lane of its most urgent call
+//! ```
+//!
+//! In: an admitted invocation and its lane.  Out: the function to serve next, and its most urgent call.
+//! Owns: links; the invocations themselves stay in the slab.
+//! Always: a function stands in the ready queue exactly while something waits *and* a worker has credit, in the lane
+//! of its most urgent call. Functions of one lane take turns, one call each.
+//! Always: while its remaining time is at least 2^21 ns, a queued call is in the lane of bucket
+//! floor(log2(remaining / 2^20 ns)), 15 at most; a timer moves it when its remaining time halves.
+//! Hence the bound: within one criticality of one function a call is never pushed after another whose remaining time
+//! at that moment is more than twice its own plus 2^21 ns (bucket 0 is 2.1 ms wide, and a move may come one timer
+//! tick of 0.26 ms late), for deadlines up to 2^36 ns (68 s); beyond 34 s all are alike.
+//! Why not exact order: docs/decisions/0004-deadline-buckets.md.  Tests: `tests/order.rs`, `tests/random.rs`.
+
+use queue::{LaneIndex, Lanes, Links};
+
+use crate::Engine;
+use crate::counters::Counter;
+use crate::function::Function;
+use crate::time::Nanos;
+
+/// Bucket 0 and 1 meet at 2^21 ns; one bucket further is twice as long.
+const BUCKET_SHIFT: u32 = 20;
+const BUCKET_MAX: u8 = LaneIndex::BUCKET_COUNT - 1;
+
+/// Upper end of bucket 0: also the slack of the bound above.
+pub(crate) const BUCKET_ZERO_WIDTH: Nanos = Nanos(1 << (BUCKET_SHIFT + 1));
+
+// The bound names one number for both: bucket 0's width has to cover the ticks by which a move may come late.
+const _: () = assert!(2 * crate::timers::TICK.0 <= BUCKET_ZERO_WIDTH.0);
+
+/// The deadline bucket of a remaining time.
+#[inline]
+pub(crate) fn bucket_of(remaining: Nanos) -> u8 {
+    let units = remaining.0 >> BUCKET_SHIFT;
+    // `| 1` gives 0 units the bucket of 1 unit, which is 0.
+    let log2 = 63 - (units | 1).leading_zeros() as u8;
+    log2.min(BUCKET_MAX)
+}
+
+/// When a call that is in `bucket` has to be looked at again: when it leaves the bucket, or at its deadline.
+#[inline]
+fn next_look_at(deadline_at: Nanos, bucket: u8) -> Nanos {
+    if bucket == 0 {
+        return deadline_at;
+    }
+    let floor = Nanos(1 << (BUCKET_SHIFT + u32::from(bucket)));
+    deadline_at.since(floor).plus(Nanos(1))
+}
+
+/// Functions that can run now, most urgent lane first.
+#[derive(Debug)]
+pub(crate) struct ReadyFunctions {
+    lanes: Lanes,
+    links: Links,
+}
+
+impl ReadyFunctions {
+    pub fn new(function_count: u32) -> ReadyFunctions {
+        ReadyFunctions { lanes: Lanes::new(), links: Links::with_capacity(function_count) }
+    }
+
+    /// The function whose turn it is.
+    #[inline]
+    pub fn first(&self) -> Option<u32> {
+        self.lanes.peek().map(|(_, number)| number)
+    }
+
+    /// Puts a function where it belongs now, if it is not there already.
+    #[inline]
+    pub fn refresh(&mut self, number: u32, function: &mut Function) {
+        let lane = lane_wanted(function);
+        if lane != function.ready_lane {
+            self.place(number, function, lane);
+        }
+    }
+
+    /// As `refresh`, for a function that had its turn: it goes behind the others of its lane.
+    #[inline]
+    pub fn rotate(&mut self, number: u32, function: &mut Function) {
+        let lane = lane_wanted(function);
+        let is_last = lane.is_some_and(|lane| self.lanes.lane(lane).back() == Some(number));
+        if !is_last {
+            self.place(number, function, lane);
+        }
+    }
+
+    #[inline]
+    fn place(&mut self, number: u32, function: &mut Function, lane: Option<LaneIndex>) {
+        if let Some(old) = function.ready_lane {
+            self.lanes.remove(&mut self.links, old, number);
+        }
+        if let Some(new) = lane {
+            self.lanes.push(&mut self.links, new, number);
+        }
+        function.ready_lane = lane;
+    }
+
+    pub fn invariants(&self, functions: &[Function]) {
+        self.lanes.invariants(&self.links);
+        let mut count = 0;
+        for (number, function) in (0..).zip(functions) {
+            assert_eq!(
+                function.ready_lane,
+                lane_wanted(function),
+                "function {number} stands in the wrong lane"
+            );
+            assert_eq!(function.ready_lane.is_some(), self.links.is_linked(number), "function {number}");
+            count += u32::from(function.ready_lane.is_some());
+        }
+        for (lane, number) in self.lanes.iter(&self.links) {
+            assert_eq!(functions[number as usize].ready_lane, Some(lane), "function {number}");
+        }
+        assert_eq!(count, self.lanes.len());
+    }
+}
+
+/// The ready lane of a function: none while nothing waits or nobody could take it.
+#[inline]
+fn lane_wanted(function: &Function) -> Option<LaneIndex> {
+    if function.warm.is_empty() { None } else { function.queue.first_lane() }
+}
+
+impl Engine {
+    /// Puts an invocation in state `Queued` at the back of a lane of its function.
+    #[inline]
+    pub(crate) fn enqueue(&mut self, slot: u32, lane: LaneIndex) {
+        let invocation = self.invocations.at_mut(slot);
+        invocation.lane = lane.index() as u8;
+        self.timers.arm(slot, next_look_at(invocation.deadline_at, lane.bucket()));
+        let number = invocation.function.0;
+        let function = &mut self.functions[number as usize];
+        function.queue.push(&mut self.run_links, lane, slot);
+        self.ready.refresh(number, function);
+    }
+
+    /// Takes a queued invocation out of its lane, wherever it stands there.
+    #[inline]
+    pub(crate) fn dequeue(&mut self, slot: u32) -> LaneIndex {
+        let invocation = self.invocations.at(slot);
+        let lane = LaneIndex::from_index(invocation.lane.into());
+        let number = invocation.function.0;
+        let function = &mut self.functions[number as usize];
+        function.queue.remove(&mut self.run_links, lane, slot);
+        self.ready.refresh(number, function);
+        lane
+    }
+
+    /// The deadline of a queued call drew near: it waits on in the lane where it belongs now.
+    pub(crate) fn relane(&mut self, now: Nanos, slot: u32) {
+        let bucket = bucket_of(self.invocations.at(slot).deadline_at.since(now));
+        let old = self.dequeue(slot);
+        self.enqueue(slot, LaneIndex::new(old.criticality(), bucket));
+        self.counters.count(Counter::CallsRelaned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_the_logarithm_of_the_remaining_time() {
+        let cases = [
+            (0, 0),
+            (1, 0),
+            ((1 << 21) - 1, 0),
+            (1 << 21, 1),
+            ((1 << 22) - 1, 1),
+            (1 << 22, 2),
+            ((1 << 35) - 1, 14),
+            (1 << 35, 15),
+            (u64::MAX, 15),
+        ];
+        for (remaining, bucket) in cases {
+            assert_eq!(bucket_of(Nanos(remaining)), bucket, "{remaining} ns");
+        }
+    }
+
+    #[test]
+    fn the_next_look_is_when_the_bucket_is_left_or_the_deadline() {
+        let deadline_at = Nanos::from_secs(100);
+        for bucket in 1..=BUCKET_MAX {
+            let at = next_look_at(deadline_at, bucket);
+            assert_eq!(bucket_of(deadline_at.since(at)), bucket - 1);
+            assert_eq!(bucket_of(deadline_at.since(Nanos(at.0 - 1))), bucket);
+        }
+        assert_eq!(next_look_at(deadline_at, 0), deadline_at);
+    }
+}

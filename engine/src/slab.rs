@@ -1,0 +1,143 @@
+//! The table of invocations: fixed capacity, grown only as far as it was ever used.
+//!
+//! Always: `free` and the slots in a state other than `Free` are disjoint and together all slots made so far. Free
+//! slots are reused last in, first out, so that a quiet router keeps touching the same few cache lines.
+//! Never: gives a slot out under a generation it had before (a generation comes round after 2^32 uses of one slot;
+//! nobody remembers an id that long).
+
+use protocol::{CallId, FunctionId};
+
+use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin, ShardId, State, on_event};
+use crate::time::Nanos;
+
+#[derive(Debug)]
+pub(crate) struct Slab {
+    shard: ShardId,
+    entries: Vec<Invocation>,
+    free: Vec<u32>,
+    capacity_max: u32,
+}
+
+impl Slab {
+    pub fn new(shard: ShardId, capacity_max: u32) -> Slab {
+        Slab { shard, entries: Vec::new(), free: Vec::new(), capacity_max }
+    }
+
+    /// A free slot, still in state `Free`; none when the table is full.
+    #[inline]
+    pub fn claim(&mut self) -> Option<u32> {
+        if self.free.is_empty() {
+            self.grow();
+        }
+        self.free.pop()
+    }
+
+    /// Gives a slot back that is in state `Free` again. Ids of its last use are stale from here on.
+    #[inline]
+    pub fn release(&mut self, slot: u32) {
+        let entry = &mut self.entries[slot as usize];
+        assert!(entry.state == State::Free, "slot {slot} is released while {:?}", entry.state);
+        // 0 is skipped, so that no id is 0.
+        entry.generation = entry.generation.checked_add(1).unwrap_or(1);
+        self.free.push(slot);
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.free.is_empty() && self.entries.len() as u32 == self.capacity_max
+    }
+
+    pub fn in_use(&self) -> u32 {
+        (self.entries.len() - self.free.len()) as u32
+    }
+
+    /// Slots made so far: every slot is below.
+    pub fn capacity(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    #[inline]
+    pub fn id_of(&self, slot: u32) -> InvocationId {
+        InvocationId::new(self.shard, slot, self.entries[slot as usize].generation)
+    }
+
+    /// The slot of an id that came from outside, if it still means what it meant.
+    #[inline]
+    pub fn slot_of(&self, id: InvocationId) -> Option<u32> {
+        let entry = self.entries.get(id.slot() as usize)?;
+        let is_current =
+            entry.generation == id.generation() && id.shard() == self.shard && entry.state != State::Free;
+        is_current.then_some(id.slot())
+    }
+
+    #[inline]
+    pub fn at(&self, slot: u32) -> &Invocation {
+        &self.entries[slot as usize]
+    }
+
+    #[inline]
+    pub fn at_mut(&mut self, slot: u32) -> &mut Invocation {
+        &mut self.entries[slot as usize]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Invocation)> {
+        (0..).zip(&self.entries)
+    }
+
+    /// Rare: doubles until the limit, so that after a while it never happens again.
+    #[cold]
+    fn grow(&mut self) {
+        let old = self.capacity();
+        let new = old.saturating_mul(2).clamp(CAPACITY_FIRST, self.capacity_max.max(CAPACITY_FIRST));
+        let new = new.min(self.capacity_max);
+        self.entries.resize(new as usize, UNUSED);
+        self.free.reserve_exact(new as usize);
+        // Reversed, so that the lowest slot is given out first.
+        self.free.extend((old..new).rev());
+    }
+
+    pub fn invariants(&self) {
+        let mut is_free = vec![false; self.entries.len()];
+        for slot in &self.free {
+            assert!(!is_free[*slot as usize], "slot {slot} is free twice");
+            is_free[*slot as usize] = true;
+        }
+        for (slot, entry) in self.iter() {
+            assert_eq!(
+                entry.state == State::Free,
+                is_free[slot as usize],
+                "slot {slot} is {:?}",
+                entry.state
+            );
+            assert!(entry.generation != 0, "slot {slot} has generation 0");
+        }
+    }
+}
+
+/// A first step of 64 KiB.
+const CAPACITY_FIRST: u32 = 1024;
+
+const UNUSED: Invocation = Invocation {
+    generation: 1,
+    state: State::Free,
+    lane: 0,
+    attempts: 0,
+    marks: Marks::NONE,
+    function: FunctionId(0),
+    worker: 0,
+    deadline_at: Nanos::ZERO,
+    received_at: Nanos::ZERO,
+    queued_at: Nanos::ZERO,
+    pushed_at: Nanos::ZERO,
+    origin: Origin { connection: 0, connection_generation: 0, call_id: CallId(0) },
+};
+
+impl Invocation {
+    /// The only way to change a state. Illegal events are our bug.
+    #[inline]
+    pub fn on(&mut self, event: Event) {
+        match on_event(self.state, event) {
+            Ok(state) => self.state = state,
+            Err(illegal) => panic!("{illegal}"),
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Random histories against an oracle that knows only the promises.
+//!
+//! The model of a worker is the honest one of `Started`: it marks a slot taken, then looks at the cancel mark, and only
+//! then begins; it also looks at the deadline, but on a clock that it may have read a while ago. What the oracle holds the engine to:
+//! - each admitted call is answered exactly once, or its client is gone;
+//! - an answer without `STARTED`, and above all `Expired`, is of a call that did not begin and never will;
+//! - calls go by criticality, and within one by remaining time up to the bound of `run_queue`;
+//! - a worker never holds more than its slots, a call is never in two rings, and never begins twice unless idempotent;
+//! - the same history gives the same outputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::invocation::State;
+use crate::run_queue::BUCKET_ZERO_WIDTH;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Request { function: u32, criticality: u8, budget_us: u32, idempotent: bool },
+    Cancel { which: usize, gone: bool },
+    Attach { function: u32, slots: u32 },
+    DrainWorker { which: usize },
+    LoseWorker { which: usize },
+    Misbehave { which: usize },
+    Pass { ns: u64 },
+    Push { count: u32 },
+    Take { which: usize },
+    Finish { which: usize, outcome: RunOutcome },
+    LieAboutResult { worker: usize, call: usize },
+    CarryOutActions,
+    PollAnswers,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let which = || 0usize..1000;
+    let budget = prop_oneof![Just(0), 100u32..10_000, 1000u32..200_000, 100_000u32..80_000_000];
+    let length = prop_oneof![0u64..300_000, 0u64..5_000_000, 0u64..200_000_000, 0u64..5_000_000_000];
+    let outcome = prop_oneof![
+        4 => Just(RunOutcome::Ok),
+        1 => Just(RunOutcome::FunctionError),
+        1 => Just(RunOutcome::ResultTooLarge)
+    ];
+    // Mostly one function and one criticality, so that calls compete.
+    let function = prop_oneof![5 => Just(0u32), 1 => 0u32..3];
+    let criticality = prop_oneof![4 => Just(1u8), 1 => 0u8..4];
+    let request = (function, criticality, budget, any::<bool>()).prop_map(
+        |(function, criticality, budget_us, idempotent)| Op::Request {
+            function,
+            criticality,
+            budget_us,
+            idempotent,
+        },
+    );
+    prop_oneof![
+        12 => request,
+        2 => (which(), any::<bool>()).prop_map(|(which, gone)| Op::Cancel { which, gone }),
+        2 => (prop_oneof![Just(0u32), 0u32..3], 1u32..5).prop_map(|(function, slots)| Op::Attach { function, slots }),
+        1 => which().prop_map(|which| Op::DrainWorker { which }),
+        1 => which().prop_map(|which| Op::LoseWorker { which }),
+        1 => which().prop_map(|which| Op::Misbehave { which }),
+        6 => length.prop_map(|ns| Op::Pass { ns }),
+        6 => (1u32..4).prop_map(|count| Op::Push { count }),
+        5 => which().prop_map(|which| Op::Take { which }),
+        5 => (which(), outcome).prop_map(|(which, outcome)| Op::Finish { which, outcome }),
+        1 => (which(), which()).prop_map(|(worker, call)| Op::LieAboutResult { worker, call }),
+        4 => Just(Op::CarryOutActions),
+        4 => Just(Op::PollAnswers),
+    ]
+}
+
+/// How long ago a worker may have read the clock by which it judges a deadline.
+const CLOCK_AGE_MAX: Nanos = Nanos::from_secs(1);
+
+/// What the oracle knows of a call.
+struct Call {
+    function: FunctionId,
+    criticality: u8,
+    deadline_at: Nanos,
+    idempotent: bool,
+    is_owed: bool,
+    is_queued: bool,
+    begun: u32,
+    /// Answered with the promise that it had not begun.
+    is_promised_unstarted: bool,
+}
+
+/// A slot of a worker's ring.
+#[derive(Clone, Copy, PartialEq)]
+enum Slot {
+    Waiting { is_marked: bool },
+    Taken { has_begun: bool },
+}
+
+struct ModelWorker {
+    slots: u32,
+    held: BTreeMap<InvocationId, Slot>,
+}
+
+struct World {
+    engine: Engine,
+    now: Nanos,
+    calls: BTreeMap<InvocationId, Call>,
+    workers: BTreeMap<WorkerId, ModelWorker>,
+    outputs: Vec<String>,
+}
+
+impl World {
+    fn new() -> World {
+        let limits =
+            Limits { invocations_max: 40, workers_max: 6, timer_visits_max: 50, ..Limits::default() };
+        let spec = |name| FunctionSpec { queue_count_max: 30, timeout: Nanos::from_secs(60), ..spec(name) };
+        let engine = Engine::new(ShardId(7), limits, vec![spec("a"), spec("b"), spec("c")]).expect("sound");
+        World {
+            engine,
+            now: Nanos::from_secs(1),
+            calls: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            outputs: vec![],
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Request { function, criticality, budget_us, idempotent } => {
+                self.request(FunctionId(function), criticality, budget_us, idempotent);
+            }
+            Op::Cancel { which, gone } => self.cancel(which, gone),
+            Op::Attach { function, slots } => self.attach(FunctionId(function), slots),
+            Op::DrainWorker { which } => {
+                if let Some(worker) = self.worker(which) {
+                    self.engine.handle_worker_draining(worker);
+                }
+            }
+            Op::LoseWorker { which } => {
+                if let Some(worker) = self.worker(which) {
+                    self.lose(worker);
+                }
+            }
+            Op::Misbehave { which } => self.misbehave(which),
+            Op::Pass { ns } => self.pass(Nanos(ns)),
+            Op::Push { count } => (0..count).for_each(|_| self.push()),
+            Op::Take { which } => self.take(which),
+            Op::Finish { which, outcome } => self.finish(which, outcome),
+            Op::LieAboutResult { worker, call } => self.lie(worker, call),
+            Op::CarryOutActions => self.carry_out_actions(),
+            Op::PollAnswers => self.poll_answers(),
+        }
+        self.engine.invariants();
+    }
+
+    fn request(&mut self, function: FunctionId, criticality: u8, budget_us: u32, idempotent: bool) {
+        let flags = if idempotent { Flags::IDEMPOTENT } else { Flags::NONE };
+        let asked =
+            Request { function, criticality, budget_us, flags, received_at: self.now, ..super::request() };
+        let verdict = self.engine.handle_request(self.now, asked);
+        self.outputs.push(format!("{verdict:?}"));
+        if let Verdict::Admitted(id) = verdict {
+            let budget = if budget_us == 0 { Nanos::NEVER } else { Nanos::from_us(budget_us.into()) };
+            let call = Call {
+                function,
+                criticality,
+                deadline_at: self.now.plus(budget.min(Nanos::from_secs(60))),
+                idempotent,
+                is_owed: true,
+                is_queued: true,
+                begun: 0,
+                is_promised_unstarted: false,
+            };
+            assert!(self.calls.insert(id, call).is_none(), "an id was given twice");
+        }
+    }
+
+    fn cancel(&mut self, which: usize, gone: bool) {
+        let Some(id) = pick(self.calls.keys(), which) else { return };
+        let reason = if gone { CancelReason::ClientGone } else { CancelReason::Asked };
+        let cancelled = self.engine.handle_cancel(self.now, id, reason);
+        self.outputs.push(format!("{cancelled:?}"));
+        let call = self.call(id);
+        if cancelled == Cancelled::Forgotten {
+            assert!(call.is_owed, "forgotten twice or after its answer");
+            call.is_owed = false;
+        }
+        call.is_queued = false;
+        self.sync_queued();
+    }
+
+    fn attach(&mut self, function: FunctionId, slots: u32) {
+        let attached = self.engine.handle_worker_attached(self.now, function, slots);
+        self.outputs.push(format!("{attached:?}"));
+        if let Ok(worker) = attached {
+            let fresh = self.workers.insert(worker, ModelWorker { slots, held: BTreeMap::new() });
+            assert!(fresh.is_none(), "a worker id was given twice");
+        }
+    }
+
+    fn lose(&mut self, worker: WorkerId) {
+        let held = &self.workers[&worker].held;
+        self.engine.handle_worker_lost(self.now, worker, &|_, id| look(held, id));
+        self.workers.remove(&worker);
+        self.sync_queued();
+    }
+
+    /// The worker's memory is still there, but nothing it does counts any more.
+    fn misbehave(&mut self, which: usize) {
+        let Some(worker) = self.worker(which) else { return };
+        let model = self.workers.get_mut(&worker).expect("it was picked from them");
+        model.held.clear();
+        self.engine.handle_worker_misbehaved(self.now, worker);
+        self.sync_queued();
+    }
+
+    fn pass(&mut self, length: Nanos) {
+        self.now = self.now.plus(length);
+        let workers = &self.workers;
+        // Several calls, because one may stop at its limit of visits.
+        for _ in 0..4 {
+            self.engine.handle_time(self.now, &Rings(workers));
+        }
+        self.sync_queued();
+    }
+
+    fn push(&mut self) {
+        let push = self.engine.poll_push(self.now);
+        self.outputs.push(format!("{push:?}"));
+        self.sync_queued_except(push.map(|push| push.invocation));
+        let Some(push) = push else { return };
+        self.check_order(push);
+        let model = self.workers.get_mut(&push.worker).expect("a push goes to an attached worker");
+        let old = model.held.insert(push.invocation, Slot::Waiting { is_marked: false });
+        assert!(old.is_none(), "a call was pushed twice to one worker");
+        assert!(model.held.len() <= model.slots as usize, "more calls than slots");
+        let rings = self.workers.values().filter(|it| it.held.contains_key(&push.invocation)).count();
+        assert_eq!(rings, 1, "a call is in two rings");
+        let call = self.call(push.invocation);
+        assert!(call.is_owed, "an ended call was pushed");
+        assert_eq!(push.deadline_at, call.deadline_at);
+        call.is_queued = false;
+        assert!(self.now < self.calls[&push.invocation].deadline_at, "an expired call was pushed");
+    }
+
+    /// No queued call of the function had a better claim than the one pushed.
+    fn check_order(&self, push: Push) {
+        let chosen = &self.calls[&push.invocation];
+        let remaining = chosen.deadline_at.since(self.now).0;
+        let others = self.calls.iter().filter(|(id, _)| **id != push.invocation);
+        for (id, other) in others.filter(|(_, it)| it.is_queued && it.function == chosen.function) {
+            assert!(
+                other.criticality <= chosen.criticality,
+                "{id:?} is more critical than {:?}",
+                push.invocation
+            );
+            let own = other.deadline_at.since(self.now).0;
+            if other.criticality == chosen.criticality && own < 1 << 35 {
+                let bound = own * 2 + BUCKET_ZERO_WIDTH.0;
+                assert!(remaining <= bound, "{id:?} has {own} ns left and waits behind one with {remaining}");
+            }
+        }
+    }
+
+    /// A worker takes a call: marks the slot, then looks at mark and deadline, then begins or not.
+    fn take(&mut self, which: usize) {
+        let waiting = |slot: &Slot| matches!(slot, Slot::Waiting { .. });
+        let Some((worker, id)) = self.held(which, waiting) else { return };
+        let now = self.now;
+        let call = self.calls.get_mut(&id).expect("a held call is known");
+        let model = self.workers.get_mut(&worker).expect("it was picked from them");
+        let slot = model.held.get_mut(&id).expect("it was picked from them");
+        let has_begun =
+            *slot == (Slot::Waiting { is_marked: false }) && now.since(CLOCK_AGE_MAX) < call.deadline_at;
+        if has_begun {
+            call.begun += 1;
+            assert!(
+                !call.is_promised_unstarted,
+                "{id:?} began after its caller was told that it never would"
+            );
+            assert!(call.begun == 1 || call.idempotent, "{id:?} began twice");
+        }
+        *slot = Slot::Taken { has_begun };
+    }
+
+    fn finish(&mut self, which: usize, outcome: RunOutcome) {
+        let Some((worker, id)) = self.held(which, |slot| matches!(slot, Slot::Taken { .. })) else { return };
+        let model = self.workers.get_mut(&worker).expect("it was picked from them");
+        let slot = model.held.remove(&id);
+        let outcome = match slot {
+            Some(Slot::Taken { has_begun: true }) => outcome,
+            _ if self.now >= self.calls[&id].deadline_at => RunOutcome::Expired,
+            _ => RunOutcome::Cancelled,
+        };
+        let completed = self.engine.handle_completion(self.now, worker, id, finished(outcome));
+        self.outputs.push(format!("{completed:?}"));
+        match completed {
+            Completed::Answer(answer) => self.note_answer(answer),
+            Completed::AlreadyAnswered => {
+                assert!(!self.has_to_be_answered(id), "a wanted result was dropped")
+            }
+            Completed::Stale => panic!("an honest result is not stale"),
+        }
+    }
+
+    /// A result for a call that the worker does not hold changes nothing.
+    fn lie(&mut self, worker: usize, call: usize) {
+        let (Some(worker), Some(id)) = (self.worker(worker), pick(self.calls.keys(), call)) else { return };
+        if !self.workers[&worker].held.contains_key(&id) {
+            let completed = self.engine.handle_completion(self.now, worker, id, finished(RunOutcome::Ok));
+            assert_eq!(completed, Completed::Stale);
+        }
+    }
+
+    fn carry_out_actions(&mut self) {
+        while let Some(action) = self.engine.poll_worker_action() {
+            self.outputs.push(format!("{action:?}"));
+            match action {
+                WorkerAction::Cancel { worker, invocation } => {
+                    let model = self.workers.get_mut(&worker).expect("actions are for attached workers");
+                    if let Some(Slot::Waiting { is_marked }) = model.held.get_mut(&invocation) {
+                        *is_marked = true;
+                    }
+                }
+                WorkerAction::Stop { worker } => {
+                    assert!(self.workers[&worker].held.is_empty(), "a drained worker holds nothing");
+                    self.lose(worker);
+                }
+                WorkerAction::Kill { worker, .. } => self.lose(worker),
+            }
+        }
+    }
+
+    fn poll_answers(&mut self) {
+        while let Some(answer) = self.engine.poll_answer() {
+            self.outputs.push(format!("{answer:?}"));
+            self.note_answer(answer);
+        }
+    }
+
+    fn note_answer(&mut self, answer: Answer) {
+        let call = self.call(answer.invocation);
+        assert!(call.is_owed, "{:?} was answered twice, or after its client was gone", answer.invocation);
+        call.is_owed = false;
+        call.is_queued = false;
+        let has_started = answer.flags.contains(Flags::STARTED);
+        assert!(has_started || call.begun == 0, "{:?} had begun: {:?}", answer.invocation, answer.status);
+        assert!(answer.status != Status::Expired || !has_started);
+        assert!(answer.status != Status::TimedOut || has_started);
+        call.is_promised_unstarted = !has_started;
+    }
+
+    /// Lets everything come to its end, and checks that nothing is left.
+    fn finish_everything(mut self) -> Vec<String> {
+        for _ in 0..10 {
+            self.pass(Nanos::from_secs(30));
+            self.carry_out_actions();
+            self.poll_answers();
+            self.engine.invariants();
+        }
+        while let Some(worker) = self.worker(0) {
+            self.lose(worker);
+        }
+        self.poll_answers();
+        self.carry_out_actions();
+        self.engine.invariants();
+        let owed: Vec<_> = self.calls.iter().filter(|(_, call)| call.is_owed).map(|(id, _)| id).collect();
+        assert!(owed.is_empty(), "never answered: {owed:?}");
+        assert!(self.engine.is_idle());
+        self.outputs
+    }
+
+    /// Follows the engine about which calls wait in a queue; a call in no ring that is owed an answer does.
+    fn sync_queued(&mut self) {
+        self.sync_queued_except(None);
+    }
+
+    fn sync_queued_except(&mut self, pushed: Option<InvocationId>) {
+        let held: BTreeSet<_> = self.workers.values().flat_map(|it| it.held.keys().copied()).collect();
+        for (id, call) in &mut self.calls {
+            // An expired or cancelled one may have its answer still in the out queue; it has no claim any more.
+            let is_alive = self.now < call.deadline_at && self.engine.is_queued(*id);
+            call.is_queued = call.is_owed && is_alive && Some(*id) != pushed && !held.contains(id);
+        }
+    }
+
+    fn has_to_be_answered(&self, id: InvocationId) -> bool {
+        self.engine.is_unanswered(id)
+    }
+
+    fn call(&mut self, id: InvocationId) -> &mut Call {
+        self.calls.get_mut(&id).expect("the engine speaks of calls that it admitted")
+    }
+
+    fn worker(&self, which: usize) -> Option<WorkerId> {
+        pick(self.workers.keys(), which)
+    }
+
+    fn held(&self, which: usize, filter: impl Fn(&Slot) -> bool) -> Option<(WorkerId, InvocationId)> {
+        let all: Vec<_> = self
+            .workers
+            .iter()
+            .flat_map(|(worker, model)| model.held.iter().map(move |(id, slot)| (*worker, *id, *slot)))
+            .filter(|(_, _, slot)| filter(slot))
+            .map(|(worker, id, _)| (worker, id))
+            .collect();
+        pick(all.iter(), which)
+    }
+}
+
+impl Engine {
+    fn is_queued(&self, id: InvocationId) -> bool {
+        self.invocations.slot_of(id).is_some_and(|slot| self.invocations.at(slot).state == State::Queued)
+    }
+
+    fn is_unanswered(&self, id: InvocationId) -> bool {
+        self.invocations.slot_of(id).is_some_and(|slot| self.invocations.at(slot).state.is_unanswered())
+    }
+}
+
+/// A look into the rings of live workers, where a cancel mark is final because taking is one step.
+struct Rings<'a>(&'a BTreeMap<WorkerId, ModelWorker>);
+
+impl StartEvidence for Rings<'_> {
+    fn started(&self, worker: WorkerId, invocation: InvocationId) -> Started {
+        look(&self.0[&worker].held, invocation)
+    }
+
+    fn mark_is_final(&self) -> bool {
+        true
+    }
+}
+
+fn look(held: &BTreeMap<InvocationId, Slot>, id: InvocationId) -> Started {
+    match held.get(&id) {
+        Some(Slot::Waiting { .. }) => Started::No,
+        Some(Slot::Taken { .. }) => Started::Yes,
+        None => panic!("the engine looks at a call that the worker does not hold"),
+    }
+}
+
+fn pick<'a, T: Copy + 'a>(all: impl ExactSizeIterator<Item = &'a T>, which: usize) -> Option<T> {
+    let mut all = all;
+    let count = all.len();
+    if count == 0 { None } else { all.nth(which % count).copied() }
+}
+
+fn run(ops: &[Op]) -> Vec<String> {
+    let mut world = World::new();
+    for op in ops {
+        world.apply(op);
+    }
+    world.finish_everything()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_promise_holds_in_every_history(ops in prop::collection::vec(op(), 1..250)) {
+        run(&ops);
+    }
+
+    #[test]
+    fn the_same_history_gives_the_same_outputs(ops in prop::collection::vec(op(), 1..100)) {
+        prop_assert_eq!(run(&ops), run(&ops));
+    }
+}

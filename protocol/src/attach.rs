@@ -1,0 +1,389 @@
+//! The attach protocol: fixed records between a router shard, its workers and the shim, on a local stream socket.
+//!
+//! In: bytes of the attach socket.  Out: [`Message`]s, or [`AttachPeerMisbehaved`].
+//! Always: a record is 64 bytes, followed by `name_size` bytes of a function's name where the kind has one. Each
+//! carries magic and version, because the two ends may come from different builds after an upgrade.
+//! Never: allocates on decode, trusts a peer's size or text, or says anything about calls: those are in the ring.
+//! Why not the wire protocol's frames: this socket also carries file descriptors and peer death, is never remote,
+//! and changes with the ring's layout instead of with clients.
+//!
+//! ```text
+//!  0 u32 magic "QKFA" |  4 u16 version     |  6 u16 kind       |  8 u16 name_size | 10 u16 reason | 12 u32 process_id
+//! 16 u64 token        | 24 u64 config_digest
+//! 32 u32 worker_index | 36 u32 generation  | 40 u32 slot_count | 44 u32 region_size
+//! 48 u32 function_id  | 52 u16 shard | 54 u16 zero | 56 u32 exit_code | 60 u32 zero       fields of other kinds: zero
+//!
+//! worker                          router shard                        shim
+//!   | AttachWorker ------------------>|<------------------ AttachShim  |
+//!   |<-- Attached + memfd + eventfd   |   ShimAccepted --------------->|
+//!   |    (or Refused, then closed)    |   (or Refused, then closed)    |
+//!   |          ... calls go through the ring ...                       |
+//!   |                                 |<------------- FunctionFailing  |
+//!   |<-- Stop                         |   ShimStop ------------------->|
+//!   | end of stream: the peer is dead                                  |
+//! ```
+
+use crate::ids::FunctionId;
+use crate::name::{FunctionName, NameInvalid};
+use core::mem::{offset_of, size_of};
+use rkyv::api::low;
+use rkyv::rancor::Failure;
+use rkyv::util::Align;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// Bytes of a record without its name.
+pub const RECORD_SIZE: usize = 64;
+/// Bytes of the largest message.
+pub const MESSAGE_SIZE_MAX: usize = RECORD_SIZE + crate::limits::NAME_SIZE_MAX;
+/// "QKFA" as a little-endian integer.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"QKFA");
+/// The one version spoken. The shared-memory ring has its own.
+pub const VERSION: u16 = 1;
+
+/// One message on the attach socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// Worker to router: I run this function, give me a ring.
+    AttachWorker {
+        /// The function it runs.
+        name: FunctionName,
+        /// What the shim gave it in its environment: proves that it was started by us.
+        token: u64,
+        /// Its process, to be compared with what the kernel says of the socket's peer.
+        process_id: u32,
+    },
+    /// Shim to router: I keep the function processes.
+    AttachShim {
+        /// Over the configuration it was started with: a router with another one refuses.
+        config_digest: u64,
+        /// Its process.
+        process_id: u32,
+    },
+    /// Router to worker, together with two file descriptors: the ring's memory and the router's doorbell.
+    Attached(Attached),
+    /// Router to shim: you are the keeper.
+    ShimAccepted {
+        /// The shard that speaks.
+        shard: u16,
+    },
+    /// Router to worker or shim: no, and the socket is closed.
+    Refused {
+        /// Why.
+        reason: AttachRefused,
+    },
+    /// Router to worker: finish what you have taken, then exit with 0.
+    Stop,
+    /// Router to shim: stop the processes, then exit with 0.
+    ShimStop,
+    /// Shim to router: the processes of this function keep failing.
+    FunctionFailing {
+        /// The function.
+        name: FunctionName,
+        /// How its last process ended: the exit code, or 128 + the signal.
+        exit_code: u32,
+    },
+}
+
+/// What a worker is told about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attached {
+    /// Its place in the shard's table of workers.
+    pub worker_index: u32,
+    /// Which worker in that place: told apart from earlier ones.
+    pub generation: u32,
+    /// Its shard.
+    pub shard: u16,
+    /// The number of its function.
+    pub function_id: FunctionId,
+    /// Slots of its ring.
+    pub slot_count: u32,
+    /// Bytes of each slot's request region and result region.
+    pub region_size: u32,
+}
+
+/// Why a worker or shim is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[repr(u16)]
+pub enum AttachRefused {
+    /// Its version of this protocol is not spoken.
+    #[error("the version of the attach protocol is not spoken here")]
+    VersionUnsupported = 1,
+    /// No function has this name.
+    #[error("no function has this name")]
+    UnknownFunction = 2,
+    /// The token is not the one given to this router's processes.
+    #[error("the token is not the one of this router")]
+    TokenWrong = 3,
+    /// The shard's table of workers is full.
+    #[error("the shard has as many workers as it may")]
+    TooManyWorkers = 4,
+    /// The shim was started with another configuration.
+    #[error("the shim was started with another configuration")]
+    ConfigDiffers = 5,
+    /// There is a shim already.
+    #[error("another shim is attached")]
+    ShimPresent = 6,
+    /// The router is shutting down.
+    #[error("the router is shutting down")]
+    Draining = 7,
+    /// The function is quarantined: its calls killed too many workers.
+    #[error("the function is quarantined")]
+    Quarantined = 8,
+    /// Memory or file descriptors for the ring could not be had.
+    #[error("the router could not create the ring")]
+    RingUnavailable = 9,
+    /// The process is not the one that the kernel names, or belongs to another user.
+    #[error("the peer's credentials are not those of a process of this router")]
+    PeerUntrusted = 10,
+}
+
+impl AttachRefused {
+    /// Every reason, by number.
+    pub const ALL: [AttachRefused; 10] = [
+        AttachRefused::VersionUnsupported,
+        AttachRefused::UnknownFunction,
+        AttachRefused::TokenWrong,
+        AttachRefused::TooManyWorkers,
+        AttachRefused::ConfigDiffers,
+        AttachRefused::ShimPresent,
+        AttachRefused::Draining,
+        AttachRefused::Quarantined,
+        AttachRefused::RingUnavailable,
+        AttachRefused::PeerUntrusted,
+    ];
+
+    fn from_number(number: u16) -> Option<AttachRefused> {
+        AttachRefused::ALL.into_iter().find(|reason| *reason as u16 == number)
+    }
+}
+
+/// What a peer on the attach socket can do wrong. The socket is closed; a worker's function is told to the shim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AttachPeerMisbehaved {
+    /// It speaks something else.
+    #[error("the record carries magic {magic:#010x}, {MAGIC:#010x} is needed")]
+    MagicWrong {
+        /// What came.
+        magic: u32,
+    },
+    /// It speaks another version.
+    #[error("the record has version {version}, {VERSION} is spoken here")]
+    VersionUnsupported {
+        /// What came.
+        version: u16,
+    },
+    /// The kind is not defined.
+    #[error("record kind {0} is not defined")]
+    UnknownKind(u16),
+    /// A name is longer than a name may be, or stands behind a kind that has none.
+    #[error("a name of {name_size} bytes does not belong behind record kind {kind}")]
+    NameUnexpected {
+        /// The record's kind.
+        kind: u16,
+        /// What came.
+        name_size: u16,
+    },
+    /// The name is none.
+    #[error(transparent)]
+    NameInvalid(#[from] NameInvalid),
+    /// The reason of a refusal is not defined.
+    #[error("refusal reason {0} is not defined")]
+    UnknownReason(u16),
+    /// The record's bytes are not a record. No bytes are known to do this: the archived type holds integers only.
+    #[error("the record is not valid")]
+    RecordInvalid,
+}
+
+/// The record as it lies in memory. Private: people use [`Message`].
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Default)]
+struct Record {
+    magic: u32,
+    version: u16,
+    kind: u16,
+    name_size: u16,
+    reason: u16,
+    process_id: u32,
+    token: u64,
+    config_digest: u64,
+    worker_index: u32,
+    generation: u32,
+    slot_count: u32,
+    region_size: u32,
+    function_id: u32,
+    shard: u16,
+    reserved_54: u16,
+    exit_code: u32,
+    reserved_60: u32,
+}
+
+const _: () = assert!(size_of::<ArchivedRecord>() == RECORD_SIZE);
+const _: () = assert!(offset_of!(ArchivedRecord, magic) == 0);
+const _: () = assert!(offset_of!(ArchivedRecord, version) == 4);
+const _: () = assert!(offset_of!(ArchivedRecord, kind) == 6);
+const _: () = assert!(offset_of!(ArchivedRecord, name_size) == 8);
+const _: () = assert!(offset_of!(ArchivedRecord, reason) == 10);
+const _: () = assert!(offset_of!(ArchivedRecord, process_id) == 12);
+const _: () = assert!(offset_of!(ArchivedRecord, token) == 16);
+const _: () = assert!(offset_of!(ArchivedRecord, config_digest) == 24);
+const _: () = assert!(offset_of!(ArchivedRecord, worker_index) == 32);
+const _: () = assert!(offset_of!(ArchivedRecord, generation) == 36);
+const _: () = assert!(offset_of!(ArchivedRecord, slot_count) == 40);
+const _: () = assert!(offset_of!(ArchivedRecord, region_size) == 44);
+const _: () = assert!(offset_of!(ArchivedRecord, function_id) == 48);
+const _: () = assert!(offset_of!(ArchivedRecord, shard) == 52);
+const _: () = assert!(offset_of!(ArchivedRecord, reserved_54) == 54);
+const _: () = assert!(offset_of!(ArchivedRecord, exit_code) == 56);
+const _: () = assert!(offset_of!(ArchivedRecord, reserved_60) == 60);
+
+const KIND_ATTACH_WORKER: u16 = 1;
+const KIND_ATTACH_SHIM: u16 = 2;
+const KIND_ATTACHED: u16 = 3;
+const KIND_SHIM_ACCEPTED: u16 = 4;
+const KIND_REFUSED: u16 = 5;
+const KIND_STOP: u16 = 6;
+const KIND_SHIM_STOP: u16 = 7;
+const KIND_FUNCTION_FAILING: u16 = 8;
+
+/// Looks at the front of `bytes`. `Ok(None)` means that the message is not complete yet; otherwise the message and
+/// its size, behind which the next one starts.
+pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbehaved> {
+    let Some((record_bytes, rest)) = bytes.split_first_chunk::<RECORD_SIZE>() else {
+        return Ok(None);
+    };
+    let aligned = Align(*record_bytes);
+    let archived = low::access::<ArchivedRecord, Failure>(aligned.as_slice())
+        .map_err(|_| AttachPeerMisbehaved::RecordInvalid)?;
+    let record =
+        low::deserialize::<Record, Failure>(archived).map_err(|_| AttachPeerMisbehaved::RecordInvalid)?;
+    check_record(&record)?;
+    let name_size = usize::from(record.name_size);
+    let Some(name) = rest.get(..name_size) else {
+        return Ok(None);
+    };
+    let message = match record.kind {
+        KIND_ATTACH_WORKER => Message::AttachWorker {
+            name: FunctionName::from_bytes(name)?,
+            token: record.token,
+            process_id: record.process_id,
+        },
+        KIND_ATTACH_SHIM => {
+            Message::AttachShim { config_digest: record.config_digest, process_id: record.process_id }
+        }
+        KIND_ATTACHED => Message::Attached(Attached {
+            worker_index: record.worker_index,
+            generation: record.generation,
+            shard: record.shard,
+            function_id: FunctionId(record.function_id),
+            slot_count: record.slot_count,
+            region_size: record.region_size,
+        }),
+        KIND_SHIM_ACCEPTED => Message::ShimAccepted { shard: record.shard },
+        KIND_REFUSED => Message::Refused {
+            reason: AttachRefused::from_number(record.reason)
+                .ok_or(AttachPeerMisbehaved::UnknownReason(record.reason))?,
+        },
+        KIND_STOP => Message::Stop,
+        KIND_SHIM_STOP => Message::ShimStop,
+        KIND_FUNCTION_FAILING => {
+            Message::FunctionFailing { name: FunctionName::from_bytes(name)?, exit_code: record.exit_code }
+        }
+        unknown => return Err(AttachPeerMisbehaved::UnknownKind(unknown)),
+    };
+    Ok(Some((message, RECORD_SIZE + name_size)))
+}
+
+/// Everything that is wrong without looking at the name, so that a bad peer is refused before it sends one.
+fn check_record(record: &Record) -> Result<(), AttachPeerMisbehaved> {
+    let Record { magic, version, kind, name_size, .. } = *record;
+    if magic != MAGIC {
+        return Err(AttachPeerMisbehaved::MagicWrong { magic });
+    }
+    if version != VERSION {
+        return Err(AttachPeerMisbehaved::VersionUnsupported { version });
+    }
+    if !(KIND_ATTACH_WORKER..=KIND_FUNCTION_FAILING).contains(&kind) {
+        return Err(AttachPeerMisbehaved::UnknownKind(kind));
+    }
+    let name_size_max = match kind {
+        KIND_ATTACH_WORKER | KIND_FUNCTION_FAILING => crate::limits::NAME_SIZE_MAX,
+        _ => 0,
+    };
+    if usize::from(name_size) > name_size_max {
+        return Err(AttachPeerMisbehaved::NameUnexpected { kind, name_size });
+    }
+    Ok(())
+}
+
+impl Message {
+    /// Appends the message to `out`. Returns the bytes appended.
+    pub fn encode(&self, out: &mut Vec<u8>) -> usize {
+        let (record, name) = self.to_record();
+        out.extend_from_slice(&encode_record(&record));
+        if let Some(name) = name {
+            out.extend_from_slice(name.as_bytes());
+        }
+        RECORD_SIZE + usize::from(record.name_size)
+    }
+
+    fn to_record(self) -> (Record, Option<FunctionName>) {
+        let blank = Record { magic: MAGIC, version: VERSION, ..Record::default() };
+        match self {
+            Message::AttachWorker { name, token, process_id } => {
+                let name_size = name.as_bytes().len() as u16;
+                (Record { kind: KIND_ATTACH_WORKER, name_size, token, process_id, ..blank }, Some(name))
+            }
+            Message::AttachShim { config_digest, process_id } => {
+                (Record { kind: KIND_ATTACH_SHIM, config_digest, process_id, ..blank }, None)
+            }
+            Message::Attached(attached) => {
+                let Attached { worker_index, generation, shard, function_id, slot_count, region_size } =
+                    attached;
+                let function_id = function_id.0;
+                let record = Record {
+                    kind: KIND_ATTACHED,
+                    worker_index,
+                    generation,
+                    shard,
+                    function_id,
+                    slot_count,
+                    region_size,
+                    ..blank
+                };
+                (record, None)
+            }
+            Message::ShimAccepted { shard } => (Record { kind: KIND_SHIM_ACCEPTED, shard, ..blank }, None),
+            Message::Refused { reason } => {
+                (Record { kind: KIND_REFUSED, reason: reason as u16, ..blank }, None)
+            }
+            Message::Stop => (Record { kind: KIND_STOP, ..blank }, None),
+            Message::ShimStop => (Record { kind: KIND_SHIM_STOP, ..blank }, None),
+            Message::FunctionFailing { name, exit_code } => {
+                let name_size = name.as_bytes().len() as u16;
+                (Record { kind: KIND_FUNCTION_FAILING, name_size, exit_code, ..blank }, Some(name))
+            }
+        }
+    }
+}
+
+fn encode_record(record: &Record) -> [u8; RECORD_SIZE] {
+    let mut bytes = [0; RECORD_SIZE];
+    bytes[0..4].copy_from_slice(&record.magic.to_le_bytes());
+    bytes[4..6].copy_from_slice(&record.version.to_le_bytes());
+    bytes[6..8].copy_from_slice(&record.kind.to_le_bytes());
+    bytes[8..10].copy_from_slice(&record.name_size.to_le_bytes());
+    bytes[10..12].copy_from_slice(&record.reason.to_le_bytes());
+    bytes[12..16].copy_from_slice(&record.process_id.to_le_bytes());
+    bytes[16..24].copy_from_slice(&record.token.to_le_bytes());
+    bytes[24..32].copy_from_slice(&record.config_digest.to_le_bytes());
+    bytes[32..36].copy_from_slice(&record.worker_index.to_le_bytes());
+    bytes[36..40].copy_from_slice(&record.generation.to_le_bytes());
+    bytes[40..44].copy_from_slice(&record.slot_count.to_le_bytes());
+    bytes[44..48].copy_from_slice(&record.region_size.to_le_bytes());
+    bytes[48..52].copy_from_slice(&record.function_id.to_le_bytes());
+    bytes[52..54].copy_from_slice(&record.shard.to_le_bytes());
+    bytes[56..60].copy_from_slice(&record.exit_code.to_le_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Configuration: what the operator wrote becomes one checked value, [`Config`], before anything starts.
+//!
+//! In: the text of a file, the environment, flags (see [`Sources`]).  Out: [`Config`], or every problem at once.
+//! Always: a `Config` holds only values inside the ranges of the option table (`options.rs`), so that
+//! nobody behind this line checks them again.
+//! Never: reads a file, a clock or the environment by itself, and never panics on any text (fuzz target
+//! `config_parse`); whether a function's program exists is asked separately, by [`Config::check_programs`].
+//! Why walk the parsed file by hand instead of deriving: every error then names key, line and allowed
+//! values, and all of them are told at once.  Tests: `config/tests.rs`, reference: `docs/operating/configuration.md`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod check;
+mod digest;
+mod file;
+pub mod listen;
+pub mod problem;
+mod settings;
+pub mod sources;
+#[cfg(test)]
+mod tests;
+pub mod units;
+pub mod value;
+
+pub use listen::Listen;
+pub use problem::{ConfigError, Place, Problem, ProblemKind};
+pub use settings::Setting;
+pub use sources::{FileText, Sources};
+
+/// Everything a router needs to know to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The router's own options.
+    pub router: RouterConfig,
+    /// Functions in the order of their names; the index is the function's id on the wire.
+    pub functions: Vec<FunctionConfig>,
+    /// Every effective value with where it came from, for `print-config`. The two fields above decide.
+    pub settings: Vec<Setting>,
+}
+
+/// The options under `[router]`; their meaning is written once, in `options.rs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterConfig {
+    /// Where callers are listened for. `DIR` is already replaced by the run directory.
+    pub listen: Vec<Listen>,
+    /// Threads that each own a ring, queues, connections and workers.
+    pub shards: u32,
+    /// Sockets, locks, counters and logs live here.
+    pub run_dir: PathBuf,
+    /// The largest frame accepted, header and padding included.
+    pub frame_size_max: u32,
+    /// Calls one connection may have outstanding.
+    pub connection_credits: u32,
+    /// Connections of one shard.
+    pub connections_max: u32,
+    /// Bytes of answers kept for one connection that does not read.
+    pub output_size_max: u32,
+    /// Invocations one shard holds, queued and running.
+    pub invocations_max: u32,
+    /// Bytes of payload one shard holds for queued invocations.
+    pub payload_memory_max: u64,
+    /// How long an idle shard spins before it sleeps.
+    pub spin: Duration,
+    /// What a shard's thread runs on.
+    pub host: Host,
+    /// Shard `n` runs on the n-th processor of the list; empty: the kernel chooses.
+    pub pin: Vec<u32>,
+    /// How long a fresh connection may take to say HELLO.
+    pub hello_timeout: Duration,
+    /// How long a stopping router waits for running calls.
+    pub drain_timeout: Duration,
+    /// How long workers without a router look for a new one.
+    pub reattach_timeout: Duration,
+}
+
+/// What a shard's thread runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// A plain thread that calls `turn()`.
+    Bare,
+    /// A glommio executor that calls `turn()` and runs async front-ends beside it.
+    Glommio,
+}
+
+/// The options under `[functions.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionConfig {
+    /// The name callers resolve.
+    pub name: String,
+    /// What is started.
+    pub command: Command,
+    /// Processes kept warm for each shard.
+    pub warm: u32,
+    /// Calls one process may hold at once; a power of two.
+    pub slots: u32,
+    /// The longest a call may take when its caller gave no deadline, and the longest a process may run it.
+    pub timeout: Duration,
+    /// Calls that may wait.
+    pub queue_count_max: u32,
+    /// The largest request payload and the largest result.
+    pub payload_size_max: u32,
+    /// Running a call twice does no harm, so that the router may try again.
+    pub idempotent: bool,
+    /// Added to the environment of the processes.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What is started for a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `builtin:NAME`: a function that comes with the `quickfire` binary, run as `quickfire function NAME`.
+    Builtin(String),
+    /// A program and its arguments.
+    Program {
+        /// A path with a slash, taken from the directory of the configuration file if it was relative,
+        /// or a name looked up in `PATH`.
+        program: PathBuf,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+}
+
+impl Config {
+    /// Reads the text of a configuration file, without environment or flags. `origin` (usually the file's path)
+    /// stands in front of every problem, and relative programs count from its directory.
+    ///
+    /// A file that names no function runs the bundled ones, so that a file with one option of the router is enough.
+    pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
+        let file = Some(FileText { text, origin });
+        Config::load(&Sources { file, env: &|_| None, flags: &|_| Vec::new() })
+    }
+
+    /// The functions that come with the binary, with every option at its default: what `quickfire up` runs without a file.
+    pub fn bundled() -> Config {
+        match Config::load(&Sources { file: None, env: &|_| None, flags: &|_| Vec::new() }) {
+            Ok(config) => config,
+            Err(error) => unreachable!("the defaults of the option table are wrong: {error}"),
+        }
+    }
+
+    /// Reads every source, the later over the earlier: default, file, environment, flag.
+    pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
+        let (settings, names, mut problems) = settings::collect(sources);
+        if problems.is_empty() {
+            let config = Config::assemble(settings, names, sources, &mut problems);
+            check::check_together(&config, &mut problems);
+            if problems.is_empty() {
+                return Ok(config);
+            }
+        }
+        Err(ConfigError { problems })
+    }
+
+    /// The effective configuration as a file that reads back the same, each value with where it came from.
+    pub fn to_toml(&self) -> String {
+        settings::to_toml(&self.settings)
+    }
+}
+
+/// The name among `names` that a mistyped one was probably meant to be.
+fn nearest<'name>(mistyped: &str, names: impl Iterator<Item = &'name str>) -> Option<String> {
+    /// Jaro-Winkler: above it lie swapped, missing and wrong letters, below it other words.
+    const SIMILARITY_MIN: f64 = 0.75;
+    names
+        .map(|name| (strsim::jaro_winkler(mistyped, name), name))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_owned())
+}

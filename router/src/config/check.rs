@@ -1,0 +1,123 @@
+//! What no single value can tell: values that do not fit together, and programs that do not exist.
+
+use std::path::{Path, PathBuf};
+
+use engine::Limits;
+use protocol::limits::FRAME_ROOM;
+use rustix::fs::{Access, access};
+
+use super::problem::{ConfigError, Place, Problem, ProblemKind};
+use super::settings::full_key;
+use super::{Command, Config, nearest};
+
+impl Config {
+    /// Asks the file system whether each function can be started at all. `builtins` are the names behind `builtin:`.
+    pub fn check_programs(&self, builtins: &[&str]) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        for function in &self.functions {
+            let (program, reason) = match &function.command {
+                Command::Builtin(name) if builtins.contains(&name.as_str()) => continue,
+                Command::Builtin(name) => {
+                    let nearest = nearest(name, builtins.iter().copied());
+                    let guess =
+                        nearest.map(|name| format!("; did you mean `builtin:{name}`?")).unwrap_or_default();
+                    (
+                        format!("builtin:{name}"),
+                        format!("the bundled functions are {}{guess}", builtins.join(", ")),
+                    )
+                }
+                Command::Program { program, .. } => match startable(program) {
+                    Ok(()) => continue,
+                    Err(reason) => (program.display().to_string(), reason),
+                },
+            };
+            let key = full_key(Some(&function.name), "command");
+            let kind = ProblemKind::NoSuchProgram { program, reason };
+            problems.push(Problem { place: self.place(Some(&function.name), "command"), key, kind });
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    fn place(&self, function: Option<&str>, key: &str) -> Place {
+        let mut settings = self.settings.iter();
+        let setting = settings.find(|setting| setting.function.as_deref() == function && setting.key == key);
+        setting.map(|setting| setting.place.clone()).unwrap_or_default()
+    }
+}
+
+/// Values that are each allowed and contradict each other.
+pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
+    let mut contradiction = |function: Option<&str>, key: &str, text: String| {
+        let kind = ProblemKind::Contradiction(text);
+        problems.push(Problem { place: config.place(function, key), key: full_key(function, key), kind });
+    };
+    let router = &config.router;
+    if !router.pin.is_empty() && router.pin.len() < router.shards as usize {
+        let text = format!(
+            "names {} processors for {} shards; one is needed for each",
+            router.pin.len(),
+            router.shards
+        );
+        contradiction(None, "pin", text);
+    }
+    if router.output_size_max < router.frame_size_max {
+        let text = format!(
+            "{} bytes cannot hold one frame of frame_size_max, {} bytes",
+            router.output_size_max, router.frame_size_max
+        );
+        contradiction(None, "output_size_max", text);
+    }
+    if router.payload_memory_max < u64::from(router.frame_size_max) {
+        let text = format!(
+            "{} bytes cannot hold one frame of frame_size_max, {} bytes",
+            router.payload_memory_max, router.frame_size_max
+        );
+        contradiction(None, "payload_memory_max", text);
+    }
+    for (index, listen) in router.listen.iter().enumerate() {
+        if router.listen.iter().take(index).any(|earlier| earlier == listen && !listen.is_any_free_port()) {
+            contradiction(None, "listen", format!("names {listen} twice"));
+        }
+    }
+    let payload_room = router.frame_size_max - FRAME_ROOM;
+    for function in &config.functions {
+        if function.payload_size_max > payload_room {
+            let text = format!(
+                "{} bytes do not fit into a frame; router.frame_size_max leaves room for {payload_room}",
+                function.payload_size_max
+            );
+            contradiction(Some(&function.name), "payload_size_max", text);
+        }
+    }
+    let workers_count: u64 = config.functions.iter().map(|function| u64::from(function.warm)).sum();
+    let workers_count_max = Limits::default().workers_max;
+    if workers_count > u64::from(workers_count_max)
+        && let Some(largest) = config.functions.iter().max_by_key(|function| function.warm)
+    {
+        let text = format!(
+            "makes {workers_count} warm processes with the other functions; a shard has at most {workers_count_max}"
+        );
+        contradiction(Some(&largest.name), "warm", text);
+    }
+}
+
+/// Whether a program exists and may be run; what is wrong with it otherwise.
+fn startable(program: &Path) -> Result<(), String> {
+    let candidates: Vec<PathBuf> = if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        vec![program.to_owned()]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|directory| directory.join(program))
+            .filter(|path| path.is_file())
+            .collect()
+    };
+    let Some(candidate) = candidates.first() else { return Err("no such program in PATH".into()) };
+    match candidate.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("no such file".into()),
+        Err(error) => Err(error.to_string()),
+        Ok(metadata) if metadata.is_dir() => Err("it is a directory".into()),
+        Ok(_) if access(candidate, Access::EXEC_OK).is_err() => Err("it may not be executed".into()),
+        Ok(_) => Ok(()),
+    }
+}

@@ -1,0 +1,59 @@
+//! A short name for what a shim was started to do.
+//!
+//! FNV-1a written out: the standard hasher may change with the compiler, and a router of the next version must
+//! come to the same number as the shim of this one. Nobody attacks it: both sides belong to the same user.
+
+use super::{Command, Config};
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+impl Config {
+    /// Names what a shim was started to do: equal digests mean that a shim and its processes may be kept.
+    ///
+    /// Holds what the processes are made from (names, commands, how many, environment) and where they look for
+    /// their router; not the router's own policy (time-outs, queues, listeners), which may change around warm processes.
+    pub fn digest(&self) -> u64 {
+        let mut digest = Digest(FNV_OFFSET);
+        digest.text("shim-digest-1");
+        digest.number(self.router.shards.into());
+        digest.text(&self.router.run_dir.to_string_lossy());
+        digest.number(self.router.reattach_timeout.as_nanos() as u64);
+        digest.number(self.functions.len() as u64);
+        for function in &self.functions {
+            digest.text(&function.name);
+            digest.number(match function.command {
+                Command::Builtin(_) => 0,
+                Command::Program { .. } => 1,
+            });
+            let words = function.command.words();
+            digest.number(words.len() as u64);
+            words.iter().for_each(|word| digest.text(word));
+            digest.number(function.warm.into());
+            digest.number(function.env.len() as u64);
+            for (name, text) in &function.env {
+                digest.text(name);
+                digest.text(text);
+            }
+        }
+        digest.0
+    }
+}
+
+struct Digest(u64);
+
+impl Digest {
+    fn number(&mut self, number: u64) {
+        for byte in number.to_le_bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        }
+    }
+
+    /// The size first, so that no two lists of texts run together to the same bytes.
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The layers put over each other: for every option one value and the place it came from.
+//!
+//! In: [`Sources`].  Out: a [`Setting`] for each option of the router and of each function, and every problem on the way.
+//! Always: a value that another one hides is still read, so that a mistake in it is told today and not on the day
+//! the other one goes away.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::limits::FRAME_ROOM;
+
+use super::file::{Entry, File};
+use super::problem::{Place, Problem, ProblemKind};
+use super::value::{Raw, Value};
+use super::{Command, Config, FunctionConfig, Host, Listen, RouterConfig, Sources, nearest};
+use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS};
+use crate::run_dir;
+
+/// An effective value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// `None` for an option of the router.
+    pub function: Option<String>,
+    /// The key inside its table; a line of the option table.
+    pub key: &'static str,
+    /// The value.
+    pub value: Value,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// The functions that run where a configuration names none.
+const BUNDLED_FUNCTIONS: [&str; 4] = ["echo", "moderate", "noop", "thumbnail"];
+
+/// Settings, the names of the functions in order, and what is wrong.
+pub(super) fn collect(sources: &Sources<'_>) -> (Vec<Setting>, Vec<String>, Vec<Problem>) {
+    let mut file = sources.file.map(|file| File::read(file.text, file.origin)).unwrap_or_default();
+    let mut problems = std::mem::take(&mut file.problems);
+    if file.functions.is_empty() && problems.is_empty() {
+        add_bundled_functions(&mut file);
+    }
+    unknown_keys(&file.entries, &mut problems);
+
+    let mut settings = Vec::new();
+    for spec in ROUTER_OPTIONS {
+        let mut layers = default_layer(spec, sources);
+        layers.extend(file_layer(&file.entries, None, spec));
+        if let Some(name) = spec.env
+            && let Some(text) = (sources.env)(name)
+        {
+            layers.push((Raw::Text(text), Place::Environment(name)));
+        }
+        if let Some(name) = spec.flag {
+            let mut texts: Vec<_> = (sources.flags)(name).into_iter().map(Raw::Text).collect();
+            match texts.len() {
+                0 => {}
+                1 => layers.push((texts.remove(0), Place::Flag(name))),
+                _ => layers.push((Raw::List(texts), Place::Flag(name))),
+            }
+        }
+        settings.extend(topmost(None, spec, layers, Place::Default, &mut problems));
+    }
+    for (name, place) in &file.functions {
+        for spec in FUNCTION_OPTIONS {
+            let mut layers = default_layer(spec, sources);
+            layers.extend(file_layer(&file.entries, Some(name), spec));
+            settings.extend(topmost(Some(name), spec, layers, place.clone(), &mut problems));
+        }
+    }
+    let names = file.functions.into_iter().map(|(name, _)| name).collect();
+    (settings, names, problems)
+}
+
+/// The settings as a file, each with the place of its value as a comment.
+pub(super) fn to_toml(settings: &[Setting]) -> String {
+    let mut out = String::new();
+    let mut table = None;
+    for setting in settings {
+        if table != Some(&setting.function) {
+            let gap = if table.is_none() { "" } else { "\n" };
+            let _ = match &setting.function {
+                None => writeln!(out, "{gap}[router]"),
+                // A dot would start another table.
+                Some(name) if name.contains('.') => writeln!(out, "{gap}[functions.\"{name}\"]"),
+                Some(name) => writeln!(out, "{gap}[functions.{name}]"),
+            };
+            table = Some(&setting.function);
+        }
+        let assignment = format!("{} = {}", setting.key, setting.value.to_toml());
+        let _ = writeln!(out, "{assignment:<48} # {}", setting.place);
+    }
+    out
+}
+
+impl Config {
+    /// Fills the fields everybody reads. Says so where two values do not fit together on the way.
+    pub(super) fn assemble(
+        settings: Vec<Setting>,
+        names: Vec<String>,
+        sources: &Sources<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Config {
+        let mut config = {
+            let router = router_config(&Table { settings: &settings, function: None }, problems);
+            let functions = names.iter().map(|name| {
+                function_config(name, &Table { settings: &settings, function: Some(name) }, sources)
+            });
+            Config { functions: functions.collect(), router, settings: Vec::new() }
+        };
+        config.settings = settings;
+        config.fit_derived_defaults();
+        config.write_back();
+        config
+    }
+
+    /// A default follows the value it depends on; a value that was given does not, and is checked instead.
+    fn fit_derived_defaults(&mut self) {
+        let payload_room = self.router.frame_size_max - FRAME_ROOM;
+        for function in &mut self.functions {
+            let is_default = self.settings.iter().any(|setting| {
+                let is_it =
+                    setting.function.as_ref() == Some(&function.name) && setting.key == "payload_size_max";
+                is_it && setting.place == Place::Default
+            });
+            if is_default {
+                function.payload_size_max = function.payload_size_max.min(payload_room);
+            }
+        }
+        let output_size_max = self.settings.iter_mut().find(|setting| setting.key == "output_size_max");
+        if output_size_max.is_some_and(|setting| setting.place == Place::Default) {
+            self.router.output_size_max = self.router.output_size_max.max(2 * self.router.frame_size_max);
+        }
+    }
+
+    /// The printed values are those in use: the run directory put in, derived defaults fitted.
+    fn write_back(&mut self) {
+        for setting in &mut self.settings {
+            match (&setting.function, setting.key) {
+                (None, "listen") => setting.value = Value::Listeners(self.router.listen.clone()),
+                (None, "output_size_max") => setting.value = Value::Size(self.router.output_size_max.into()),
+                (Some(name), key) => {
+                    let Some(function) = self.functions.iter().find(|function| function.name == *name) else {
+                        continue;
+                    };
+                    match key {
+                        "command" => setting.value = Value::Command(function.command.clone()),
+                        "payload_size_max" => setting.value = Value::Size(function.payload_size_max.into()),
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig {
+    let run_dir = table.path("run_dir");
+    let mut listen = Vec::new();
+    for one in table.listeners("listen") {
+        match one.clone().resolve(&run_dir) {
+            Ok(resolved) => listen.push(resolved),
+            Err(reason) => problems.push(Problem {
+                place: table.setting("listen").place.clone(),
+                key: "router.listen".into(),
+                kind: ProblemKind::Unreadable { found: one.to_string(), reason: reason.to_string() },
+            }),
+        }
+    }
+    RouterConfig {
+        listen,
+        run_dir,
+        shards: table.count("shards"),
+        frame_size_max: table.size("frame_size_max"),
+        connection_credits: table.count("connection_credits"),
+        connections_max: table.count("connections_max"),
+        output_size_max: table.size("output_size_max"),
+        invocations_max: table.count("invocations_max"),
+        payload_memory_max: table.size_u64("payload_memory_max"),
+        spin: table.duration("spin"),
+        host: if table.choice("host") == "glommio" { Host::Glommio } else { Host::Bare },
+        pin: table.processors("pin"),
+        hello_timeout: table.duration("hello_timeout"),
+        drain_timeout: table.duration("drain_timeout"),
+        reattach_timeout: table.duration("reattach_timeout"),
+    }
+}
+
+fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> FunctionConfig {
+    let directory = sources.file.and_then(|file| Path::new(file.origin).parent()).unwrap_or(Path::new(""));
+    FunctionConfig {
+        name: name.to_owned(),
+        command: match table.command("command") {
+            Command::Program { program, arguments }
+                if program.as_os_str().as_encoded_bytes().contains(&b'/') =>
+            {
+                Command::Program { program: directory.join(program), arguments }
+            }
+            other => other,
+        },
+        warm: table.count("warm"),
+        slots: table.count("slots"),
+        timeout: table.duration("timeout"),
+        queue_count_max: table.count("queue_count_max"),
+        payload_size_max: table.size("payload_size_max"),
+        idempotent: table.switch("idempotent"),
+        env: table.environment("env"),
+    }
+}
+
+/// The settings of one table, by key and type. A key or type that is not in the option table is our bug.
+struct Table<'a> {
+    settings: &'a [Setting],
+    function: Option<&'a str>,
+}
+
+/// One accessor for each kind of value; they differ only in the variant they expect.
+macro_rules! accessors {
+    ($($name:ident -> $kind:ident: $type:ty,)*) => {
+        impl Table<'_> {
+            $(fn $name(&self, key: &str) -> $type {
+                match &self.setting(key).value {
+                    Value::$kind(value) => value.clone(),
+                    other => unreachable!("the option table gives `{key}` another type: {other:?}"),
+                }
+            })*
+        }
+    };
+}
+
+accessors! {
+    count_u64 -> Count: u64,
+    size_u64 -> Size: u64,
+    duration -> Duration: Duration,
+    choice -> Choice: &'static str,
+    switch -> Switch: bool,
+    path -> Path: PathBuf,
+    listeners -> Listeners: Vec<Listen>,
+    processors -> Processors: Vec<u32>,
+    command -> Command: Command,
+    environment -> Environment: std::collections::BTreeMap<String, String>,
+}
+
+impl Table<'_> {
+    fn setting(&self, key: &str) -> &Setting {
+        let found = self
+            .settings
+            .iter()
+            .find(|setting| setting.function.as_deref() == self.function && setting.key == key);
+        found.unwrap_or_else(|| unreachable!("`{key}` is not in the option table"))
+    }
+
+    /// Counts whose range in the option table ends within 32 bits.
+    fn count(&self, key: &str) -> u32 {
+        u32::try_from(self.count_u64(key))
+            .unwrap_or_else(|_| unreachable!("the range of `{key}` exceeds 32 bits"))
+    }
+
+    /// Sizes whose range in the option table ends within 32 bits.
+    fn size(&self, key: &str) -> u32 {
+        u32::try_from(self.size_u64(key))
+            .unwrap_or_else(|_| unreachable!("the range of `{key}` exceeds 32 bits"))
+    }
+}
+
+fn default_layer(spec: &OptionSpec, sources: &Sources<'_>) -> Vec<(Raw, Place)> {
+    let text = match spec.key {
+        // The one default that depends on who runs the router: the table holds its description.
+        "run_dir" => Some(run_dir::usual_place(sources.env).to_string_lossy().into_owned()),
+        _ => spec.default.map(str::to_owned),
+    };
+    let raw = text.map(|text| match text.as_str() {
+        "{}" => Raw::Table(Vec::new()),
+        _ => Raw::Text(text),
+    });
+    raw.into_iter().map(|raw| (raw, Place::Default)).collect()
+}
+
+fn file_layer(entries: &[Entry], function: Option<&str>, spec: &OptionSpec) -> Option<(Raw, Place)> {
+    let entry =
+        entries.iter().find(|entry| entry.function.as_deref() == function && entry.key == spec.key)?;
+    Some((entry.raw.clone(), entry.place.clone()))
+}
+
+/// Reads every layer and keeps the last.
+fn topmost(
+    function: Option<&str>,
+    spec: &OptionSpec,
+    layers: Vec<(Raw, Place)>,
+    place_of_table: Place,
+    problems: &mut Vec<Problem>,
+) -> Option<Setting> {
+    let key = full_key(function, spec.key);
+    if layers.is_empty() {
+        let kind =
+            ProblemKind::Missing { needed: "write [\"./program\", \"argument\"] or [\"builtin:NAME\"]" };
+        problems.push(Problem { place: place_of_table, key, kind });
+        return None;
+    }
+    let mut top = None;
+    for (raw, place) in layers {
+        match spec.kind.read(&raw) {
+            Ok(value) => {
+                top = Some(Setting { function: function.map(str::to_owned), key: spec.key, value, place })
+            }
+            Err(kind) => problems.push(Problem { place, key: key.clone(), kind }),
+        }
+    }
+    top
+}
+
+fn unknown_keys(entries: &[Entry], problems: &mut Vec<Problem>) {
+    for entry in entries {
+        let table = if entry.function.is_none() { ROUTER_OPTIONS } else { FUNCTION_OPTIONS };
+        if table.iter().all(|spec| spec.key != entry.key) {
+            let nearest = nearest(&entry.key, table.iter().map(|spec| spec.key));
+            let key = full_key(entry.function.as_deref(), &entry.key);
+            problems.push(Problem {
+                place: entry.place.clone(),
+                key,
+                kind: ProblemKind::UnknownKey { nearest },
+            });
+        }
+    }
+}
+
+fn add_bundled_functions(file: &mut File) {
+    for name in BUNDLED_FUNCTIONS {
+        file.functions.push((name.to_owned(), Place::Default));
+        file.entries.push(Entry {
+            function: Some(name.to_owned()),
+            key: "command".into(),
+            raw: Raw::List(vec![Raw::Text(format!("builtin:{name}"))]),
+            place: Place::Default,
+        });
+    }
+}
+
+/// The key as errors name it.
+pub(super) fn full_key(function: Option<&str>, key: &str) -> String {
+    match function {
+        None => format!("router.{key}"),
+        Some(name) => format!("functions.{name}.{key}"),
+    }
+}

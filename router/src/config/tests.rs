@@ -1,0 +1,363 @@
+//! A configuration is data in, data out: text and variables on one side, values or the exact words of every
+//! problem on the other.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::value::{Kind, Raw, Value};
+use super::*;
+use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS};
+
+/// The words of every problem of a file, one for each line.
+fn problems(text: &str) -> String {
+    Config::parse(text, "q.toml").map(|_| "no problem".to_owned()).unwrap_or_else(|error| error.to_string())
+}
+
+fn check(text: &str, expected: &[&str]) {
+    assert_eq!(problems(text), expected.join("\n"), "{text}");
+}
+
+fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &[&str])]) -> Result<Config, ConfigError> {
+    let env: BTreeMap<_, _> = env.iter().copied().collect();
+    let flags: BTreeMap<_, _> = flags.iter().copied().collect();
+    Config::load(&Sources {
+        file: Some(FileText { text: file, origin: "q.toml" }),
+        env: &|name| env.get(name).map(|text| (*text).to_owned()),
+        flags: &|name| {
+            flags
+                .get(name)
+                .map(|texts| texts.iter().map(|text| (*text).to_owned()).collect())
+                .unwrap_or_default()
+        },
+    })
+}
+
+#[test]
+fn every_default_of_the_table_is_allowed_by_its_own_range() {
+    let config = Config::bundled();
+    let names: Vec<_> = config.functions.iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(names, ["echo", "moderate", "noop", "thumbnail"]);
+    assert_eq!(config.functions[0].command, Command::Builtin("echo".into()));
+    assert_eq!(config.functions[0].payload_size_max, 1 << 20);
+    assert_eq!(config.router.connection_credits, 32768);
+    assert!(config.router.listen.contains(&Listen::Unix(config.router.run_dir.join("router.sock"))));
+}
+
+#[test]
+fn keys_flags_and_variables_are_unique_and_follow_from_each_other() {
+    for (index, spec) in ROUTER_OPTIONS.iter().enumerate() {
+        assert_eq!(spec.flag, Some(spec.key.replace('_', "-").as_str()));
+        let usual = format!("QUICKFIRE_{}", spec.key.to_uppercase());
+        assert!(spec.env == Some(&usual) || spec.env == Some("QUICKFIRE_DIR"), "{}", spec.key);
+        assert!(ROUTER_OPTIONS.iter().skip(index + 1).all(|other| other.key != spec.key));
+    }
+    for (index, spec) in FUNCTION_OPTIONS.iter().enumerate() {
+        assert!(spec.flag.is_none() && spec.env.is_none(), "{}", spec.key);
+        assert!(FUNCTION_OPTIONS.iter().skip(index + 1).all(|other| other.key != spec.key));
+    }
+}
+
+#[test]
+fn the_later_source_wins_and_is_named() {
+    // Given
+    let file = "[router]\nshards = 2\nspin = \"1ms\"\nhost = \"glommio\"";
+    // Expect
+    let config =
+        load(file, &[("QUICKFIRE_SHARDS", "3"), ("QUICKFIRE_SPIN", "2ms")], &[("shards", &["4"])]).unwrap();
+    assert_eq!(config.router.shards, 4);
+    assert_eq!(config.router.spin, Duration::from_millis(2));
+    assert_eq!(config.router.host, Host::Glommio);
+    let place = |key| {
+        config.settings.iter().find(|s| s.function.is_none() && s.key == key).unwrap().place.to_string()
+    };
+    assert_eq!(place("shards"), "--shards");
+    assert_eq!(place("spin"), "environment variable QUICKFIRE_SPIN");
+    assert_eq!(place("host"), "q.toml:4:1");
+    assert_eq!(place("pin"), "default");
+}
+
+#[test]
+fn listeners_come_as_a_list_or_between_commas_and_the_run_directory_is_put_in() {
+    let from_file = load("[router]\nlisten = [\"unix://DIR/a\"]\nrun_dir = \"/run/q\"", &[], &[]).unwrap();
+    assert_eq!(from_file.router.listen, [Listen::Unix("/run/q/a".into())]);
+    let from_env = load("", &[("QUICKFIRE_LISTEN", "quickfire://127.0.0.1:1, unix:///b")], &[]).unwrap();
+    assert_eq!(from_env.router.listen.len(), 2);
+    let from_flags = load("", &[], &[("listen", &["unix:///b", "unix:///c", "unix:///d"])]).unwrap();
+    assert_eq!(from_flags.router.listen.len(), 3);
+}
+
+#[test]
+fn a_function_gets_its_table_and_the_defaults() {
+    let text = r#"
+        [functions.resize]
+        command = ["./bin/resize", "--fast"]
+        warm = 2
+        slots = 16
+        timeout = "250ms"
+        queue_count_max = "10k"
+        payload_size_max = "64KiB"
+        idempotent = true
+        env = { LEVEL = "3" }
+    "#;
+    let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
+    let expected = FunctionConfig {
+        name: "resize".into(),
+        command: Command::Program {
+            program: "/etc/quickfire/./bin/resize".into(),
+            arguments: vec!["--fast".into()],
+        },
+        warm: 2,
+        slots: 16,
+        timeout: Duration::from_millis(250),
+        queue_count_max: 10_000,
+        payload_size_max: 64 << 10,
+        idempotent: true,
+        env: [("LEVEL".to_owned(), "3".to_owned())].into(),
+    };
+    assert_eq!(config.functions, [expected]);
+}
+
+#[test]
+fn several_problems_are_told_at_once_with_line_and_column() {
+    check(
+        "[router]\nshardz = 2\n  spin = \"50\"\n\n[functions.echo]\nwarm = -1\n",
+        &[
+            "q.toml:2:1: `router.shardz`: no such key; did you mean `shards`?",
+            "q.toml:3:3: `router.spin`: `50` needs a unit: ns, us, ms, s, m or h",
+            "q.toml:5:12: `functions.echo.command`: is missing; write [\"./program\", \"argument\"] or [\"builtin:NAME\"]",
+            "q.toml:6:1: `functions.echo.warm`: `-1` is not a whole number",
+        ],
+    );
+}
+
+#[test]
+fn a_bad_limit_is_told_with_its_range() {
+    check(
+        "[router]\nshards = 0\nframe_size_max = \"1GiB\"\nhost = \"tokio\"\n\
+         [functions.echo]\ncommand = [\"builtin:echo\"]\nslots = 65\ntimeout = \"0s\"",
+        &[
+            "q.toml:2:1: `router.shards`: 0 is not allowed; allowed: a whole number from 1 to 256",
+            "q.toml:3:1: `router.frame_size_max`: 1GiB is not allowed; allowed: a size from 8KiB to 65540KiB, a multiple of 16",
+            "q.toml:4:1: `router.host`: tokio is not allowed; allowed: bare or glommio",
+            "q.toml:7:1: `functions.echo.slots`: 65 is not allowed; allowed: a power of two from 1 to 4096",
+            "q.toml:8:1: `functions.echo.timeout`: 0s is not allowed; allowed: a duration from 1ms to 86400s",
+        ],
+    );
+}
+
+#[test]
+fn a_wrong_type_is_told_with_the_right_one() {
+    check(
+        "[router]\nshards = 1.5\npin = 3\n[functions.echo]\ncommand = \"echo\"\nenv = { A = 1 }\nidempotent = 1",
+        &[
+            "q.toml:2:1: `router.shards`: is a fraction, expected a whole number from 1 to 256",
+            "q.toml:3:1: `router.pin`: is a number, expected none, or a list of processors like \"2,4-6\"",
+            "q.toml:5:1: `functions.echo.command`: is a text, expected a list of texts like [\"./program\", \"argument\"] or [\"builtin:echo\"]",
+            "q.toml:7:1: `functions.echo.idempotent`: is a number, expected true or false",
+            "q.toml:6:1: `functions.echo.env`: is a number, expected a table of texts like { NAME = \"value\" }",
+        ],
+    );
+}
+
+#[test]
+fn a_function_written_twice_is_named() {
+    check(
+        "[functions.echo]\ncommand = [\"builtin:echo\"]\n[functions.echo]\ncommand = [\"builtin:noop\"]",
+        &["q.toml:3:1: `functions.echo`: is written twice"],
+    );
+}
+
+#[test]
+fn a_key_written_twice_is_named() {
+    check("[router]\nshards = 1\nshards = 2", &["q.toml:3:1: `shards`: is written twice"]);
+}
+
+#[test]
+fn an_unknown_table_and_a_bad_name_are_told() {
+    check("[ruoter]\nshards = 1", &["q.toml:1:2: `ruoter`: no such key; did you mean `router`?"]);
+    let told = problems("[functions.\"a b\"]\ncommand = [\"builtin:echo\"]");
+    assert!(
+        told.starts_with("q.toml:1:12: `functions.a b`: `a b` is not allowed; allowed: a name of 1 to 128"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_told_with_its_place() {
+    let told = problems("[router]\nshards = = 2\n");
+    assert!(told.starts_with("q.toml:2:"), "{told}");
+}
+
+#[test]
+fn values_that_do_not_fit_together_are_told() {
+    check(
+        "[router]\npin = \"1\"\nshards = 2\nframe_size_max = \"64KiB\"\nlisten = [\"unix:///a\", \"unix:///a\"]\n\
+         [functions.echo]\ncommand = [\"builtin:echo\"]\npayload_size_max = \"64KiB\"",
+        &[
+            "q.toml:2:1: `router.pin`: names 1 processors for 2 shards; one is needed for each",
+            "q.toml:5:1: `router.listen`: names unix:///a twice",
+            "q.toml:8:1: `functions.echo.payload_size_max`: 65536 bytes do not fit into a frame; router.frame_size_max leaves room for 61440",
+        ],
+    );
+}
+
+#[test]
+fn more_warm_processes_than_a_shard_can_hold_are_told() {
+    let function = |index: u32| format!("[functions.f{index}]\ncommand = [\"builtin:echo\"]\nwarm = 1024\n");
+    let text: String = (0..5).map(function).collect();
+    let told = problems(&text);
+    assert!(
+        told.contains("makes 5120 warm processes with the other functions; a shard has at most 4096"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_default_follows_the_value_it_depends_on() {
+    let small = Config::parse("[router]\nframe_size_max = \"64KiB\"", "q.toml").unwrap();
+    assert_eq!(small.functions[0].payload_size_max, 60 << 10);
+    let large = Config::parse("[router]\nframe_size_max = \"64MiB\"", "q.toml").unwrap();
+    assert_eq!(large.router.output_size_max, 128 << 20);
+}
+
+#[test]
+fn problems_in_variables_and_flags_name_them() {
+    let error = load("", &[("QUICKFIRE_SHARDS", "many")], &[("pin", &["2-1"])]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "environment variable QUICKFIRE_SHARDS: `router.shards`: `many` is not a whole number\n\
+         --pin: `router.pin`: 2-1 is not allowed; allowed: none, or a list of processors like \"2,4-6\""
+    );
+}
+
+#[test]
+fn a_missing_program_and_a_mistyped_builtin_are_told_with_their_keys() {
+    let text = "[functions.a]\ncommand = [\"/nowhere/a\"]\n[functions.b]\ncommand = [\"builtin:ecco\"]\n\
+                [functions.c]\ncommand = [\"/tmp\"]\n[functions.d]\ncommand = [\"/etc/passwd\"]\n\
+                [functions.e]\ncommand = [\"sh\"]\n[functions.f]\ncommand = [\"no-such-program-anywhere\"]";
+    let error = Config::parse(text, "q.toml").unwrap().check_programs(&["echo", "noop"]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "q.toml:2:1: `functions.a.command`: cannot start `/nowhere/a`: no such file\n\
+         q.toml:4:1: `functions.b.command`: cannot start `builtin:ecco`: the bundled functions are echo, noop; did you mean `builtin:echo`?\n\
+         q.toml:6:1: `functions.c.command`: cannot start `/tmp`: it is a directory\n\
+         q.toml:8:1: `functions.d.command`: cannot start `/etc/passwd`: it may not be executed\n\
+         q.toml:12:1: `functions.f.command`: cannot start `no-such-program-anywhere`: no such program in PATH"
+    );
+}
+
+#[test]
+fn what_is_printed_reads_back_as_the_same_configuration() {
+    let text = "[router]\nshards = 3\npin = \"0,2-4\"\nspin = \"1500ns\"\nlisten = [\"quickfire://[::1]:0\"]\n\
+                [functions.\"a.b\"]\ncommand = [\"./x\", \"quote\\\" back\\\\ tab\\t é\"]\nenv = { \"A B\" = \"1\\n2\" }";
+    for config in [Config::bundled(), Config::parse(text, "/etc/q.toml").unwrap()] {
+        let again = Config::parse(&config.to_toml(), "printed").unwrap();
+        assert_eq!(again.router, config.router);
+        assert_eq!(again.functions, config.functions);
+        assert_eq!(again.digest(), config.digest());
+    }
+}
+
+#[test]
+fn the_digest_changes_with_what_a_shim_starts_and_with_nothing_else() {
+    let digest = |text: &str| Config::parse(text, "q.toml").unwrap().digest();
+    let of = |router: &str, echo: &str| {
+        digest(&format!(
+            "[router]\nrun_dir = \"/r\"\n{router}\n[functions.echo]\ncommand = [\"builtin:echo\"]\n{echo}"
+        ))
+    };
+    // The number itself: a router of the next version must come to the same one.
+    assert_eq!(of("", ""), 0xa2ba_019f_1efb_65f7);
+    assert_eq!(of("spin = \"1ms\"", "timeout = \"1s\""), of("", ""));
+    assert_ne!(of("shards = 2", ""), of("", ""));
+    assert_ne!(of("", "warm = 2"), of("", ""));
+    assert_ne!(of("", "env = { A = \"1\" }"), of("", ""));
+}
+
+#[test]
+fn a_changed_default_shows() {
+    let text = |table: &str, options: &[OptionSpec]| {
+        let line = |spec: &OptionSpec| format!("{table}.{} = {}", spec.key, spec.default.unwrap_or("(none)"));
+        options.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    let defaults =
+        format!("{}\n{}\n", text("router", ROUTER_OPTIONS), text("functions.NAME", FUNCTION_OPTIONS));
+    let snapshot = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/defaults.snapshot");
+    bless_or_compare(snapshot, &defaults);
+}
+
+#[test]
+fn the_reference_page_is_the_option_table() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating/configuration.md");
+    bless_or_compare(page, &crate::options::reference_page());
+}
+
+/// A file that follows from the code: compared, or written anew with QUICKFIRE_BLESS=1.
+fn bless_or_compare(path: &str, text: &str) {
+    if std::env::var_os("QUICKFIRE_BLESS").is_some() {
+        std::fs::write(path, text).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(
+        written, text,
+        "{path} is not what the code says; QUICKFIRE_BLESS=1 cargo test -p router writes it anew"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+        let _ = Config::parse(&text, "fuzz");
+    }
+
+    #[test]
+    fn no_toml_makes_the_parser_panic(lines in proptest::collection::vec(toml_line(), 0..12)) {
+        if let Ok(config) = Config::parse(&lines.join("\n"), "fuzz") {
+            prop_assert!(Config::parse(&config.to_toml(), "again").is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_reads_back_as_written(size in 0u64..=1 << 20, ns in 0u64..=u64::MAX / 2) {
+        let kind = Kind::size(0, 1 << 20);
+        let value = kind.read(&Raw::Integer(size.to_string())).unwrap();
+        prop_assert_eq!(value, Value::Size(size));
+        let kind = Kind::duration(Duration::ZERO, Duration::MAX);
+        let text = super::units::format_duration(Duration::from_nanos(ns));
+        prop_assert_eq!(kind.read(&Raw::Text(text)).unwrap(), Value::Duration(Duration::from_nanos(ns)));
+    }
+}
+
+/// Lines that are nearly right, so that the deeper checks are reached.
+fn toml_line() -> impl Strategy<Value = String> {
+    let keys: Vec<&str> = ROUTER_OPTIONS.iter().chain(FUNCTION_OPTIONS).map(|spec| spec.key).collect();
+    let values = vec![
+        "1",
+        "0",
+        "-3",
+        "4096",
+        "\"1MiB\"",
+        "\"50ms\"",
+        "\"none\"",
+        "\"1-3\"",
+        "[]",
+        "[\"builtin:echo\"]",
+        "{}",
+        "{ A = \"b\" }",
+        "true",
+        "1.5",
+        "\"quickfire://127.0.0.1:0\"",
+        "\"/x\"",
+        "[[[[1]]]]",
+        "0x10",
+        "1979-05-27",
+    ];
+    prop_oneof![
+        Just("[router]".to_owned()),
+        "\\[functions\\.[a-c\"é ]{1,3}\\]",
+        (proptest::sample::select(keys), proptest::sample::select(values))
+            .prop_map(|(key, value)| format!("{key} = {value}")),
+    ]
+}

@@ -1,0 +1,376 @@
+//! Types of options: how a value is read, which are allowed, how it is written down again.
+//!
+//! In: what stood in the file ([`Raw`]) or in a variable or flag (always text).  Out: [`Value`], inside its range.
+//! Always: what [`Value::to_toml`] writes, [`Kind::read`] reads back as the same value (property test).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::listen::Listen;
+use super::problem::ProblemKind;
+use super::{Command, units};
+
+/// Type, unit and range of an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A number of things.
+    Count {
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+        /// Rings index by mask.
+        is_power_of_two: bool,
+    },
+    /// Bytes.
+    Size {
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+        /// Frames are aligned.
+        multiple_of: u64,
+    },
+    /// A length of time.
+    Duration {
+        /// Shortest allowed.
+        min: Duration,
+        /// Longest allowed.
+        max: Duration,
+    },
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Switch,
+    /// A path of a directory.
+    Path,
+    /// Places to listen at, at least one.
+    Listeners,
+    /// A list of processors, or `none`.
+    Processors,
+    /// A program and its arguments.
+    Command,
+    /// Names and texts for a process's environment.
+    Environment,
+}
+
+/// What an operator wrote, before it is known what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Raw {
+    /// A text in quotes, a variable or a flag.
+    Text(String),
+    /// Digits with their sign.
+    Integer(String),
+    /// `true` or `false`.
+    Switch(bool),
+    /// `[..]`
+    List(Vec<Raw>),
+    /// `{..}` or a `[header]`.
+    Table(Vec<(String, Raw)>),
+    /// Something no option takes: a date or a fraction.
+    Other(&'static str),
+}
+
+/// A value that its option allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// See [`Kind::Count`].
+    Count(u64),
+    /// See [`Kind::Size`].
+    Size(u64),
+    /// See [`Kind::Duration`].
+    Duration(Duration),
+    /// See [`Kind::Choice`].
+    Choice(&'static str),
+    /// See [`Kind::Switch`].
+    Switch(bool),
+    /// See [`Kind::Path`].
+    Path(PathBuf),
+    /// See [`Kind::Listeners`].
+    Listeners(Vec<Listen>),
+    /// See [`Kind::Processors`].
+    Processors(Vec<u32>),
+    /// See [`Kind::Command`].
+    Command(Command),
+    /// See [`Kind::Environment`].
+    Environment(BTreeMap<String, String>),
+}
+
+/// Processors a list may name: what the kernel's own affinity mask holds at most on the machines we know.
+const PROCESSOR_INDEX_MAX: u32 = 4095;
+/// Listeners of one router: each costs a socket for every shard.
+const LISTENERS_COUNT_MAX: usize = 64;
+
+impl Kind {
+    /// A number of things without further condition.
+    pub const fn count(min: u64, max: u64) -> Kind {
+        Kind::Count { min, max, is_power_of_two: false }
+    }
+
+    /// Bytes without further condition.
+    pub const fn size(min: u64, max: u64) -> Kind {
+        Kind::Size { min, max, multiple_of: 1 }
+    }
+
+    /// A length of time.
+    pub const fn duration(min: Duration, max: Duration) -> Kind {
+        Kind::Duration { min, max }
+    }
+
+    /// Reads what was written, or says what is wrong with it.
+    pub fn read(self, raw: &Raw) -> Result<Value, ProblemKind> {
+        match (self, raw) {
+            (Kind::Count { min, max, is_power_of_two }, Raw::Text(text) | Raw::Integer(text)) => {
+                let count = units::parse_count(text).map_err(|reason| unreadable(text, reason))?;
+                let is_allowed =
+                    (min..=max).contains(&count) && (!is_power_of_two || count.is_power_of_two());
+                if is_allowed { Ok(Value::Count(count)) } else { Err(self.not_allowed(text)) }
+            }
+            (Kind::Size { min, max, multiple_of }, Raw::Text(text) | Raw::Integer(text)) => {
+                let size = units::parse_size(text).map_err(|reason| unreadable(text, reason))?;
+                let is_allowed = (min..=max).contains(&size) && size.is_multiple_of(multiple_of);
+                if is_allowed { Ok(Value::Size(size)) } else { Err(self.not_allowed(text)) }
+            }
+            // A bare number arrives here too, to be told that it needs a unit.
+            (Kind::Duration { min, max }, Raw::Text(text) | Raw::Integer(text)) => {
+                let duration = units::parse_duration(text).map_err(|reason| unreadable(text, reason))?;
+                if (min..=max).contains(&duration) {
+                    Ok(Value::Duration(duration))
+                } else {
+                    Err(self.not_allowed(text))
+                }
+            }
+            (Kind::Choice(words), Raw::Text(text)) => match words.iter().find(|word| *word == text) {
+                Some(word) => Ok(Value::Choice(word)),
+                None => Err(self.not_allowed(text)),
+            },
+            (Kind::Switch, Raw::Switch(is_on)) => Ok(Value::Switch(*is_on)),
+            (Kind::Switch, Raw::Text(text)) => match text.as_str() {
+                "true" => Ok(Value::Switch(true)),
+                "false" => Ok(Value::Switch(false)),
+                _ => Err(self.not_allowed(text)),
+            },
+            // The router, its shim and its processes must all mean the same place.
+            (Kind::Path, Raw::Text(text)) if !text.starts_with('/') || text.contains('\0') => {
+                Err(ProblemKind::Unreadable { found: text.clone(), reason: "is not an absolute path".into() })
+            }
+            (Kind::Path, Raw::Text(text)) => Ok(Value::Path(PathBuf::from(text))),
+            (Kind::Listeners, raw) => listeners(&self.texts(raw)?),
+            (Kind::Processors, Raw::Text(text)) => processors(text),
+            (Kind::Command, Raw::List(_)) => command(&self.texts(raw)?),
+            (Kind::Environment, Raw::Table(entries)) => self.environment(entries),
+            (_, raw) => Err(self.wrong_type(raw)),
+        }
+    }
+
+    /// What is allowed, as it stands in the reference page and in error texts.
+    pub fn allowed(self) -> String {
+        match self {
+            Kind::Count { min, max, is_power_of_two: false } => format!("a whole number from {min} to {max}"),
+            Kind::Count { min, max, is_power_of_two: true } => format!("a power of two from {min} to {max}"),
+            Kind::Size { min, max, multiple_of } => {
+                let range = format!("a size from {} to {}", units::format_size(min), units::format_size(max));
+                if multiple_of == 1 { range } else { format!("{range}, a multiple of {multiple_of}") }
+            }
+            Kind::Duration { min, max } => {
+                format!("a duration from {} to {}", units::format_duration(min), units::format_duration(max))
+            }
+            Kind::Choice(words) => words.join(" or "),
+            Kind::Switch => "true or false".into(),
+            Kind::Path => "an absolute path".into(),
+            Kind::Listeners => "a list of quickfire://ADDRESS:PORT or unix:///PATH".into(),
+            Kind::Processors => "none, or a list of processors like \"2,4-6\"".into(),
+            Kind::Command => {
+                "a list of texts like [\"./program\", \"argument\"] or [\"builtin:echo\"]".into()
+            }
+            Kind::Environment => "a table of texts like { NAME = \"value\" }".into(),
+        }
+    }
+
+    /// What stands for the value in `--help`.
+    pub fn value_name(self) -> &'static str {
+        match self {
+            Kind::Count { .. } => "COUNT",
+            Kind::Size { .. } => "SIZE",
+            Kind::Duration { .. } => "DURATION",
+            Kind::Choice(_) => "WORD",
+            Kind::Switch => "true|false",
+            Kind::Path => "DIR",
+            Kind::Listeners => "URL",
+            Kind::Processors => "LIST",
+            Kind::Command | Kind::Environment => "VALUE",
+        }
+    }
+
+    fn not_allowed(self, found: &str) -> ProblemKind {
+        ProblemKind::NotAllowed { found: found.to_owned(), allowed: self.allowed() }
+    }
+
+    fn wrong_type(self, raw: &Raw) -> ProblemKind {
+        ProblemKind::WrongType { expected: self.allowed(), found: raw.type_name() }
+    }
+
+    /// The items of a list of texts; a text alone is split at commas, as variables and flags have no other way.
+    fn texts(self, raw: &Raw) -> Result<Vec<String>, ProblemKind> {
+        match raw {
+            Raw::Text(text) => Ok(text.split(',').map(|item| item.trim().to_owned()).collect()),
+            Raw::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    Raw::Text(text) => Ok(text.clone()),
+                    other => Err(self.wrong_type(other)),
+                })
+                .collect(),
+            other => Err(self.wrong_type(other)),
+        }
+    }
+
+    fn environment(self, entries: &[(String, Raw)]) -> Result<Value, ProblemKind> {
+        let mut variables = BTreeMap::new();
+        for (name, raw) in entries {
+            let Raw::Text(text) = raw else { return Err(self.wrong_type(raw)) };
+            if name.is_empty() || name.contains(['=', '\0']) || text.contains('\0') {
+                let reason = "cannot be an environment variable".to_owned();
+                return Err(ProblemKind::Unreadable { found: name.clone(), reason });
+            }
+            if name.starts_with("QUICKFIRE_") {
+                let reason = "is reserved; the shim sets the variables that start with QUICKFIRE_".to_owned();
+                return Err(ProblemKind::Unreadable { found: name.clone(), reason });
+            }
+            variables.insert(name.clone(), text.clone());
+        }
+        Ok(Value::Environment(variables))
+    }
+}
+
+impl Raw {
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Raw::Text(_) => "a text",
+            Raw::Integer(_) => "a number",
+            Raw::Switch(_) => "true or false",
+            Raw::List(_) => "a list",
+            Raw::Table(_) => "a table",
+            Raw::Other(name) => name,
+        }
+    }
+}
+
+impl Value {
+    /// The value as TOML, in the units an operator would choose.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Value::Count(count) => count.to_string(),
+            Value::Size(size) => quote(&units::format_size(*size)),
+            Value::Duration(duration) => quote(&units::format_duration(*duration)),
+            Value::Choice(word) => quote(word),
+            Value::Switch(is_on) => is_on.to_string(),
+            Value::Path(path) => quote(&path.to_string_lossy()),
+            Value::Listeners(listeners) => quote_list(listeners.iter().map(Listen::to_string)),
+            Value::Processors(list) if list.is_empty() => quote("none"),
+            Value::Processors(list) => quote(&list.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+            Value::Command(command) => quote_list(command.words()),
+            Value::Environment(variables) => {
+                let entries: Vec<_> = variables
+                    .iter()
+                    .map(|(name, text)| format!("{} = {}", quote(name), quote(text)))
+                    .collect();
+                if entries.is_empty() { "{}".into() } else { format!("{{ {} }}", entries.join(", ")) }
+            }
+        }
+    }
+}
+
+impl Command {
+    /// The command as the file's list of words.
+    pub fn words(&self) -> Vec<String> {
+        match self {
+            Command::Builtin(name) => vec![format!("builtin:{name}")],
+            Command::Program { program, arguments } => {
+                let program = program.to_string_lossy().into_owned();
+                std::iter::once(program).chain(arguments.iter().cloned()).collect()
+            }
+        }
+    }
+}
+
+fn listeners(texts: &[String]) -> Result<Value, ProblemKind> {
+    let listeners: Vec<Listen> = texts
+        .iter()
+        .map(|text| text.parse().map_err(|reason| unreadable(text, reason)))
+        .collect::<Result<_, _>>()?;
+    if listeners.is_empty() || listeners.len() > LISTENERS_COUNT_MAX {
+        return Err(ProblemKind::NotAllowed {
+            found: format!("a list of {}", listeners.len()),
+            allowed: format!("1 to {LISTENERS_COUNT_MAX} listeners"),
+        });
+    }
+    Ok(Value::Listeners(listeners))
+}
+
+fn processors(text: &str) -> Result<Value, ProblemKind> {
+    if text == "none" {
+        return Ok(Value::Processors(Vec::new()));
+    }
+    let bad = || ProblemKind::NotAllowed { found: text.to_owned(), allowed: Kind::Processors.allowed() };
+    let number =
+        |digits: &str| digits.trim().parse::<u32>().ok().filter(|index| *index <= PROCESSOR_INDEX_MAX);
+    let mut list = Vec::new();
+    for item in text.split(',') {
+        let (first, last) = item.split_once('-').unwrap_or((item, item));
+        let (first, last) = (number(first).ok_or_else(bad)?, number(last).ok_or_else(bad)?);
+        if first > last || list.iter().any(|index| (first..=last).contains(index)) {
+            return Err(bad());
+        }
+        list.extend(first..=last);
+    }
+    Ok(Value::Processors(list))
+}
+
+fn command(words: &[String]) -> Result<Value, ProblemKind> {
+    let unstartable = |found: &str, reason: &str| {
+        Err(ProblemKind::Unreadable { found: found.to_owned(), reason: reason.to_owned() })
+    };
+    let Some((program, arguments)) = words.split_first() else {
+        return unstartable("[]", "names no program");
+    };
+    if program.is_empty() || words.iter().any(|word| word.contains('\0')) {
+        return unstartable(program, "cannot be a program");
+    }
+    match program.strip_prefix("builtin:") {
+        Some(_) if !arguments.is_empty() => unstartable(program, "takes no arguments"),
+        Some(name) => Ok(Value::Command(Command::Builtin(name.to_owned()))),
+        None => {
+            Ok(Value::Command(Command::Program { program: program.into(), arguments: arguments.to_vec() }))
+        }
+    }
+}
+
+fn unreadable(found: &str, reason: impl std::fmt::Display) -> ProblemKind {
+    ProblemKind::Unreadable { found: found.to_owned(), reason: reason.to_string() }
+}
+
+fn quote_list<Item: AsRef<str>>(items: impl IntoIterator<Item = Item>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| quote(item.as_ref())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A TOML basic string: quotes, backslashes and control characters escaped.
+fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            control if control.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(control));
+            }
+            plain => out.push(plain),
+        }
+    }
+    out.push('"');
+    out
+}

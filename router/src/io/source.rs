@@ -1,0 +1,117 @@
+//! What the kernel works on for us: listeners, streams and watched descriptors, in one slab.
+//!
+//! Always: a slot is given away again only when no operation on it is outstanding, with a new generation.
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use super::Tag;
+
+/// Names a source as long as it lives, and nobody afterwards. The default names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SourceId {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+impl Default for SourceId {
+    fn default() -> Self {
+        SourceId { slot: u32::MAX, generation: u32::MAX }
+    }
+}
+
+/// What is asked of the kernel for a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SourceKind {
+    Listener,
+    Stream,
+    Watched,
+}
+
+/// Whether the operation that brings events is with the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arm {
+    /// The kernel has it.
+    Armed,
+    /// It ended; it is armed again at the next submit.
+    Due,
+    /// It ended for want of receive buffers; it is armed again when some are back.
+    Starved,
+    /// It ended for good, or until its owner resumes it.
+    Off,
+}
+
+/// A buffer on its way out.
+pub(super) struct Sending {
+    pub buffer: Vec<u8>,
+    pub sent: usize,
+}
+
+pub(super) struct Source {
+    pub generation: u32,
+    pub tag: Tag,
+    pub kind: SourceKind,
+    pub arm: Arm,
+    pub closing: bool,
+    /// Kept until the last operation ended, so that the descriptor's number can't be reused under the kernel's hands.
+    pub fd: Option<Rc<dyn AsFd>>,
+    pub sending: Option<Sending>,
+}
+
+/// The slab.
+#[derive(Default)]
+pub(super) struct Sources {
+    slots: Vec<Source>,
+    free: Vec<u32>,
+}
+
+impl Sources {
+    pub fn insert(&mut self, kind: SourceKind, fd: Rc<dyn AsFd>, tag: Tag) -> SourceId {
+        if let Some(slot) = self.free.pop() {
+            let source = &mut self.slots[slot as usize];
+            source.tag = tag;
+            source.kind = kind;
+            source.arm = Arm::Off;
+            source.closing = false;
+            source.fd = Some(fd);
+            return SourceId { slot, generation: source.generation };
+        }
+        let slot = u32::try_from(self.slots.len()).expect("fewer than 2^24 sources");
+        self.slots.push(Source {
+            generation: 0,
+            tag,
+            kind,
+            arm: Arm::Off,
+            closing: false,
+            fd: Some(fd),
+            sending: None,
+        });
+        SourceId { slot, generation: 0 }
+    }
+
+    /// `None` when the source is gone.
+    pub fn find(&mut self, id: SourceId) -> Option<&mut Source> {
+        self.slots
+            .get_mut(id.slot as usize)
+            .filter(|source| source.generation == id.generation && source.fd.is_some())
+    }
+
+    pub fn remove(&mut self, id: SourceId) {
+        let Some(source) = self.find(id) else { return };
+        assert!(source.sending.is_none(), "a source is freed only after its send ended");
+        assert_ne!(source.arm, Arm::Armed, "a source is freed only after its watch ended");
+        source.fd = None;
+        source.generation = source.generation.wrapping_add(1);
+        self.free.push(id.slot);
+    }
+
+    /// Ids of all sources that live.
+    pub fn ids(&self) -> impl Iterator<Item = SourceId> + '_ {
+        self.slots
+            .iter()
+            .zip(0..)
+            .filter(|(source, _)| source.fd.is_some())
+            .map(|(source, slot)| SourceId { slot, generation: source.generation })
+    }
+}

@@ -1,0 +1,307 @@
+//! The edge against real sockets: every end of a multishot operation that the kernel may choose, and who holds what.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+
+/// A generous limit after which a test gives up instead of hanging.
+const ROUNDS_MAX: usize = 20_000;
+const LISTENER: Tag = Tag(1);
+
+fn small(buffer_count: u16, buffer_size: u32) -> IoOptions {
+    IoOptions { submission_count: 64, completion_count: 256, buffer_count, buffer_size }
+}
+
+/// Turns until `done` says so. Everything received is added to the stream's bytes and recycled.
+struct Desk {
+    io: Io,
+    received: HashMap<Tag, Vec<u8>>,
+    accepted: Vec<OwnedFd>,
+    ended: Vec<Tag>,
+    sent: Vec<Vec<u8>>,
+    failed: Vec<Tag>,
+    ready: Vec<Tag>,
+    progress: usize,
+}
+
+impl Desk {
+    fn new(options: IoOptions) -> Desk {
+        Desk {
+            io: Io::new(options).expect("tests need io_uring"),
+            received: HashMap::new(),
+            accepted: Vec::new(),
+            ended: Vec::new(),
+            sent: Vec::new(),
+            failed: Vec::new(),
+            ready: Vec::new(),
+            progress: 0,
+        }
+    }
+
+    fn turn(&mut self) {
+        self.io.wait(Some(Duration::from_millis(1)));
+        while let Some(event) = self.io.poll() {
+            match event {
+                Event::Accepted { socket, .. } => self.accepted.push(socket),
+                Event::AcceptFailed { tag, .. } | Event::SendFailed { tag, .. } => self.failed.push(tag),
+                Event::Received { tag, chunk } => {
+                    self.received.entry(tag).or_default().extend_from_slice(self.io.bytes(&chunk));
+                    self.io.recycle(chunk);
+                }
+                Event::Progress { .. } => self.progress += 1,
+                Event::Sent { buffer, .. } => self.sent.push(buffer),
+                Event::Ended { tag, .. } => self.ended.push(tag),
+                Event::Ready { tag } => self.ready.push(tag),
+            }
+        }
+    }
+
+    fn turn_until(&mut self, what: &str, mut done: impl FnMut(&mut Desk) -> bool) {
+        for _ in 0..ROUNDS_MAX {
+            if done(self) {
+                return;
+            }
+            self.turn();
+        }
+        panic!("gave up waiting for: {what}");
+    }
+
+    fn received(&self, tag: Tag) -> &[u8] {
+        self.received.get(&tag).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")
+}
+
+/// A connected pair: our end as a descriptor, the peer as a blocking stream.
+fn pair() -> (OwnedFd, TcpStream) {
+    let listener = listener();
+    let peer = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
+    let (ours, _) = listener.accept().expect("accepts");
+    (ours.into(), peer)
+}
+
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+#[test]
+fn connections_are_accepted_until_the_listener_is_closed() {
+    let mut desk = Desk::new(small(4, 1024));
+    let listener = listener();
+    let address = listener.local_addr().expect("address");
+    let id = desk.io.listen(Rc::new(listener), LISTENER);
+
+    let peers: Vec<_> = (0..5)
+        .map(|_| {
+            desk.io.submit();
+            TcpStream::connect(address).expect("connects")
+        })
+        .collect();
+    desk.turn_until("five connections", |desk| desk.accepted.len() == 5);
+
+    desk.io.close(id);
+    desk.turn_until("the port is closed", |_| TcpStream::connect(address).is_err());
+    assert_eq!(desk.accepted.len(), peers.len());
+}
+
+#[test]
+fn bytes_are_received_in_order_and_the_end_is_told() {
+    let mut desk = Desk::new(small(4, 1024));
+    let (ours, mut peer) = pair();
+    desk.io.receive(ours, Tag(7));
+
+    peer.write_all(&pattern(3000)).expect("writes");
+    drop(peer);
+
+    desk.turn_until("the end", |desk| desk.ended == [Tag(7)]);
+    assert_eq!(desk.received(Tag(7)), pattern(3000));
+}
+
+#[test]
+fn a_receive_without_free_buffers_goes_on_once_they_are_back() {
+    // Given two buffers, both held by us while more bytes wait
+    let mut desk = Desk::new(small(2, 64));
+    let (ours, mut peer) = pair();
+    desk.io.receive(ours, Tag(7));
+    let sent = pattern(20_000);
+    peer.write_all(&sent).expect("writes");
+
+    let mut held = Vec::new();
+    let mut received = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        desk.io.wait(Some(Duration::from_millis(1)));
+        while let Some(event) = desk.io.poll() {
+            let Event::Received { chunk, .. } = event else {
+                panic!("only bytes are expected, not {event:?}")
+            };
+            received.extend_from_slice(desk.io.bytes(&chunk));
+            held.push(chunk);
+        }
+        assert!(held.len() <= 2, "two buffers exist");
+        if received.len() == sent.len() {
+            break;
+        }
+        if desk.io.counters().starved > 0 {
+            held.drain(..).for_each(|chunk| desk.io.recycle(chunk));
+        }
+    }
+
+    // Expect every byte, in order
+    assert_eq!(received, sent);
+    assert!(desk.io.counters().starved > 0);
+    assert!(desk.io.counters().rearmed > 0);
+    held.drain(..).for_each(|chunk| desk.io.recycle(chunk));
+}
+
+#[test]
+fn many_starving_connections_share_few_buffers_and_all_get_through() {
+    let mut desk = Desk::new(small(2, 256));
+    let mut peers = Vec::new();
+    for index in 0..20 {
+        let (ours, mut peer) = pair();
+        desk.io.receive(ours, Tag(index));
+        peer.write_all(&pattern(5_000)).expect("writes");
+        peers.push(peer);
+    }
+    desk.turn_until("all bytes of all", |desk| (0..20).all(|index| desk.received(Tag(index)).len() == 5_000));
+    for index in 0..20 {
+        assert_eq!(desk.received(Tag(index)), pattern(5_000));
+    }
+}
+
+#[test]
+fn an_overflowing_completion_queue_loses_nothing() {
+    let options = IoOptions { submission_count: 2, completion_count: 4, buffer_count: 64, buffer_size: 64 };
+    let mut desk = Desk::new(options);
+    let mut peers = Vec::new();
+    for index in 0..40 {
+        let (ours, mut peer) = pair();
+        desk.io.receive(ours, Tag(index));
+        peer.write_all(&pattern(1_000)).expect("writes");
+        peers.push(peer);
+    }
+    desk.turn_until("all bytes of all", |desk| (0..40).all(|index| desk.received(Tag(index)).len() == 1_000));
+    for index in 0..40 {
+        assert_eq!(desk.received(Tag(index)), pattern(1_000));
+    }
+    assert!(desk.io.counters().completion_overflows > 0, "{:?}", desk.io.counters());
+}
+
+#[test]
+fn a_buffer_too_large_for_the_socket_is_sent_in_parts_and_comes_back_whole() {
+    let mut desk = Desk::new(small(4, 1024));
+    let (ours, mut peer) = pair();
+    let id = desk.io.receive(ours, Tag(7));
+    let sent = pattern(32 << 20);
+    desk.io.send(id, sent.clone());
+    // The peer reads nothing yet, so that the kernel can't take everything.
+    desk.turn_until("a part went out", |desk| desk.progress > 0);
+    assert!(desk.sent.is_empty());
+
+    let size = sent.len();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = vec![0; size];
+        peer.read_exact(&mut bytes).expect("reads all");
+        bytes
+    });
+    desk.turn_until("the rest", |desk| !desk.sent.is_empty());
+    assert!(desk.sent[0] == sent);
+    assert!(reader.join().expect("reader") == sent);
+    assert!(desk.io.counters().short_sends > 0);
+}
+
+#[test]
+fn a_send_to_a_peer_that_is_gone_fails_without_a_signal() {
+    let mut desk = Desk::new(small(4, 1024));
+    let (ours, peer) = pair();
+    let id = desk.io.receive(ours, Tag(7));
+    drop(peer);
+    desk.turn_until("the end", |desk| !desk.ended.is_empty());
+    desk.turn_until("a failed send", |desk| {
+        if desk.io.sources.find(id).is_some_and(|source| source.sending.is_none()) {
+            desk.io.send(id, pattern(1 << 20));
+        }
+        !desk.failed.is_empty()
+    });
+}
+
+#[test]
+fn a_closed_source_tells_nothing_more_and_its_slot_gets_a_new_generation() {
+    let mut desk = Desk::new(small(4, 1024));
+    let (ours, mut peer) = pair();
+    let id = desk.io.receive(ours, Tag(7));
+    desk.io.submit();
+    // A send is stuck and bytes are on the way when the source is closed.
+    desk.io.send(id, pattern(32 << 20));
+    desk.turn_until("a part went out", |desk| desk.progress > 0);
+    peer.write_all(&pattern(100)).expect("writes");
+    desk.io.close(id);
+    desk.turn_until("the kernel let go", |desk| desk.io.sources.find(id).is_none());
+
+    assert_eq!(desk.received(Tag(7)), b"");
+    assert!(desk.sent.is_empty());
+    let (ours, _peer) = pair();
+    let next = desk.io.receive(ours, Tag(8));
+    assert_eq!(next.slot, id.slot);
+    assert_ne!(next.generation, id.generation);
+    // The old name reaches nobody.
+    desk.io.close(id);
+    desk.io.send(id, vec![1]);
+    assert!(desk.io.sources.find(next).is_some_and(|source| !source.closing && source.sending.is_none()));
+}
+
+#[test]
+fn a_watched_descriptor_is_told_each_time_it_is_written() {
+    let mut desk = Desk::new(small(4, 1024));
+    let doorbell =
+        Rc::new(rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("eventfd"));
+    let id = desk.io.watch(doorbell.clone(), Tag(9));
+    for rung in 1..=3 {
+        rustix::io::write(doorbell.as_fd(), &1u64.to_ne_bytes()).expect("writes");
+        desk.turn_until("the doorbell", |desk| desk.ready.len() >= rung);
+    }
+    desk.io.close(id);
+    desk.turn_until("the kernel let go", |desk| desk.io.sources.find(id).is_none());
+    assert_eq!(Rc::strong_count(&doorbell), 1);
+}
+
+#[test]
+fn a_spinning_thread_sees_events_without_ever_waiting() {
+    let mut desk = Desk::new(small(4, 1024));
+    let (ours, mut peer) = pair();
+    desk.io.receive(ours, Tag(7));
+    desk.io.submit();
+    peer.write_all(b"quick").expect("writes");
+    let mut received = false;
+    for _ in 0..10_000_000 {
+        desk.io.submit();
+        if let Some(Event::Received { chunk, .. }) = desk.io.poll() {
+            received = desk.io.bytes(&chunk) == b"quick";
+            desk.io.recycle(chunk);
+            break;
+        }
+    }
+    assert!(received);
+}
+
+#[test]
+fn dropping_the_edge_in_the_middle_of_everything_closes_its_sockets() {
+    let mut desk = Desk::new(small(2, 64));
+    let (ours, mut peer) = pair();
+    let id = desk.io.receive(ours, Tag(7));
+    desk.io.send(id, pattern(32 << 20));
+    desk.turn_until("a part went out", |desk| desk.progress > 0);
+    drop(desk);
+    let mut rest = Vec::new();
+    // Either the end or a reset: both say that nobody holds the socket any more.
+    let _ = peer.read_to_end(&mut rest);
+    assert!(rest.len() < 32 << 20);
+}

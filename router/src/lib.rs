@@ -1,0 +1,22 @@
+//! The shell around the engine: shards, io_uring, sockets, configuration. The library front-ends are built on.
+
+pub mod config;
+pub use config::Config;
+pub mod counters;
+pub mod options;
+pub mod run_dir;
+
+pub mod clock;
+pub mod drain;
+pub mod frontend;
+pub mod host;
+pub mod io;
+pub mod net;
+pub mod payloads;
+pub mod shard;
+pub mod start;
+pub mod stats;
+
+pub mod workers;
+
+pub use start::{Router, StartError, StartOptions, start, start_with};

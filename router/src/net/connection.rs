@@ -1,0 +1,433 @@
+//! One connection: from received bytes to frames, and from frames to calls.
+//!
+//! ```text
+//!  received:   | rest of a frame | frame | frame | frame | front of a fra
+//!                      │              └──┬──────────┘           │
+//!              completes `partial`   read in place       kept in `partial`
+//! ```
+//! In: bytes in a receive buffer.  Out: requests to the engine, frames in the connection's output.
+//! Always: a frame larger than negotiated is refused from its header, before its body is kept; `partial` is never longer
+//! than the one frame it holds the front of, and counts as payload memory.
+//! Never: panics on any bytes; looks at frames after the connection was told to go.
+#![forbid(unsafe_code)]
+
+use bytes::Bytes;
+use engine::{CancelReason, Nanos, Origin, Request, Verdict};
+use protocol::{
+    CallId, ClientMisbehaved, Extensions, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind, Offer,
+    Status, decode, decode_header, encode,
+};
+
+use super::calls::CallTable;
+use super::life::{Happening, Life};
+use super::outbox::Outbox;
+use super::{Desk, NetOptions};
+use crate::io::SourceId;
+use crate::payloads::Manner;
+
+/// A client's connection.
+pub struct Connection {
+    /// Names the socket at the edge.
+    pub source: SourceId,
+    /// Which use of this slot of the slab.
+    pub generation: u32,
+    /// Where it is in its life.
+    pub life: Life,
+    /// Bytes of the send that is with the kernel; 0: there is none.
+    pub sending_size: usize,
+    /// What the shard's sum of output counts of this connection: see [`Outbox::count`].
+    pub held_size: usize,
+    /// In the list of connections to flush.
+    pub is_touched: bool,
+    /// The largest frame either side may send.
+    pub frame_size_max: u32,
+    /// Calls it may have outstanding.
+    pub credits: u32,
+    /// When the send under way last moved.
+    pub progress_at: Nanos,
+    /// Its outstanding calls.
+    pub calls: CallTable,
+    /// The front of a frame that is not complete.
+    pub partial: Vec<u8>,
+    /// Bytes still to come of a frame that there was no room for.
+    pub skip: usize,
+    /// Frames not handed to the kernel yet.
+    pub output: Vec<u8>,
+}
+
+/// Why the router ends a connection. The text is the reason in the GOAWAY.
+#[derive(Debug, thiserror::Error)]
+pub enum Offence {
+    /// Its bytes broke the protocol.
+    #[error("{0}")]
+    Misbehaved(#[from] ClientMisbehaved),
+    /// It does not read its answers.
+    #[error("answers are not read")]
+    SlowReader,
+    /// Nothing was said in time.
+    #[error("no HELLO came in time")]
+    HelloLate,
+    /// There is no room for it.
+    #[error("too many connections")]
+    TooManyConnections,
+    /// There is no room for the frame it is sending.
+    #[error("the memory for waiting payloads is full")]
+    PayloadMemoryFull,
+    /// The router ends.
+    #[error("the router is going away")]
+    Draining,
+}
+
+impl Offence {
+    /// The GOAWAY's status.
+    pub fn status(&self) -> Status {
+        match self {
+            Offence::Misbehaved(misbehaved) => misbehaved.status(),
+            Offence::SlowReader => Status::SlowReader,
+            Offence::HelloLate => Status::HelloExpected,
+            Offence::TooManyConnections => Status::TooManyConnections,
+            Offence::PayloadMemoryFull => Status::Overloaded,
+            Offence::Draining => Status::GoingAway,
+        }
+    }
+}
+
+/// Where a frame's body lies.
+enum Body {
+    /// At `offset` in a held receive buffer.
+    InChunk { chunk: u32, offset: usize },
+    /// In the bytes the frame was assembled in, which the receiver may keep.
+    Assembled,
+}
+
+impl Connection {
+    /// A slot of the slab that nobody uses.
+    pub fn vacant() -> Connection {
+        Connection {
+            source: SourceId::default(),
+            generation: 0,
+            life: Life::Closed,
+            sending_size: 0,
+            held_size: 0,
+            is_touched: false,
+            frame_size_max: 0,
+            credits: 0,
+            progress_at: Nanos::ZERO,
+            calls: CallTable::default(),
+            partial: Vec::new(),
+            skip: 0,
+            output: Vec::new(),
+        }
+    }
+
+    /// A client connected and is given this slot.
+    pub fn open(&mut self, source: SourceId, frame_size_max: u32) {
+        *self = Connection {
+            source,
+            generation: self.generation,
+            life: Life::AwaitHello,
+            is_touched: self.is_touched,
+            frame_size_max,
+            ..Connection::vacant()
+        };
+    }
+
+    /// The slot is free again; what is still on its way to this connection will not find it.
+    pub fn close(&mut self) {
+        *self = Connection {
+            generation: self.generation.wrapping_add(1),
+            is_touched: self.is_touched,
+            ..Connection::vacant()
+        };
+    }
+
+    /// Nothing it sent is of interest any more.
+    pub fn forget_input(&mut self, desk: &mut Desk<'_>) {
+        desk.payloads.release_partial(self.partial.len());
+        self.partial = Vec::new();
+    }
+
+    /// Takes what was received: `bytes` is the content of the held receive buffer `chunk`.
+    ///
+    /// Whether the client takes its answers is asked once for each buffer and not for each frame: refusals and PONGs are
+    /// no larger than what asks for them, so that output grows by a buffer and one assembled frame in between.
+    pub fn on_bytes(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        options: &NetOptions,
+        index: u32,
+        bytes: &[u8],
+        chunk: u32,
+    ) -> Result<(), Offence> {
+        self.take_frames(desk, outbox, options, index, bytes, chunk)?;
+        if self.is_slow(desk.now, options) { Err(Offence::SlowReader) } else { Ok(()) }
+    }
+
+    fn take_frames(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        options: &NetOptions,
+        index: u32,
+        bytes: &[u8],
+        chunk: u32,
+    ) -> Result<(), Offence> {
+        let mut offset = self.skip.min(bytes.len());
+        self.skip -= offset;
+        if !self.partial.is_empty() && self.life.is_listening() {
+            offset = self.complete_partial(desk, outbox, options, index, bytes)?;
+        }
+        while self.life.is_listening() {
+            let Some(frame) = decode(&bytes[offset..], self.frame_size_max)? else {
+                return self.keep_partial(desk, outbox, index, &bytes[offset..]);
+            };
+            let body = Body::InChunk { chunk, offset: offset + HEADER_SIZE };
+            self.on_frame(desk, outbox, options, index, &frame, body)?;
+            offset += frame.size();
+        }
+        Ok(())
+    }
+
+    /// Adds to the kept front of a frame what completes it, and takes the frame. Returns how many bytes it took.
+    fn complete_partial(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        options: &NetOptions,
+        index: u32,
+        bytes: &[u8],
+    ) -> Result<usize, Offence> {
+        let for_header = HEADER_SIZE.saturating_sub(self.partial.len()).min(bytes.len());
+        self.keep_partial(desk, outbox, index, &bytes[..for_header])?;
+        let Some(header) = self.partial.first_chunk::<HEADER_SIZE>() else { return Ok(for_header) };
+        let header = decode_header(header, self.frame_size_max)?;
+        let missing = header.frame_size as usize - self.partial.len();
+        let taken = for_header + missing.min(bytes.len() - for_header);
+        self.keep_partial(desk, outbox, index, &bytes[for_header..taken])?;
+        if self.partial.len() < header.frame_size as usize {
+            return Ok(taken);
+        }
+        desk.payloads.release_partial(self.partial.len());
+        let whole = Bytes::from(std::mem::take(&mut self.partial));
+        if let Some(frame) = decode(&whole, self.frame_size_max)? {
+            self.on_assembled(desk, outbox, options, index, &frame, &whole)?;
+        }
+        Ok(taken)
+    }
+
+    /// Keeps bytes at the end of what was received until the rest of their frame comes. If there is no room for them,
+    /// the call they belong to is refused like any other, and the rest of its frame is passed over.
+    fn keep_partial(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        index: u32,
+        bytes: &[u8],
+    ) -> Result<(), Offence> {
+        let size = self.partial.len() + bytes.len();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // The header is always kept: only it can tell what there is no room for.
+        if size > HEADER_SIZE && !desk.payloads.has_room(bytes.len()) {
+            return self.pass_over(desk, outbox, index, bytes);
+        }
+        desk.payloads.claim_partial(bytes.len());
+        self.partial.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn pass_over(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        index: u32,
+        bytes: &[u8],
+    ) -> Result<(), Offence> {
+        let received = self.partial.len() + bytes.len();
+        let mut header = [0; HEADER_SIZE];
+        for (into, from) in header.iter_mut().zip(self.partial.iter().chain(bytes)) {
+            *into = *from;
+        }
+        let header = decode_header(&header, self.frame_size_max)?;
+        if header.kind != Kind::Invoke as u8 || self.life == Life::AwaitHello {
+            return Err(Offence::PayloadMemoryFull);
+        }
+        desk.stats.counters.frames_received += 1;
+        desk.stats.counters.refused_payload_memory += 1;
+        self.refuse(outbox, index, header.call_id, Status::Overloaded);
+        self.forget_input(desk);
+        self.skip = header.frame_size as usize - received;
+        Ok(())
+    }
+
+    fn on_assembled(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        options: &NetOptions,
+        index: u32,
+        frame: &Frame<'_>,
+        whole: &Bytes,
+    ) -> Result<(), Offence> {
+        if frame.kind != Kind::Invoke || self.life == Life::AwaitHello {
+            return self.on_frame(desk, outbox, options, index, frame, Body::Assembled);
+        }
+        desk.stats.counters.frames_received += 1;
+        if let Some(invocation) = self.on_invoke(desk, outbox, index, frame) {
+            let size = frame.extensions.len() + frame.payload.len();
+            desk.payloads.put_kept(invocation, manner(frame), whole.clone(), HEADER_SIZE, size);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn on_frame(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        options: &NetOptions,
+        index: u32,
+        frame: &Frame<'_>,
+        body: Body,
+    ) -> Result<(), Offence> {
+        desk.stats.counters.frames_received += 1;
+        if self.life == Life::AwaitHello {
+            return self.on_hello(outbox, options, index, frame);
+        }
+        match frame.kind {
+            Kind::Invoke => {
+                if let Some(invocation) = self.on_invoke(desk, outbox, index, frame)
+                    && let Body::InChunk { chunk, offset } = body
+                {
+                    let size = frame.extensions.len() + frame.payload.len();
+                    desk.payloads.put_in_chunk(invocation, manner(frame), chunk, offset, size);
+                }
+            }
+            Kind::Cancel => {
+                // A call that is answered already needs no cancelling, and its answer is on the way.
+                if let Some(invocation) = self.calls.find(frame.header.call_id) {
+                    desk.engine.handle_cancel(desk.now, invocation, CancelReason::Asked);
+                }
+            }
+            Kind::Resolve => {
+                let call_id = frame.header.call_id;
+                let function =
+                    std::str::from_utf8(frame.payload).ok().and_then(|name| desk.engine.resolve(name));
+                let parts = match function {
+                    Some(function) => FrameParts::resolved(call_id, function, Status::Ok),
+                    None => FrameParts::resolved(call_id, FunctionId(0), Status::UnknownFunction),
+                };
+                encode(outbox.open(self, index), &parts, &Extensions::NONE, &[]);
+            }
+            Kind::Ping => {
+                let parts = FrameParts::pong(frame.header.budget_us);
+                encode(outbox.open(self, index), &parts, &Extensions::NONE, frame.payload);
+            }
+            // The answer to a PING of ours, and a client's way to say that it leaves: closing the socket says it too.
+            // W-14: only a router sends these.
+            Kind::Hello | Kind::Resolved | Kind::Reply | Kind::Pong | Kind::Goaway => {
+                return Err(ClientMisbehaved::UnexpectedFrame { kind: frame.header.kind }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A send is with the kernel.
+    #[inline]
+    pub fn is_sending(&self) -> bool {
+        self.sending_size > 0
+    }
+
+    /// More output waits than may. Is it because the client does not read, or because much came at once?
+    #[inline]
+    pub fn is_slow(&self, now: Nanos, options: &NetOptions) -> bool {
+        let size = self.output.len();
+        if size <= options.output_size_max {
+            return false;
+        }
+        let is_stalled = self.is_sending() && now.since(self.progress_at) >= options.output_stall_max;
+        is_stalled || size > options.output_size_max * super::OUTPUT_FACTOR_MAX
+    }
+
+    fn on_hello(
+        &mut self,
+        outbox: &mut Outbox,
+        options: &NetOptions,
+        index: u32,
+        frame: &Frame<'_>,
+    ) -> Result<(), Offence> {
+        if frame.kind != Kind::Hello {
+            return Err(ClientMisbehaved::HelloExpected { kind: frame.header.kind }.into());
+        }
+        let offer = Offer {
+            frame_size_max: options.frame_size_max,
+            credits_default: options.credits,
+            credits_max: options.credits,
+        };
+        let agreed = Hello::decode(frame.payload)?.answer(&offer)?;
+        self.frame_size_max = agreed.frame_size_max;
+        self.credits = agreed.credits;
+        self.life = self.life.on(Happening::HelloAgreed);
+        encode(outbox.open(self, index), &FrameParts::hello(), &Extensions::NONE, &agreed.encode());
+        Ok(())
+    }
+
+    /// Asks for a call to be admitted; a refusal is answered at once.
+    #[inline]
+    fn on_invoke(
+        &mut self,
+        desk: &mut Desk<'_>,
+        outbox: &mut Outbox,
+        index: u32,
+        frame: &Frame<'_>,
+    ) -> Option<engine::InvocationId> {
+        let header = &frame.header;
+        let call_id = header.call_id;
+        if let Err(status) = self.calls.check(call_id, self.credits) {
+            match status {
+                Status::CreditsExceeded => desk.stats.counters.refused_credits_exceeded += 1,
+                _ => desk.stats.counters.refused_call_id_in_use += 1,
+            }
+            self.refuse(outbox, index, call_id, status);
+            return None;
+        }
+        if !desk.payloads.has_room(frame.extensions.len() + frame.payload.len()) {
+            desk.stats.counters.refused_payload_memory += 1;
+            self.refuse(outbox, index, call_id, Status::Overloaded);
+            return None;
+        }
+        let request = Request {
+            origin: Origin { connection: index, connection_generation: self.generation, call_id },
+            received_at: desk.now,
+            function: header.function_id,
+            criticality: header.criticality,
+            budget_us: header.budget_us,
+            payload_size: header.payload_size,
+            flags: header.flags,
+        };
+        match desk.engine.handle_request(desk.now, request) {
+            Verdict::Admitted(invocation) => {
+                self.calls.insert(call_id, invocation);
+                Some(invocation)
+            }
+            Verdict::Refused(status) => {
+                self.refuse(outbox, index, call_id, status);
+                None
+            }
+        }
+    }
+
+    fn refuse(&mut self, outbox: &mut Outbox, index: u32, call_id: CallId, status: Status) {
+        encode(outbox.open(self, index), &FrameParts::reply(call_id, status), &Extensions::NONE, &[]);
+    }
+}
+
+fn manner(frame: &Frame<'_>) -> Manner {
+    Manner {
+        flags: frame.header.flags,
+        criticality: frame.header.criticality,
+        extension_size: frame.header.extension_size,
+    }
+}

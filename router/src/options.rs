@@ -1,0 +1,269 @@
+//! The option table: the one place where an option's name, type, unit, default, range and meaning are written.
+//!
+//! From it come the keys of the file, the environment variables, the flags of `quickfire up`, `--help`,
+//! `quickfire print-config` and `docs/operating/configuration.md` (a test holds that page to this table).
+//! Always: every default is readable and inside its own range (tested).
+//! Never: a second default elsewhere. Whoever adds an option adds a line here and a field in `config.rs`.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use protocol::limits::{CREDITS_MAX, FRAME_ROOM};
+
+use crate::config::value::Kind;
+
+mod reference;
+
+pub use reference::reference_page;
+
+/// One line of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionSpec {
+    /// The key inside its table of the file: `shards` of `[router]`, `warm` of `[functions.NAME]`.
+    pub key: &'static str,
+    /// The flag of `quickfire up`, without dashes. Options of functions have none: a flag could not say which function.
+    pub flag: Option<&'static str>,
+    /// The environment variable.
+    pub env: Option<&'static str>,
+    /// Type, unit and range.
+    pub kind: Kind,
+    /// The default as an operator would write it; `None` where a value must be given.
+    pub default: Option<&'static str>,
+    /// What it does, for help and reference.
+    pub meaning: &'static str,
+    /// The version that brought it.
+    pub since: &'static str,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// The largest payload that can be configured: two regions of this size for each slot are address space only,
+/// but 64 MiB x 2 x 4096 slots is already half a TiB of it.
+const PAYLOAD_SIZE_MAX: u64 = 64 * MIB;
+
+/// The options of the router, `[router]` in the file.
+pub const ROUTER_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        key: "listen",
+        flag: Some("listen"),
+        env: Some("QUICKFIRE_LISTEN"),
+        kind: Kind::Listeners,
+        default: Some("quickfire://127.0.0.1:7450, unix://DIR/router.sock"),
+        meaning: "Where callers are listened for: quickfire://ADDRESS:PORT or unix:///PATH. DIR stands for the run \
+                  directory, port 0 for any free port. Give the flag once for each.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "shards",
+        flag: Some("shards"),
+        env: Some("QUICKFIRE_SHARDS"),
+        // Eight bits of an invocation's id name its shard.
+        kind: Kind::count(1, 256),
+        default: Some("1"),
+        meaning: "Router threads. Each owns its connections, queues and workers; a function keeps `warm` processes for each.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "run_dir",
+        flag: Some("run-dir"),
+        env: Some("QUICKFIRE_DIR"),
+        kind: Kind::Path,
+        default: Some("$XDG_RUNTIME_DIR/quickfire, else /tmp/quickfire-UID"),
+        meaning: "Sockets, locks, counters and logs live here. Created with mode 0700; refused if somebody else owns it.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "frame_size_max",
+        flag: Some("frame-size-max"),
+        env: Some("QUICKFIRE_FRAME_SIZE_MAX"),
+        kind: Kind::Size { min: 8 * KIB, max: PAYLOAD_SIZE_MAX + FRAME_ROOM as u64, multiple_of: 16 },
+        default: Some("1028KiB"),
+        meaning: "The largest frame accepted, header and padding included. A larger one is refused before its body is read. \
+                  The default holds a payload of 1 MiB.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "connection_credits",
+        flag: Some("connection-credits"),
+        env: Some("QUICKFIRE_CONNECTION_CREDITS"),
+        kind: Kind::count(1, CREDITS_MAX as u64),
+        default: Some("32768"),
+        meaning: "Calls one connection may have outstanding; told to it in HELLO.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "connections_max",
+        flag: Some("connections-max"),
+        env: Some("QUICKFIRE_CONNECTIONS_MAX"),
+        kind: Kind::count(1, 1_000_000),
+        // Ten thousand is the promise; the rest is room for those that are just closing.
+        default: Some("10240"),
+        meaning: "Connections of one shard. One more is told so and closed.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "output_size_max",
+        flag: Some("output-size-max"),
+        env: Some("QUICKFIRE_OUTPUT_SIZE_MAX"),
+        kind: Kind::size(64 * KIB, GIB),
+        default: Some("8MiB"),
+        meaning: "Bytes of answers kept for one connection that reads too slowly. Beyond it the connection is told and closed.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "invocations_max",
+        flag: Some("invocations-max"),
+        env: Some("QUICKFIRE_INVOCATIONS_MAX"),
+        // Twenty-four bits of an invocation's id name its place in the table.
+        kind: Kind::count(64, 1 << 24),
+        default: Some("131072"),
+        meaning: "Invocations one shard holds, queued and running. One more is refused as overloaded.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "payload_memory_max",
+        flag: Some("payload-memory-max"),
+        env: Some("QUICKFIRE_PAYLOAD_MEMORY_MAX"),
+        kind: Kind::size(MIB, 1024 * GIB),
+        default: Some("256MiB"),
+        meaning: "Bytes of payload one shard holds for invocations that wait. Beyond it calls are refused as overloaded.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "spin",
+        flag: Some("spin"),
+        env: Some("QUICKFIRE_SPIN"),
+        kind: Kind::duration(Duration::ZERO, Duration::from_millis(100)),
+        // A little above the measured cost of waking another core, 30 us.
+        default: Some("50us"),
+        meaning: "How long an idle shard looks for work before it sleeps. 0s saves processor time and costs latency.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "host",
+        flag: Some("host"),
+        env: Some("QUICKFIRE_HOST"),
+        kind: Kind::Choice(&["bare", "glommio"]),
+        default: Some("bare"),
+        meaning: "What a shard's thread runs on: a plain loop, or a glommio executor that also runs async front-ends.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "pin",
+        flag: Some("pin"),
+        env: Some("QUICKFIRE_PIN"),
+        kind: Kind::Processors,
+        default: Some("none"),
+        meaning: "Processors for the shards, like 2,4-6: shard n runs on the n-th of the list. none lets the kernel choose.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "hello_timeout",
+        flag: Some("hello-timeout"),
+        env: Some("QUICKFIRE_HELLO_TIMEOUT"),
+        kind: Kind::duration(Duration::from_millis(10), Duration::from_secs(600)),
+        default: Some("5s"),
+        meaning: "How long a fresh connection may take to say HELLO.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "drain_timeout",
+        flag: Some("drain-timeout"),
+        env: Some("QUICKFIRE_DRAIN_TIMEOUT"),
+        kind: Kind::duration(Duration::ZERO, Duration::from_secs(3600)),
+        default: Some("10s"),
+        meaning: "How long a stopping router waits for the calls it has accepted.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "reattach_timeout",
+        flag: Some("reattach-timeout"),
+        env: Some("QUICKFIRE_REATTACH_TIMEOUT"),
+        kind: Kind::duration(Duration::ZERO, Duration::from_secs(3600)),
+        default: Some("30s"),
+        meaning: "How long warm processes that lost their router look for a new one before they exit.",
+        since: "0.1",
+    },
+];
+
+/// The options of a function, `[functions.NAME]` in the file.
+pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        key: "command",
+        flag: None,
+        env: None,
+        kind: Kind::Command,
+        default: None,
+        meaning: "What is started: a program and its arguments, or builtin:NAME for a function that comes with quickfire. \
+                  A relative path counts from the directory of the configuration file.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "warm",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 1024),
+        default: Some("1"),
+        meaning: "Processes kept warm for each shard. 0 starts none: calls are refused.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "slots",
+        flag: None,
+        env: None,
+        // Limits of the ring, docs/spec/shm.md.
+        kind: Kind::Count { min: 1, max: 4096, is_power_of_two: true },
+        // 100 us of work for a function of 100 ns. A slower one is never given as many; the slots it does not use
+        // cost addresses only (docs/decisions/0005-run-ahead.md).
+        default: Some("1024"),
+        meaning: "The most calls one process may hold at once. How many it is given follows from how long they run.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "timeout",
+        flag: None,
+        env: None,
+        kind: Kind::duration(Duration::from_millis(1), Duration::from_secs(24 * 3600)),
+        default: Some("30s"),
+        meaning: "The longest a call may take. A call's own deadline can only be earlier; a process that runs a call past it is stopped.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "queue_count_max",
+        flag: None,
+        env: None,
+        kind: Kind::count(1, 1 << 24),
+        default: Some("100000"),
+        meaning: "Calls that may wait, for each shard. One more is refused as queue full.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "payload_size_max",
+        flag: None,
+        env: None,
+        kind: Kind::size(0, PAYLOAD_SIZE_MAX),
+        default: Some("1MiB"),
+        meaning: "The largest request and the largest result. Must leave 4 KiB of frame_size_max for the rest of the frame.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "idempotent",
+        flag: None,
+        env: None,
+        kind: Kind::Switch,
+        default: Some("false"),
+        meaning: "Running a call twice does no harm, so that the router may try it again on another process after a crash.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "env",
+        flag: None,
+        env: None,
+        kind: Kind::Environment,
+        default: Some("{}"),
+        meaning: "Added to the environment of the processes. Names that start with QUICKFIRE_ are reserved.",
+        since: "0.1",
+    },
+];

@@ -1,0 +1,498 @@
+//! The loop. One shard is one thread with its ring, its connections, its queues and its workers; nothing is shared.
+//!
+//! In: completions of the kernel, completions of workers, in-process calls, commands.  Out: sends, pushes, wakes.
+//! Owns: everything a call touches between its first and its last byte.
+//! Always: the clock is read once in a turn; whatever was collected in a turn leaves in it, in one batch for each
+//! receiver; after a turn without work the shard spins for a bounded time, then sleeps in the kernel.
+//! Never: locks, blocks (except to sleep) or, once its tables have grown, allocates.
+//! Why a plain function: the bare thread, the glommio executor and the tests all call the same `turn`.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Answer, Engine, EngineRefused, FunctionSpec, Limits, Nanos, ShardId};
+use protocol::{Status, Timings};
+use queue::Mailbox;
+
+use crate::clock;
+use crate::drain::{Drain, DrainOptions, Remaining, Step};
+use crate::frontend::{Bell, LOCAL, LocalEnd};
+use crate::io::{Event, Io, IoOptions, SetupRefused, Tag};
+use crate::net::{Desk, Net, NetOptions};
+use crate::payloads::Payloads;
+use crate::stats::ShardStats;
+use crate::workers::{Attach, AttachOptions, Deliver, ShimState, Workers};
+
+/// Events of the kernel handled in one turn: 64 receive buffers hold 2 MiB, about 30,000 small calls and two
+/// milliseconds. More would make the calls at the front wait for those behind.
+const EVENTS_PER_TURN_MAX: usize = 64;
+/// Control commands handled in one turn.
+const COMMANDS_PER_TURN_MAX: usize = 16;
+/// Empty turns spun through before the core is offered to others: about the time of a cache miss chain.
+const HOT_TURNS: u32 = 64;
+/// How often the counters are published while there is work.
+const PUBLISH_PERIOD: Nanos = Nanos::from_ms(10);
+/// A shard that sleeps and wakes thousands of times a second publishes no more often than this before it sleeps; the
+/// first sleep that would hide something newer is cut to this length.
+const PUBLISH_PERIOD_MIN: Nanos = Nanos::from_ms(1);
+
+/// What the rest of the process tells a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Finish what was begun, then end.
+    Drain,
+}
+
+/// Shows a shard's counters to the outside: called about every 10 ms and before the shard sleeps.
+pub trait Publish: Send {
+    /// Copies what should be seen.
+    fn publish(&mut self, now: Nanos, stats: &ShardStats, engine: &Engine);
+}
+
+/// Everything a shard is made of.
+pub struct ShardOptions {
+    /// Its number.
+    pub shard: u8,
+    /// Sizes of its ring.
+    pub io: IoOptions,
+    /// Bounds of its connections.
+    pub net: NetOptions,
+    /// Who may attach.
+    pub attach: AttachOptions,
+    /// Bounds of its engine.
+    pub limits: Limits,
+    /// Its functions; the index is the id.
+    pub functions: Vec<FunctionSpec>,
+    /// Bytes of payloads that may wait.
+    pub payload_memory_max: u64,
+    /// How long it spins after its last work.
+    pub spin: Duration,
+    /// How it ends.
+    pub drain: DrainOptions,
+}
+
+/// What a shard is given from outside its thread.
+pub struct ShardInputs {
+    /// Listening sockets.
+    pub listeners: Vec<std::os::fd::OwnedFd>,
+    /// The listening attach socket.
+    pub attach: std::os::fd::OwnedFd,
+    /// Commands.
+    pub commands: Arc<Mailbox<Command>>,
+    /// Wakes it.
+    pub bell: Arc<Bell>,
+    /// In-process calls.
+    pub local: LocalEnd,
+    /// Tells who keeps the function processes.
+    pub shim: ShimState,
+    /// Shows its counters.
+    pub publish: Option<Box<dyn Publish>>,
+}
+
+/// Why a shard could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardRefused {
+    /// No ring.
+    #[error(transparent)]
+    Io(#[from] SetupRefused),
+    /// No engine.
+    #[error(transparent)]
+    Engine(#[from] EngineRefused),
+}
+
+/// One shard.
+pub struct Shard {
+    io: Io,
+    engine: Engine,
+    net: Net,
+    workers: Workers,
+    attach: Attach,
+    local: LocalEnd,
+    payloads: Payloads,
+    stats: ShardStats,
+    commands: Arc<Mailbox<Command>>,
+    drain: Drain,
+    drain_options: DrainOptions,
+    publish: Option<Box<dyn Publish>>,
+    published_at: Nanos,
+    spin: Nanos,
+    /// When the turn began, and whether the next reading of the clock tells its length.
+    turn_at: Nanos,
+    is_turn_timed: bool,
+    /// Work of the last turn.
+    turn_work: usize,
+    worked_at: Nanos,
+    empty_turns: u32,
+}
+
+/// Whose event it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A listening socket for clients.
+    Listener(u32),
+    /// A client's connection.
+    Connection(u32),
+    /// The bell for commands and in-process calls.
+    Bell,
+    /// The listening socket for workers and the shim.
+    AttachListener,
+    /// Somebody on the attach socket.
+    AttachPeer(u32),
+    /// A worker's bell.
+    WorkerBell(u32),
+    /// A worker's process.
+    WorkerProcess(u32),
+}
+
+impl Shard {
+    /// Makes a shard on the thread that will run it.
+    pub fn new(options: ShardOptions, inputs: ShardInputs) -> Result<Shard, ShardRefused> {
+        let mut io = Io::new(options.io)?;
+        let function_count = options.functions.len();
+        let engine = Engine::new(ShardId(options.shard), options.limits, options.functions)?;
+        let mut net = Net::new(options.net);
+        inputs.listeners.into_iter().for_each(|socket| net.listen(&mut io, socket));
+        let attach = Attach::new(&mut io, inputs.attach, options.attach, inputs.shim);
+        io.watch(std::rc::Rc::new(inputs.bell.clone()), Owner::Bell.tag());
+        let now = clock::now();
+        Ok(Shard {
+            io,
+            engine,
+            net,
+            workers: Workers::default(),
+            attach,
+            local: inputs.local,
+            payloads: Payloads::new(options.payload_memory_max),
+            stats: ShardStats::new(function_count),
+            commands: inputs.commands,
+            drain: Drain::Running,
+            drain_options: options.drain,
+            publish: inputs.publish,
+            published_at: now,
+            spin: Nanos(u64::try_from(options.spin.as_nanos()).unwrap_or(u64::MAX)),
+            turn_at: now,
+            is_turn_timed: false,
+            turn_work: 0,
+            worked_at: now,
+            empty_turns: 0,
+        })
+    }
+
+    /// One turn: everything this thread ever does is reached from here. Returns how much there was to do.
+    pub fn turn(&mut self) -> usize {
+        let now = self.begin_turn(); //                                                         clock.rs
+        let mut desk =
+            Desk { now, engine: &mut self.engine, payloads: &mut self.payloads, stats: &mut self.stats };
+        let mut replies = Replies { net: &mut self.net, local: &mut self.local };
+
+        let mut work = replies.local.take(&mut desk); //                       in-process calls  frontend.rs
+        work += take_events(&mut desk, &mut self.io, &mut replies, &mut self.workers, &mut self.attach); // 1, 2  net.rs
+        work += self.workers.reap(&mut desk, &mut self.io, &mut replies); //   results, 8        workers.rs
+        replies.net.on_time(&mut desk, &mut self.io); //                       who is too late
+        self.attach.on_time(&mut desk, &mut self.io);
+        self.workers.on_time(now);
+        desk.engine.handle_time(now, &self.workers); //                        deadlines         engine: deadlines.rs
+        while let Some(push) = desk.engine.poll_push(now) {
+            self.workers.push(&mut desk, &self.io, push); //                   stages 3, 4, 5    engine: dispatch.rs
+            work += 1;
+        }
+        while let Some(answer) = desk.engine.poll_answer() {
+            replies.deliver(&mut desk, &mut self.io, &answer, 0, |_| {}); //   stage 8           engine: reply.rs
+            work += 1;
+        }
+        work += self.workers.act(&mut desk, &mut self.io); //                  cancel, stop, kill
+        self.workers.publish(&mut desk); //                                    once for each touched ring
+        replies.net.flush(&mut desk, &mut self.io); //                         one send for each connection
+        desk.payloads.settle(&mut self.io); //                                 buffers back      payloads.rs
+        self.io.submit(); //                                                   one system call   io/
+        work += self.obey(); //                                                commands, drain   drain.rs
+        self.end_turn(work);
+        work
+    }
+
+    /// After a turn without work: spins for a while, then sleeps until something happens.
+    pub fn rest(&mut self) {
+        self.rest_at_most(Duration::MAX);
+    }
+
+    /// The same, for a host that wants the thread back now and then.
+    pub fn rest_at_most(&mut self, length_max: Duration) {
+        self.empty_turns += 1;
+        if self.turn_at.since(self.worked_at) < self.spin {
+            if self.empty_turns < HOT_TURNS {
+                std::hint::spin_loop();
+            } else {
+                // Workers and clients may share this core, and what we wait for may wait for it.
+                std::thread::yield_now();
+            }
+            return;
+        }
+        self.is_turn_timed = false;
+        let Some(timeout) = self.sleep_length() else { return };
+        let may_sleep = self.commands.announce_sleep()
+            & self.local.announce_sleep()
+            & self.workers.announce_sleep()
+            & !self.io.has_pending();
+        if may_sleep {
+            let unpublished_max = self.publish_before_sleep();
+            let is_bounded = length_max < Duration::MAX;
+            let timeout =
+                [timeout, unpublished_max, is_bounded.then_some(length_max)].into_iter().flatten().min();
+            self.stats.counters.sleeps += 1;
+            self.io.wait(timeout);
+        }
+        self.commands.announce_awake();
+        self.local.announce_awake();
+        self.workers.announce_awake();
+    }
+
+    /// True once a drain is over.
+    pub fn has_ended(&self) -> bool {
+        self.drain == Drain::Ended
+    }
+
+    /// What it counted.
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+
+    /// Its decisions, to look at.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn begin_turn(&mut self) -> Nanos {
+        let now = clock::now();
+        if self.is_turn_timed {
+            self.stats.on_turn(self.turn_work, now.since(self.turn_at));
+        }
+        self.is_turn_timed = true;
+        self.turn_at = now;
+        now
+    }
+
+    fn end_turn(&mut self, work: usize) {
+        self.turn_work = work;
+        if work > 0 {
+            self.worked_at = self.turn_at;
+            self.empty_turns = 0;
+        }
+        if self.turn_at.since(self.published_at) >= PUBLISH_PERIOD {
+            self.publish_now();
+        }
+    }
+
+    /// Commands, and the steps of a drain.
+    fn obey(&mut self) -> usize {
+        let mut is_drain_asked = false;
+        let work = self.commands.take(COMMANDS_PER_TURN_MAX, |command| match command {
+            Command::Drain => is_drain_asked = true,
+        });
+        let now = self.turn_at;
+        let mut desk =
+            Desk { now, engine: &mut self.engine, payloads: &mut self.payloads, stats: &mut self.stats };
+        if is_drain_asked && self.drain.begin(now, &self.drain_options) {
+            desk.engine.handle_drain();
+            self.net.drain(&mut desk, &mut self.io);
+            self.attach.drain();
+            self.workers.announce_draining();
+        }
+        if self.drain == Drain::Running {
+            return work;
+        }
+        let remaining = Remaining {
+            is_quiet: desk.engine.is_idle() && self.net.open_count() == 0,
+            workers: self.workers.attached_count(),
+        };
+        match self.drain.advance(now, &self.drain_options, remaining) {
+            Some(Step::Cut) => {
+                self.net.cancel_all(&mut desk);
+                self.local.cancel_all(&mut desk);
+            }
+            Some(Step::Stop) => {
+                // The shim first: it would start again what exits.
+                self.attach.stop_shim();
+                self.workers.stop_all();
+            }
+            None => {
+                if self.drain == Drain::Ended {
+                    // The last word: what `inspect` shows of a router that is no more.
+                    self.publish_now();
+                }
+                return work;
+            }
+        }
+        work + 1
+    }
+
+    /// `None`: something is due already. `Some(None)`: nothing ever is.
+    fn sleep_length(&self) -> Option<Option<Duration>> {
+        let timers = [
+            self.engine.next_timer(),
+            self.net.next_timer(),
+            self.attach.next_timer(),
+            self.workers.next_timer(),
+            self.drain.next_timer(),
+        ];
+        match timers.into_iter().flatten().min() {
+            None => Some(None),
+            Some(at) if at <= self.turn_at => None,
+            Some(at) => Some(Some(Duration::from_nanos(at.since(self.turn_at).0))),
+        }
+    }
+
+    /// Publishes, or says how long the sleep may be until it is time to.
+    fn publish_before_sleep(&mut self) -> Option<Duration> {
+        let age = self.turn_at.since(self.published_at);
+        if self.worked_at < self.published_at && age < PUBLISH_PERIOD {
+            return None;
+        }
+        if age < PUBLISH_PERIOD_MIN {
+            return Some(Duration::from_nanos(PUBLISH_PERIOD_MIN.0 - age.0));
+        }
+        self.publish_now();
+        None
+    }
+
+    fn publish_now(&mut self) {
+        self.published_at = self.turn_at;
+        self.stats.note_io(self.io.counters());
+        self.stats.counters.payload_bytes_claimed = self.payloads.bytes_claimed();
+        if let Some(publish) = &mut self.publish {
+            publish.publish(self.turn_at, &self.stats, &self.engine);
+        }
+        self.stats.counters.turn_ns_max = 0;
+    }
+}
+
+/// What the kernel tells, to whom it concerns.
+fn take_events(
+    desk: &mut Desk<'_>,
+    io: &mut Io,
+    replies: &mut Replies<'_>,
+    workers: &mut Workers,
+    attach: &mut Attach,
+) -> usize {
+    let mut work = 0;
+    for _ in 0..EVENTS_PER_TURN_MAX {
+        let Some(event) = io.poll() else { break };
+        work += 1;
+        match event {
+            Event::Received { tag, chunk } => match Owner::of(tag) {
+                Owner::Connection(index) => replies.net.on_received(desk, io, index, chunk),
+                _ => io.recycle(chunk),
+            },
+            Event::Sent { tag, buffer } => {
+                if let Owner::Connection(index) = Owner::of(tag) {
+                    replies.net.on_sent(desk, io, index, buffer);
+                }
+            }
+            Event::Progress { tag } => {
+                if let Owner::Connection(index) = Owner::of(tag) {
+                    replies.net.on_progress(desk, index);
+                }
+            }
+            Event::Ended { tag, .. } | Event::SendFailed { tag, .. } => {
+                if let Owner::Connection(index) = Owner::of(tag) {
+                    replies.net.on_gone(desk, io, index);
+                }
+            }
+            Event::Accepted { tag, socket } => match Owner::of(tag) {
+                Owner::AttachListener => attach.on_accepted(desk, io, socket),
+                _ => replies.net.on_accepted(desk, io, socket),
+            },
+            Event::AcceptFailed { tag, .. } => match Owner::of(tag) {
+                Owner::Listener(index) => replies.net.on_accept_failed(desk, index),
+                _ => attach.on_accept_failed(desk),
+            },
+            Event::Ready { tag } => match Owner::of(tag) {
+                Owner::AttachPeer(index) => attach.on_ready(desk, io, workers, replies, index),
+                Owner::WorkerProcess(index) => workers.on_process_event(desk, io, replies, index),
+                Owner::WorkerBell(index) => workers.on_bell(desk, index),
+                // Whoever rang has left what it rang for: commands and calls are taken in every turn.
+                _ => {}
+            },
+        }
+    }
+    work
+}
+
+/// Where answers go: to a connection, or to a ticket in this process. Every answer passes here, and is measured.
+struct Replies<'a> {
+    net: &'a mut Net,
+    local: &'a mut LocalEnd,
+}
+
+impl Deliver for Replies<'_> {
+    #[inline]
+    fn deliver(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        answer: &Answer,
+        payload_size: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        desk.payloads.release(answer.invocation);
+        measure(desk.stats, answer);
+        if answer.origin.connection == LOCAL {
+            self.local.answer(desk, answer, payload_size, write);
+        } else {
+            self.net.answer(desk, io, answer, payload_size, write);
+        }
+    }
+}
+
+/// Where the call's time went, into the histograms.
+#[inline]
+fn measure(stats: &mut ShardStats, answer: &Answer) {
+    let Timings { queued_ns, pushed_ns, started_ns, finished_ns, answered_ns, .. } = answer.timings;
+    let has_run = finished_ns != Timings::NOT_REACHED;
+    let run_ns = if has_run { finished_ns.saturating_sub(started_ns) } else { 0 };
+    stats.latencies.total_ns.saturating_record(answered_ns);
+    if pushed_ns != Timings::NOT_REACHED {
+        stats.latencies.queue_wait_ns.saturating_record(pushed_ns.saturating_sub(queued_ns));
+    }
+    if has_run {
+        stats.latencies.run_ns.saturating_record(run_ns);
+    }
+    if let Some(function) = stats.function(answer.function) {
+        function.run_ns += run_ns;
+        match answer.status {
+            Status::Ok => function.answered_ok += 1,
+            Status::FunctionError => function.answered_error += 1,
+            _ => function.answered_otherwise += 1,
+        }
+    }
+}
+
+impl Owner {
+    /// What the edge to the kernel carries for this owner.
+    pub fn tag(self) -> Tag {
+        let (kind, index) = match self {
+            Owner::Listener(index) => (0, index),
+            Owner::Connection(index) => (1, index),
+            Owner::Bell => (2, 0),
+            Owner::AttachListener => (3, 0),
+            Owner::AttachPeer(index) => (4, index),
+            Owner::WorkerBell(index) => (5, index),
+            Owner::WorkerProcess(index) => (6, index),
+        };
+        Tag(kind << 32 | u64::from(index))
+    }
+
+    /// The reverse.
+    pub fn of(tag: Tag) -> Owner {
+        let index = tag.0 as u32;
+        match tag.0 >> 32 {
+            0 => Owner::Listener(index),
+            1 => Owner::Connection(index),
+            2 => Owner::Bell,
+            3 => Owner::AttachListener,
+            4 => Owner::AttachPeer(index),
+            5 => Owner::WorkerBell(index),
+            _ => Owner::WorkerProcess(index),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Starting a router in this process, and ending it.
+//!
+//! In: a checked [`Config`].  Out: a [`Router`]: running threads, bound addresses, in-process front-ends.
+//! Always: either everything runs, or nothing does and the error says what was in the way.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use engine::{FunctionSpec, Limits, Nanos};
+use protocol::FunctionId;
+use queue::Mailbox;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+
+use crate::config::{Config, Listen};
+use crate::drain::DrainOptions;
+use crate::frontend::{self, Bell, Local};
+use crate::host::{self, Place};
+use crate::io::IoOptions;
+use crate::net::listener::{ListenError, Listener};
+use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
+use crate::run_dir::{RunDir, RunDirError};
+use crate::shard::{Command, Publish, ShardInputs, ShardOptions, ShardRefused};
+use crate::workers::{AttachOptions, FunctionRing, ShimState};
+
+/// Commands that may wait for one shard; more than a person can type.
+const COMMANDS_MAX: usize = 64;
+/// In-process calls that may wait for one shard.
+const LOCAL_CALLS_MAX: u32 = 16_384;
+/// How long a send may stand still while more than `output_size_max` wait behind it.
+const OUTPUT_STALL_MAX: Nanos = Nanos::from_secs(1);
+/// Output of all of a shard's connections, in multiples of what makes one of them a slow reader at once: by default
+/// 16 x 64 MiB = 1 GiB, which honest clients on one host do not reach.
+const OUTPUT_MEMORY_FACTOR: usize = 16;
+/// How long a client that was told to go may take to read it.
+const CLOSE_TIMEOUT: Nanos = Nanos::from_secs(1);
+/// How long workers may take to exit at the end. Longer than this, they are their shim's to stop.
+const STOP_TIMEOUT: Nanos = Nanos::from_secs(2);
+
+/// Why a router does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The run directory.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// An address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A shard.
+    #[error("shard {shard}: {refused}")]
+    Shard {
+        /// Which.
+        shard: u32,
+        /// Why.
+        refused: ShardRefused,
+    },
+    /// A thread, a descriptor.
+    #[error("{operation}: {error}")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// What the kernel said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// What [`start_with`] may be given beside the configuration.
+#[derive(Default)]
+pub struct StartOptions {
+    /// Makes what shows a shard's counters to the outside.
+    #[allow(clippy::type_complexity, reason = "a factory is needed once, here")]
+    pub publish: Option<Box<dyn Fn(u32) -> Option<Box<dyn Publish>>>>,
+    /// Ring sizes other than the usual ones, for tests.
+    pub io: Option<IoOptions>,
+    /// Connection bounds other than those of the configuration, for tests.
+    #[allow(clippy::type_complexity, reason = "a hook is needed once, here")]
+    pub net: Option<Box<dyn Fn(&mut NetOptions)>>,
+    /// Another user than our own to whom attaching is left, for tests.
+    pub attach_user_id: Option<u32>,
+}
+
+/// A running router. Dropping it drains it and waits.
+pub struct Router {
+    shards: Vec<Running>,
+    bound: Vec<Listen>,
+    socket_files: Vec<PathBuf>,
+    shim: ShimState,
+    is_drain_asked: AtomicBool,
+    // Held until the threads are gone: the directory's lock.
+    run_dir: RunDir,
+}
+
+struct Running {
+    commands: Arc<Mailbox<Command>>,
+    local: Local,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Running {
+    fn has_ended(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+/// Starts a router as the configuration says.
+pub fn start(config: &Config) -> Result<Router, StartError> {
+    start_with(config, StartOptions::default())
+}
+
+/// The same, with more said.
+pub fn start_with(config: &Config, options: StartOptions) -> Result<Router, StartError> {
+    raise_descriptor_limit();
+    let run_dir = RunDir::claim(&config.router.run_dir)?;
+    let shard_count = config.router.shards;
+    let mut listeners = Vec::new();
+    for listen in &config.router.listen {
+        listeners.push(Listener::bind(listen, shard_count as usize)?);
+    }
+    let mut router = Router {
+        shards: Vec::new(),
+        bound: listeners.iter().map(|listener| listener.bound.clone()).collect(),
+        socket_files: listeners.iter().filter_map(|listener| listener.socket_file.clone()).collect(),
+        shim: ShimState::default(),
+        is_drain_asked: AtomicBool::new(false),
+        run_dir,
+    };
+    for shard in 0..shard_count {
+        let sockets: Vec<OwnedFd> =
+            listeners.iter_mut().filter_map(|listener| listener.sockets.pop()).collect();
+        router.start_shard(config, &options, shard, sockets)?;
+    }
+    Ok(router)
+}
+
+impl Router {
+    /// Where callers can connect: the ports are known also where the kernel chose them.
+    pub fn bound(&self) -> &[Listen] {
+        &self.bound
+    }
+
+    /// The first TCP address bound.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.bound.iter().find_map(|listen| match listen {
+            Listen::Tcp(address) => Some(*address),
+            Listen::Unix(_) => None,
+        })
+    }
+
+    /// The run directory, where workers and shim find the attach sockets.
+    pub fn run_dir(&self) -> &RunDir {
+        &self.run_dir
+    }
+
+    /// The in-process front-end of a shard.
+    pub fn local(&self, shard: u32) -> Option<Local> {
+        self.shards.get(shard as usize).map(|running| running.local.clone())
+    }
+
+    /// Who keeps the function processes.
+    pub fn shim(&self) -> &ShimState {
+        &self.shim
+    }
+
+    /// Asks every shard to finish what was begun and end. Returns at once; asking twice does no harm.
+    pub fn drain(&self) {
+        self.is_drain_asked.store(true, Ordering::Relaxed);
+        for running in &self.shards {
+            // Full means that this very command stands in it many times already.
+            let _ = running.commands.push(Command::Drain);
+        }
+    }
+
+    /// Waits until every shard has ended. True if none of them panicked.
+    pub fn join(&self) -> bool {
+        let mut is_clean = true;
+        for running in &self.shards {
+            let thread = running.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            is_clean &= thread.is_none_or(|thread| thread.join().is_ok());
+        }
+        is_clean
+    }
+
+    /// True once every shard has ended.
+    pub fn has_ended(&self) -> bool {
+        self.shards.iter().all(Running::has_ended)
+    }
+
+    /// True if a shard ended that nobody asked to: it panicked, and its part of the callers has no router any more.
+    pub fn has_failed(&self) -> bool {
+        !self.is_drain_asked.load(Ordering::Relaxed) && self.shards.iter().any(Running::has_ended)
+    }
+
+    fn start_shard(
+        &mut self,
+        config: &Config,
+        options: &StartOptions,
+        shard: u32,
+        sockets: Vec<OwnedFd>,
+    ) -> Result<(), StartError> {
+        let system = |operation| move |error| StartError::System { operation, error };
+        let bell = Arc::new(Bell::new().map_err(system("eventfd"))?);
+        let waker = bell.clone();
+        let commands = Arc::new(Mailbox::with_capacity(COMMANDS_MAX, move || waker.ring()));
+        let names: Arc<[String]> = config.functions.iter().map(|function| function.name.clone()).collect();
+        let (local, local_end) = frontend::local(names, bell.clone(), LOCAL_CALLS_MAX);
+        let attach_listen = Listen::Unix(self.run_dir.attach_socket(shard));
+        let mut attach = Listener::bind(&attach_listen, 1)?;
+        self.socket_files.extend(attach.socket_file.take());
+        let attach = attach.sockets.remove(0);
+        let (started, told) = sync_channel(1);
+        let place = Place {
+            options: shard_options(config, options, shard),
+            inputs: ShardInputs {
+                listeners: sockets,
+                attach,
+                commands: commands.clone(),
+                bell,
+                local: local_end,
+                shim: self.shim.clone(),
+                publish: options.publish.as_ref().and_then(|make| make(shard)),
+            },
+            pin: config.router.pin.get(shard as usize).copied(),
+            started,
+        };
+        let thread = host::start(config.router.host, place).map_err(system("starting a thread"))?;
+        let running = Running { commands, local, thread: Mutex::new(Some(thread)) };
+        match told.recv() {
+            Ok(Ok(())) => {
+                self.shards.push(running);
+                Ok(())
+            }
+            Ok(Err(refused)) => Err(StartError::Shard { shard, refused }),
+            Err(_) => Err(StartError::System {
+                operation: "starting a shard",
+                error: io::Error::other("its thread ended before it could say why"),
+            }),
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.drain();
+        self.join();
+        for path in &self.socket_files {
+            // A successor replaces what is left anyway.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOptions {
+    let router = &config.router;
+    let digest = config.digest();
+    let mut net = NetOptions {
+        frame_size_max: router.frame_size_max,
+        credits: router.connection_credits,
+        connections_max: router.connections_max,
+        output_size_max: router.output_size_max as usize,
+        output_memory_max: router.output_size_max as usize * OUTPUT_FACTOR_MAX * OUTPUT_MEMORY_FACTOR,
+        output_stall_max: OUTPUT_STALL_MAX,
+        hello_timeout: nanos(router.hello_timeout),
+        close_timeout: CLOSE_TIMEOUT,
+    };
+    if let Some(change) = &options.net {
+        change(&mut net);
+    }
+    ShardOptions {
+        shard: u8::try_from(shard).expect("the configuration allows at most 256 shards"),
+        io: options.io.unwrap_or_default(),
+        net,
+        attach: AttachOptions {
+            shard: shard as u16,
+            user_id: options.attach_user_id.unwrap_or_else(|| geteuid().as_raw()),
+            token: Some(digest),
+            config_digest: digest,
+            rings: config
+                .functions
+                .iter()
+                .zip(0..)
+                .map(|(function, id)| FunctionRing {
+                    function: FunctionId(id),
+                    slots: function.slots,
+                    payload_size_max: function.payload_size_max,
+                })
+                .collect(),
+        },
+        limits: Limits { invocations_max: router.invocations_max, ..Limits::default() },
+        functions: config
+            .functions
+            .iter()
+            .map(|function| FunctionSpec {
+                name: function.name.clone(),
+                timeout: nanos(function.timeout),
+                queue_count_max: function.queue_count_max,
+                payload_size_max: function.payload_size_max,
+                idempotent: function.idempotent,
+            })
+            .collect(),
+        payload_memory_max: router.payload_memory_max,
+        spin: router.spin,
+        drain: DrainOptions {
+            drain_timeout: nanos(router.drain_timeout),
+            close_timeout: CLOSE_TIMEOUT,
+            stop_timeout: STOP_TIMEOUT,
+        },
+    }
+}
+
+fn nanos(length: Duration) -> Nanos {
+    Nanos(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Ten thousand connections need as many descriptors; the usual soft limit is 1024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused only if the hard limit was lowered meanwhile; then the soft one stands, and accepting pauses at it.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

@@ -1,0 +1,173 @@
+//! What one shard counts and measures, in its own memory; published about every 10 ms and before it sleeps.
+//!
+//! Always: one table, [`ShardCounters::TABLE`], names every counter with its unit and meaning; readers show it as it
+//! stands here.  The engine counts its decisions itself (`engine::counters`).
+//! Never: locks or allocates after the start.
+#![forbid(unsafe_code)]
+
+use engine::Nanos;
+use hdrhistogram::Histogram;
+use protocol::FunctionId;
+
+use crate::counters::Roster;
+use crate::io::IoCounters;
+
+/// One counter's description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CounterRow {
+    /// As `quickfire inspect` shows it.
+    pub name: &'static str,
+    /// `count`, `bytes` or `ns`.
+    pub unit: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
+}
+
+macro_rules! counters {
+    ($($name:ident: $unit:literal, $meaning:literal;)*) => {
+        /// Events of one shard since its start.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct ShardCounters {
+            $(#[doc = $meaning] pub $name: u64,)*
+        }
+
+        impl ShardCounters {
+            /// Names, units and meanings, in the order of [`ShardCounters::values`].
+            pub const TABLE: &[CounterRow] =
+                &[$(CounterRow { name: stringify!($name), unit: $unit, meaning: $meaning },)*];
+
+            /// All values, in the order of the table.
+            pub fn values(&self) -> impl Iterator<Item = u64> + '_ {
+                [$(self.$name,)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    turns: "count", "Turns of the loop.";
+    turns_empty: "count", "Turns that found nothing to do.";
+    sleeps: "count", "Times the shard slept for want of work.";
+    turn_ns_max: "ns", "The longest turn since the last publishing.";
+    connections_accepted: "count", "Connections accepted.";
+    connections_closed: "count", "Connections closed, for any reason.";
+    connections_open: "count", "Connections open now.";
+    connections_refused: "count", "Connections refused because there were too many.";
+    accept_failures: "count", "Times accepting stopped for want of descriptors or memory.";
+    hello_timeouts: "count", "Connections closed because they said no HELLO in time.";
+    clients_misbehaved: "count", "Connections closed because their bytes broke the protocol.";
+    slow_readers: "count", "Connections closed because they did not read their answers.";
+    clients_gone_mid_frame: "count", "Connections that ended inside a frame.";
+    clients_gone_calls: "count", "Calls cancelled because their client went away.";
+    frames_received: "count", "Frames received.";
+    bytes_received: "bytes", "Bytes received from clients.";
+    bytes_sent: "bytes", "Bytes handed to the kernel for clients.";
+    replies: "count", "REPLY frames written.";
+    replies_orphaned: "count", "Answers whose client was gone.";
+    refused_credits_exceeded: "count", "Calls refused because their id is beyond the credits granted.";
+    refused_call_id_in_use: "count", "Calls refused because their id belongs to an outstanding call.";
+    refused_payload_memory: "count", "Calls refused because the memory for waiting payloads is full.";
+    local_calls: "count", "Calls of front-ends in this process.";
+    workers_attached: "count", "Function processes that attached.";
+    workers_refused: "count", "Attach requests refused.";
+    workers_detached: "count", "Function processes that went away.";
+    workers_misbehaved: "count", "Function processes quarantined because of what they wrote into their ring.";
+    workers_killed: "count", "Function processes killed because they ran past a time-out.";
+    workers_attached_now: "count", "Function processes attached now.";
+    attach_misbehaved: "count", "Peers of the attach socket that broke its protocol or were somebody else's.";
+    completions: "count", "Results taken from rings.";
+    completions_stale: "count", "Results nobody waits for any more.";
+    pushes: "count", "Calls pushed into rings.";
+    push_refused: "count", "Calls the ring refused although the engine saw room; each is a bug.";
+    worker_wakes: "count", "Sleeping workers woken.";
+    payload_bytes_claimed: "bytes", "Bytes of payloads that wait for a worker now.";
+    io_enters: "count", "System calls into the ring.";
+    io_starved: "count", "Receives that found no free buffer.";
+    io_completion_overflows: "count", "Times the completion queue overflowed.";
+    io_rearmed: "count", "Operations armed again because the kernel had ended them.";
+    io_short_sends: "count", "Sends that went out in parts.";
+    output_bytes_held: "bytes", "Bytes of answers now that clients have not taken yet.";
+}
+
+/// Latencies of one function's calls, or of all.
+pub struct Latencies {
+    /// From received to answered.
+    pub total_ns: Histogram<u64>,
+    /// From queued to pushed.
+    pub queue_wait_ns: Histogram<u64>,
+    /// From started to finished, by the function's own clock readings.
+    pub run_ns: Histogram<u64>,
+}
+
+/// Two significant digits (at most 1 % off) keep a histogram within 30 KiB, most of which is never touched.
+const DIGITS: u8 = 2;
+/// An hour: longer than any time-out allowed.
+const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = || {
+            Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS)
+                .expect("constant bounds that hdrhistogram takes")
+        };
+        Latencies { total_ns: histogram(), queue_wait_ns: histogram(), run_ns: histogram() }
+    }
+}
+
+/// What one function did on this shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FunctionStats {
+    /// Calls answered with the function's own answer.
+    pub answered_ok: u64,
+    /// Calls answered with the function's own error.
+    pub answered_error: u64,
+    /// Calls answered otherwise.
+    pub answered_otherwise: u64,
+    /// Sum of the run times.
+    pub run_ns: u64,
+}
+
+/// Everything one shard counts and measures.
+pub struct ShardStats {
+    /// Plain counters.
+    pub counters: ShardCounters,
+    /// Latencies of all answered calls.
+    pub latencies: Latencies,
+    /// By function, in the order of their ids.
+    pub functions: Vec<FunctionStats>,
+    /// Who is attached.
+    pub roster: Roster,
+}
+
+impl ShardStats {
+    /// Nothing counted yet.
+    pub fn new(function_count: usize) -> Self {
+        ShardStats {
+            counters: ShardCounters::default(),
+            latencies: Latencies::default(),
+            functions: vec![FunctionStats::default(); function_count],
+            roster: Roster::default(),
+        }
+    }
+
+    /// The stats of a function; `None` for an id that no function has.
+    pub fn function(&mut self, function: FunctionId) -> Option<&mut FunctionStats> {
+        self.functions.get_mut(function.0 as usize)
+    }
+
+    /// A turn is over.
+    pub fn on_turn(&mut self, work: usize, length: Nanos) {
+        self.counters.turns += 1;
+        self.counters.turns_empty += u64::from(work == 0);
+        self.counters.turn_ns_max = self.counters.turn_ns_max.max(length.0);
+    }
+
+    /// Copies what the edge to the kernel counted.
+    pub fn note_io(&mut self, io: &IoCounters) {
+        self.counters.io_enters = io.enters;
+        self.counters.io_starved = io.starved;
+        self.counters.io_completion_overflows = io.completion_overflows;
+        self.counters.io_rearmed = io.rearmed;
+        self.counters.io_short_sends = io.short_sends;
+    }
+}

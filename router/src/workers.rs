@@ -1,0 +1,466 @@
+//! Stages 5 and 8 of 8, the router's side of the rings: calls into workers, results out of them, and worker death.
+//!
+//! In: pushes and actions of the engine; completions in the rings; events about bells, sockets and processes.
+//! Out: requests in slots, a futex wake for workers that sleep; answers with their bytes still in the slot.
+//! Owns: for each attached worker its ring, its bell, its socket and its process descriptor.
+//! Always: a ring is looked at only while it holds calls; a batch is published once per ring and turn; a process is
+//! declared lost only when it is known to be dead, because only then its slots tell the truth about what had started.
+//! Never: panics on what a worker wrote: it is quarantined (killed, its calls answered), and nobody else notices.
+//! Reading order: this file (the turn), [`attach`] (how workers come), `seat.rs` (one worker).
+//! Tests: `tests/workers.rs`.
+#![forbid(unsafe_code)]
+
+pub mod attach;
+mod seat;
+
+use std::collections::VecDeque;
+
+use engine::{
+    Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, WorkerAction, WorkerId,
+};
+use protocol::{FunctionId, Status};
+use shm_ring::{Completion, Outcome, Request, SlotIndex, WorkerMisbehaved};
+
+use crate::counters::Attached;
+use crate::io::Io;
+use crate::net::Desk;
+use crate::payloads::{Body, Manner};
+
+pub use attach::{Attach, AttachOptions, ShimState};
+pub use seat::Seat;
+
+/// Where answers go.
+pub trait Deliver {
+    /// An answer with `payload_size` bytes of result, which `write` appends.
+    fn deliver(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        answer: &Answer,
+        payload_size: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    );
+}
+
+/// All workers of a shard.
+#[derive(Default)]
+pub struct Workers {
+    /// By the index of the engine's worker ids.
+    seats: Vec<Option<Seat>>,
+    /// Indices of seats that hold calls.
+    busy: Vec<u32>,
+    /// Indices of seats that were pushed into or reaped from in this turn.
+    touched: Vec<u32>,
+    /// The ring slot of each pushed call, by the slot of its invocation.
+    ring_slots: Vec<SlotIndex>,
+    /// Workers whose socket closed and whose process has not ended yet, with the time to end it. In order.
+    leaving: VecDeque<(Nanos, WorkerId)>,
+    attached_count: u32,
+}
+
+/// A process that exits closes its socket a moment before it is gone. One that stays longer than this without a socket
+/// is ended.
+const EXIT_GRACE: Nanos = Nanos::from_secs(1);
+
+/// Times a worker may wake the router without an answer. An honest one rings at most once for each answer (S-35); the
+/// room is for rings that the kernel tells of twice.
+const BELLS_UNEARNED_MAX: u64 = 1024;
+
+impl Workers {
+    /// Writes a call into its worker's ring. The worker sees it after [`Workers::publish`].
+    #[inline]
+    pub fn push(&mut self, desk: &mut Desk<'_>, io: &Io, push: Push) {
+        let seat = self.seats[push.worker.index as usize]
+            .as_mut()
+            .expect("the engine pushes to attached workers only");
+        let (manner, body) = desk.payloads.body(io, push.invocation);
+        let (trace, idempotency_key) = context(manner, body);
+        let request = Request {
+            invocation_id: push.invocation.0,
+            deadline_at_ns: push.deadline_at.0,
+            pushed_at_ns: desk.now.0,
+            flags: manner.flags.0,
+            criticality: manner.criticality,
+            trace,
+            idempotency_key,
+        };
+        // The engine's credits are the ring's slots and its bound of payloads the ring's: a refusal is our bug.
+        let slot = seat.ring.push(request, body.payload).expect("a free slot and room for the payload");
+        desk.payloads.on_pushed(push.invocation);
+        desk.stats.counters.pushes += 1;
+        let index = push.invocation.slot() as usize;
+        if index >= self.ring_slots.len() {
+            self.ring_slots.resize((index + 1).next_power_of_two().max(1024), SlotIndex(0));
+        }
+        self.ring_slots[index] = slot;
+        if seat.held_count == 0 {
+            self.busy.push(push.worker.index);
+        }
+        seat.held_count += 1;
+        touch(&mut self.touched, seat, push.worker.index);
+    }
+
+    /// Takes what workers have finished. Results are copied from their slots straight to where `deliver` wants them.
+    #[inline]
+    pub fn reap(&mut self, desk: &mut Desk<'_>, io: &mut Io, replies: &mut impl Deliver) -> usize {
+        let mut work = 0;
+        let mut position = 0;
+        while let Some(&index) = self.busy.get(position) {
+            work += self.reap_one(desk, io, replies, index);
+            let is_busy = self.seats[index as usize].as_ref().is_some_and(|seat| seat.held_count > 0);
+            if is_busy {
+                position += 1;
+            } else {
+                self.busy.swap_remove(position);
+            }
+        }
+        work
+    }
+
+    fn reap_one(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        replies: &mut impl Deliver,
+        index: u32,
+    ) -> usize {
+        let Some(seat) = self.seats[index as usize].as_mut() else { return 0 };
+        if seat.is_quarantined {
+            return 0;
+        }
+        let mut count = 0;
+        // A ring holds at most its slots, and nothing is pushed meanwhile: the loop is bounded, whatever the worker does.
+        let misbehaved = loop {
+            match seat.ring.next_completion() {
+                Ok(Some(completion)) => {
+                    count += 1;
+                    seat.held_count -= 1;
+                    complete(desk, io, replies, seat, completion);
+                }
+                Ok(None) => break None,
+                Err(misbehaved) => break Some(misbehaved),
+            }
+        };
+        if count > 0 {
+            desk.stats.counters.completions += count;
+            seat.answer_count += count;
+            touch(&mut self.touched, seat, index);
+        }
+        if let Some(misbehaved) = misbehaved {
+            self.quarantine(desk, index, misbehaved);
+        }
+        count as usize
+    }
+
+    /// Shows each touched ring what was pushed, and wakes its worker if it sleeps.
+    #[inline]
+    pub fn publish(&mut self, desk: &mut Desk<'_>) {
+        for index in self.touched.drain(..) {
+            let Some(seat) = self.seats[index as usize].as_mut() else { continue };
+            seat.is_touched = false;
+            if seat.ring.publish() {
+                seat.ring.wake();
+                desk.stats.counters.worker_wakes += 1;
+            }
+        }
+    }
+
+    /// Does what the engine wants done to workers. Answers may follow from it, so that it counts as work.
+    pub fn act(&mut self, desk: &mut Desk<'_>, io: &mut Io) -> usize {
+        let mut work = 0;
+        while let Some(action) = desk.engine.poll_worker_action() {
+            work += 1;
+            match action {
+                WorkerAction::Cancel { worker, invocation } => {
+                    let slot = self.ring_slot(invocation);
+                    if let (Some(seat), Some(slot)) = (self.seat(worker), slot) {
+                        seat.ring.request_cancel(slot, invocation.0);
+                    }
+                }
+                WorkerAction::Stop { worker } => {
+                    if let Some(seat) = self.seat(worker) {
+                        seat.tell_stop();
+                    }
+                }
+                WorkerAction::Kill { worker, reason } => {
+                    if reason != engine::KillReason::Misbehaved {
+                        desk.stats.counters.workers_killed += 1;
+                    }
+                    self.kill(desk, io, worker.index);
+                }
+            }
+        }
+        work
+    }
+
+    /// A worker rang. What it rang for is reaped in every turn; here it only must not keep the shard awake for nothing.
+    pub fn on_bell(&mut self, desk: &mut Desk<'_>, index: u32) {
+        let Some(seat) = self.seats.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        seat.bell_count += 1;
+        let (bell_count, answer_count) = (seat.bell_count, seat.answer_count);
+        if bell_count > answer_count + BELLS_UNEARNED_MAX && !seat.is_quarantined {
+            self.quarantine(desk, index, WorkerMisbehaved::BellWithoutAnswer { bell_count, answer_count });
+        }
+    }
+
+    /// About to sleep: workers with calls shall ring. False: there is something to reap already.
+    pub fn announce_sleep(&mut self) -> bool {
+        let seats = &mut self.seats;
+        self.busy
+            .iter()
+            .all(|index| seats[*index as usize].as_mut().is_none_or(|seat| seat.ring.announce_sleep()))
+    }
+
+    /// Awake again.
+    pub fn announce_awake(&mut self) {
+        for index in &self.busy {
+            if let Some(seat) = self.seats[*index as usize].as_mut() {
+                seat.ring.announce_awake();
+            }
+        }
+    }
+
+    /// Tells every worker to finish what it has and exit.
+    pub fn stop_all(&mut self) {
+        self.seats.iter_mut().flatten().for_each(Seat::tell_stop);
+    }
+
+    /// Workers learn that no new calls come.
+    pub fn announce_draining(&mut self) {
+        self.seats.iter_mut().flatten().for_each(|seat| seat.ring.announce_draining());
+    }
+
+    /// Workers attached.
+    pub fn attached_count(&self) -> u32 {
+        self.attached_count
+    }
+
+    /// Who is attached, for reports and tests.
+    pub fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.seats.iter().flatten()
+    }
+
+    /// A worker sits down at the place the engine gave it.
+    fn seat_down(&mut self, desk: &mut Desk<'_>, seat: Seat) {
+        let index = seat.id.index as usize;
+        if index >= self.seats.len() {
+            self.seats.resize_with(index + 1, || None);
+        }
+        assert!(self.seats[index].is_none(), "the engine gives a place away only after its worker was lost");
+        let attached = Attached { worker: seat.id, pid: seat.process_id, attached_at: desk.now };
+        desk.stats.roster.arrive(attached);
+        self.seats[index] = Some(seat);
+        self.attached_count += 1;
+        desk.stats.counters.workers_attached += 1;
+        desk.stats.counters.workers_attached_now = u64::from(self.attached_count);
+    }
+
+    /// The worker's socket closed. Its process may live on for a moment, and go on running calls: it gets no new ones,
+    /// and is lost when it is certain that it ended.
+    pub fn on_socket_closed(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        replies: &mut impl Deliver,
+        index: u32,
+    ) {
+        let Some(seat) = self.seats.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if seat.is_known_dead() {
+            self.lose(desk, io, replies, index);
+        } else {
+            self.leaving.push_back((desk.now.plus(EXIT_GRACE), seat.id));
+            desk.engine.handle_worker_draining(seat.id);
+        }
+    }
+
+    /// Processes that did not end in time.
+    pub fn on_time(&mut self, now: Nanos) {
+        while let Some(&(at, id)) = self.leaving.front()
+            && at <= now
+        {
+            self.leaving.pop_front();
+            if let Some(seat) = self.seat(id) {
+                seat.kill();
+            }
+        }
+    }
+
+    /// When `on_time` has something to do next.
+    pub fn next_timer(&self) -> Option<Nanos> {
+        self.leaving.front().map(|(at, _)| *at)
+    }
+
+    /// The worker's process descriptor is readable: it ended.
+    pub fn on_process_event(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        replies: &mut impl Deliver,
+        index: u32,
+    ) {
+        let is_dead =
+            self.seats.get(index as usize).and_then(Option::as_ref).is_some_and(Seat::is_known_dead);
+        if is_dead {
+            self.lose(desk, io, replies, index);
+        }
+    }
+
+    /// Ends the process of a worker; it is lost when its descriptor says so.
+    fn kill(&mut self, desk: &mut Desk<'_>, io: &mut Io, index: u32) {
+        let Some(seat) = self.seats[index as usize].as_mut() else { return };
+        seat.kill();
+        if seat.process.is_none() {
+            // A worker inside this very process can only be cut off: nothing of it is looked at again.
+            self.forget(desk, io, index);
+        }
+    }
+
+    /// A dead worker: what it finished counts, what it had not goes back to the engine.
+    fn lose(&mut self, desk: &mut Desk<'_>, io: &mut Io, replies: &mut impl Deliver, index: u32) {
+        self.reap_one(desk, io, replies, index);
+        self.forget(desk, io, index);
+    }
+
+    fn forget(&mut self, desk: &mut Desk<'_>, io: &mut Io, index: u32) {
+        let Some(seat) = self.seats[index as usize].as_ref() else { return };
+        let id = seat.id;
+        // The calls of a quarantined worker were taken back then. What its ring still names may be in another ring by
+        // now, or be over and its number another call's.
+        if !seat.is_quarantined {
+            self.save_payloads(desk, index);
+        }
+        desk.engine.handle_worker_lost(desk.now, id, &*self);
+        if let Some(seat) = self.seats[index as usize].take() {
+            seat.close(io);
+            desk.stats.roster.leave(id);
+            self.attached_count -= 1;
+            desk.stats.counters.workers_detached += 1;
+            desk.stats.counters.workers_attached_now = u64::from(self.attached_count);
+        }
+    }
+
+    /// A worker wrote what no honest worker writes.
+    fn quarantine(&mut self, desk: &mut Desk<'_>, index: u32, misbehaved: WorkerMisbehaved) {
+        self.save_payloads(desk, index);
+        let Some(seat) = self.seats[index as usize].as_mut() else { return };
+        seat.is_quarantined = true;
+        seat.misbehaved = Some(misbehaved);
+        seat.held_count = 0;
+        let id = seat.id;
+        desk.stats.counters.workers_misbehaved += 1;
+        desk.engine.handle_worker_misbehaved(desk.now, id);
+    }
+
+    /// Calls that the engine may give to another worker need their bytes back.
+    fn save_payloads(&mut self, desk: &mut Desk<'_>, index: u32) {
+        let Some(seat) = self.seats[index as usize].as_ref() else { return };
+        for (slot, invocation) in seat.ring.in_flight() {
+            let invocation = InvocationId(invocation);
+            desk.payloads
+                .take_back(invocation, |payload_size, out| seat.ring.read_request(slot, payload_size, out));
+        }
+    }
+
+    fn seat(&mut self, worker: WorkerId) -> Option<&mut Seat> {
+        self.seats.get_mut(worker.index as usize)?.as_mut().filter(|seat| seat.id == worker)
+    }
+
+    fn ring_slot(&self, invocation: InvocationId) -> Option<SlotIndex> {
+        self.ring_slots.get(invocation.slot() as usize).copied()
+    }
+}
+
+impl StartEvidence for Workers {
+    fn started(&self, worker: WorkerId, invocation: InvocationId) -> engine::Started {
+        let seat =
+            self.seats.get(worker.index as usize).and_then(Option::as_ref).filter(|seat| seat.id == worker);
+        let (Some(seat), Some(slot)) = (seat, self.ring_slot(invocation)) else {
+            return engine::Started::Unknown;
+        };
+        match seat.ring.was_started(slot) {
+            shm_ring::Started::No => engine::Started::No,
+            shm_ring::Started::Yes => engine::Started::Yes,
+            shm_ring::Started::Unknown => engine::Started::Unknown,
+        }
+    }
+
+    /// The ring has both fences: S-10 and S-12 of docs/spec/shm.md.
+    fn mark_is_final(&self) -> bool {
+        true
+    }
+}
+
+/// One result: to the engine, and if it is the call's answer, to its caller.
+#[inline]
+fn complete(
+    desk: &mut Desk<'_>,
+    io: &mut Io,
+    replies: &mut impl Deliver,
+    seat: &mut Seat,
+    completion: Completion,
+) {
+    let finished = Finished {
+        outcome: match completion.outcome {
+            Outcome::Ok => RunOutcome::Ok,
+            Outcome::FunctionError => RunOutcome::FunctionError,
+            Outcome::Expired => RunOutcome::Expired,
+            Outcome::Cancelled => RunOutcome::Cancelled,
+            Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
+        },
+        started_at: Nanos(completion.started_at_ns),
+        finished_at: Nanos(completion.finished_at_ns),
+    };
+    let invocation = InvocationId(completion.invocation_id);
+    match desk.engine.handle_completion(desk.now, seat.id, invocation, finished) {
+        Completed::Answer(answer) => {
+            let has_result = matches!(answer.status, Status::Ok | Status::FunctionError);
+            let payload_size = if has_result { completion.result_size as usize } else { 0 };
+            let ring = &seat.ring;
+            replies.deliver(desk, io, &answer, payload_size, |out| {
+                if has_result {
+                    ring.read_result(&completion, out);
+                }
+            });
+        }
+        Completed::AlreadyAnswered | Completed::Stale => desk.stats.counters.completions_stale += 1,
+    }
+    seat.ring.release(completion);
+}
+
+#[inline]
+fn touch(touched: &mut Vec<u32>, seat: &mut Seat, index: u32) {
+    if !seat.is_touched {
+        seat.is_touched = true;
+        touched.push(index);
+    }
+}
+
+/// The parts of a call's extensions that its function is given.
+#[inline]
+fn context(manner: Manner, body: Body<'_>) -> (Option<[u8; 32]>, Option<[u8; 16]>) {
+    if body.extensions.is_empty() {
+        return (None, None);
+    }
+    let mut rest = body.extensions;
+    let mut key = None;
+    if manner.flags.contains(protocol::Flags::IDEMPOTENCY_KEY)
+        && let Some((found, behind)) = rest.split_first_chunk::<16>()
+    {
+        key = Some(*found);
+        rest = behind;
+    }
+    let has_trace = manner.flags.contains(protocol::Flags::TRACE);
+    let trace = rest.first_chunk::<32>().filter(|_| has_trace).copied();
+    (trace, key)
+}
+
+/// What a function's workers are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionRing {
+    /// Its number.
+    pub function: FunctionId,
+    /// Slots of a worker's ring; a power of two.
+    pub slots: u32,
+    /// The largest payload and the largest result.
+    pub payload_size_max: u32,
+}

@@ -1,0 +1,414 @@
+//! How workers and the shim come: the attach socket of a shard.
+//!
+//! ```text
+//!  connect ──▶ Visitor ── AttachWorker ──▶ Worker   gets ring and bell, is watched until its end
+//!                 │   └── AttachShim ────▶ Shim     is listened to until its end
+//!                 └── anything else, too late, or not our user ──▶ refused and closed
+//! ```
+//! In: records on a Unix socket (`protocol::attach`).  Out: seats in [`Workers`], words to the engine.
+//! Always: peers run as our user (SO_PEERCRED) and carry the token of this router's configuration; visitors are bounded
+//! in number, bytes and time.
+//! Never: blocks: every read and write is done with what is there.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use engine::{Nanos, WorkerId};
+use protocol::FunctionName;
+use protocol::attach::{self, Attached, Message};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use shm_ring::doorbell::EventDoorbell;
+use shm_ring::{Generation, Geometry, Identity, Mapped, RouterEnd, pass, peer};
+
+use super::seat::Process;
+use super::{Deliver, FunctionRing, Seat, Workers};
+use crate::io::{Io, SourceId};
+use crate::net::Desk;
+use crate::shard::Owner;
+
+/// Peers that have not said who they are, at one time.
+const VISITORS_MAX: usize = 256;
+/// How long they may take to say it.
+const VISIT_TIMEOUT: Nanos = Nanos::from_secs(5);
+/// A listener that ran out of descriptors rests this long.
+const ACCEPT_PAUSE: Nanos = Nanos::from_ms(50);
+
+/// What peers are measured against.
+#[derive(Debug, Clone)]
+pub struct AttachOptions {
+    /// Our number.
+    pub shard: u16,
+    /// The user whose processes may attach.
+    pub user_id: u32,
+    /// What the shim gave its processes; `None` takes any.
+    pub token: Option<u64>,
+    /// The configuration in force.
+    pub config_digest: u64,
+    /// Rings, by function.
+    pub rings: Vec<FunctionRing>,
+}
+
+/// Who keeps the function processes, as the rest of the router may ask.
+#[derive(Debug, Clone, Default)]
+pub struct ShimState(Arc<AtomicU64>);
+
+impl ShimState {
+    /// The shim's process, while one is attached.
+    pub fn process_id(&self) -> Option<u32> {
+        u32::try_from(self.0.load(Ordering::Relaxed)).ok().filter(|id| *id != 0)
+    }
+
+    fn set(&self, process_id: Option<u32>) {
+        self.0.store(u64::from(process_id.unwrap_or(0)), Ordering::Relaxed);
+    }
+}
+
+enum Role {
+    Visitor { until: Nanos },
+    Worker(WorkerId),
+    Shim,
+}
+
+struct Peer {
+    role: Role,
+    socket: Rc<UnixStream>,
+    source: SourceId,
+    credentials: peer::Credentials,
+    /// The front of a message that is not complete.
+    partial: Vec<u8>,
+}
+
+/// The attach socket and everybody connected to it.
+pub struct Attach {
+    options: AttachOptions,
+    shim: ShimState,
+    listener: Option<SourceId>,
+    resume_at: Option<Nanos>,
+    peers: Vec<Option<Peer>>,
+    free: Vec<u32>,
+    visitor_count: usize,
+    /// In the order of their time.
+    deadlines: VecDeque<(Nanos, u32)>,
+    is_draining: bool,
+    own_process_id: u32,
+}
+
+impl Attach {
+    /// Listens on `socket`.
+    pub fn new(io: &mut Io, socket: OwnedFd, options: AttachOptions, shim: ShimState) -> Attach {
+        let listener = io.listen(Rc::new(socket), Owner::AttachListener.tag());
+        Attach {
+            options,
+            shim,
+            listener: Some(listener),
+            resume_at: None,
+            peers: Vec::new(),
+            free: Vec::new(),
+            visitor_count: 0,
+            deadlines: VecDeque::new(),
+            is_draining: false,
+            own_process_id: std::process::id(),
+        }
+    }
+
+    /// Somebody connected.
+    pub fn on_accepted(&mut self, desk: &mut Desk<'_>, io: &mut Io, socket: OwnedFd) {
+        let credentials = match peer::credentials(&socket) {
+            Ok(credentials) if credentials.uid == self.options.user_id => credentials,
+            _ => {
+                desk.stats.counters.attach_misbehaved += 1;
+                send(&UnixStream::from(socket), refused(attach::AttachRefused::PeerUntrusted));
+                return;
+            }
+        };
+        if self.visitor_count >= VISITORS_MAX {
+            desk.stats.counters.workers_refused += 1;
+            return;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.peers.push(None);
+            (self.peers.len() - 1) as u32
+        });
+        let socket = Rc::new(UnixStream::from(socket));
+        let source = io.watch(socket.clone(), Owner::AttachPeer(index).tag());
+        let until = desk.now.plus(VISIT_TIMEOUT);
+        self.visitor_count += 1;
+        self.deadlines.push_back((until, index));
+        self.peers[index as usize] =
+            Some(Peer { role: Role::Visitor { until }, socket, source, credentials, partial: Vec::new() });
+    }
+
+    /// The listener ran out of descriptors or memory.
+    pub fn on_accept_failed(&mut self, desk: &mut Desk<'_>) {
+        desk.stats.counters.accept_failures += 1;
+        self.resume_at = Some(desk.now.plus(ACCEPT_PAUSE));
+    }
+
+    /// A peer's socket has something to read, or ended.
+    pub fn on_ready(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        workers: &mut Workers,
+        replies: &mut impl Deliver,
+        index: u32,
+    ) {
+        let mut bytes = [0; attach::MESSAGE_SIZE_MAX];
+        loop {
+            let Some(peer) = self.peers.get_mut(index as usize).and_then(Option::as_mut) else { return };
+            match rustix::net::recv(&*peer.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return self.on_gone(desk, io, workers, replies, index),
+                Ok((size, _)) => {
+                    peer.partial.extend_from_slice(&bytes[..size]);
+                    if !self.take_messages(desk, io, workers, index) {
+                        return self.on_gone(desk, io, workers, replies, index);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => return self.on_gone(desk, io, workers, replies, index),
+            }
+        }
+    }
+
+    /// Visitors that took too long, and a listener that rested long enough.
+    pub fn on_time(&mut self, desk: &mut Desk<'_>, io: &mut Io) {
+        while let Some(&(at, index)) = self.deadlines.front()
+            && at <= desk.now
+        {
+            self.deadlines.pop_front();
+            let is_late = self.peers[index as usize]
+                .as_ref()
+                .is_some_and(|peer| matches!(peer.role, Role::Visitor { until } if until == at));
+            if is_late {
+                desk.stats.counters.attach_misbehaved += 1;
+                self.close(io, index);
+            }
+        }
+        if self.resume_at.is_some_and(|at| at <= desk.now) {
+            self.resume_at = None;
+            self.listener.into_iter().for_each(|listener| io.resume(listener));
+        }
+    }
+
+    /// When `on_time` has something to do next.
+    pub fn next_timer(&self) -> Option<Nanos> {
+        let deadline = self.deadlines.front().map(|(at, _)| *at);
+        [deadline, self.resume_at].into_iter().flatten().min()
+    }
+
+    /// Nobody may attach any more.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Tells the shim to stop its processes and exit.
+    pub fn stop_shim(&mut self) {
+        for peer in self.peers.iter().flatten() {
+            if matches!(peer.role, Role::Shim) {
+                send(&peer.socket, Message::ShimStop);
+            }
+        }
+    }
+
+    /// Takes the complete messages of a peer. False: it is to be closed.
+    fn take_messages(&mut self, desk: &mut Desk<'_>, io: &mut Io, workers: &mut Workers, index: u32) -> bool {
+        loop {
+            let Some(peer) = self.peers[index as usize].as_mut() else { return false };
+            match attach::decode(&peer.partial) {
+                Ok(None) => return true,
+                Ok(Some((message, size))) => {
+                    peer.partial.drain(..size);
+                    if let Err(reason) = self.on_message(desk, io, workers, index, message) {
+                        desk.stats.counters.workers_refused += 1;
+                        if let Some(peer) = &self.peers[index as usize] {
+                            send(&peer.socket, refused(reason));
+                        }
+                        return false;
+                    }
+                }
+                Err(misbehaved) => {
+                    desk.stats.counters.attach_misbehaved += 1;
+                    if matches!(misbehaved, attach::AttachPeerMisbehaved::VersionUnsupported { .. }) {
+                        send(&peer.socket, refused(attach::AttachRefused::VersionUnsupported));
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        workers: &mut Workers,
+        index: u32,
+        message: Message,
+    ) -> Result<(), attach::AttachRefused> {
+        let Some(peer) = self.peers[index as usize].as_ref() else { return Ok(()) };
+        match (&peer.role, message) {
+            (Role::Visitor { .. }, Message::AttachWorker { name, token, .. }) => {
+                self.take_worker(desk, io, workers, index, &name, token)
+            }
+            (Role::Visitor { .. }, Message::AttachShim { config_digest, .. }) => {
+                self.take_shim(index, config_digest)
+            }
+            (Role::Shim, Message::FunctionFailing { name, .. }) => {
+                if let Some(function) = desk.engine.resolve(name.as_str()) {
+                    desk.engine.handle_function_failing(function, true);
+                }
+                Ok(())
+            }
+            // A record that only the router sends, or one that does not belong here: not one of ours.
+            _ => {
+                desk.stats.counters.attach_misbehaved += 1;
+                Err(attach::AttachRefused::PeerUntrusted)
+            }
+        }
+    }
+
+    fn take_shim(&mut self, index: u32, config_digest: u64) -> Result<(), attach::AttachRefused> {
+        if self.is_draining {
+            return Err(attach::AttachRefused::Draining);
+        }
+        if config_digest != self.options.config_digest {
+            return Err(attach::AttachRefused::ConfigDiffers);
+        }
+        if self.peers.iter().flatten().any(|peer| matches!(peer.role, Role::Shim)) {
+            return Err(attach::AttachRefused::ShimPresent);
+        }
+        let Some(peer) = self.peers[index as usize].as_mut() else { return Ok(()) };
+        peer.role = Role::Shim;
+        self.visitor_count -= 1;
+        self.shim.set(Some(peer.credentials.pid));
+        send(&peer.socket, Message::ShimAccepted { shard: self.options.shard });
+        Ok(())
+    }
+
+    fn take_worker(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        workers: &mut Workers,
+        index: u32,
+        name: &FunctionName,
+        token: u64,
+    ) -> Result<(), attach::AttachRefused> {
+        if self.is_draining {
+            return Err(attach::AttachRefused::Draining);
+        }
+        if self.options.token.is_some_and(|expected| expected != token) {
+            return Err(attach::AttachRefused::TokenWrong);
+        }
+        let function = desk.engine.resolve(name.as_str()).ok_or(attach::AttachRefused::UnknownFunction)?;
+        let ring = self.options.rings.iter().find(|ring| ring.function == function);
+        let ring = ring.ok_or(attach::AttachRefused::UnknownFunction)?.clone();
+        let Some(peer) = self.peers[index as usize].as_mut() else { return Ok(()) };
+        // Everything that can fail comes before the engine hears of the worker, except its number.
+        let geometry = Geometry::new(ring.slots, ring.payload_size_max)
+            .map_err(|_| attach::AttachRefused::RingUnavailable)?;
+        let (memory, memory_fd) = Mapped::create(name.as_str(), geometry.memory_size())
+            .map_err(|_| attach::AttachRefused::RingUnavailable)?;
+        let bell = EventDoorbell::new().map_err(|_| attach::AttachRefused::RingUnavailable)?;
+        let process_fd = match peer.credentials.pid {
+            // A front-end's or a test's worker on a thread of ours.
+            own if own == self.own_process_id => None,
+            pid => Some(peer::pidfd_open(pid).map_err(|_| attach::AttachRefused::PeerUntrusted)?),
+        };
+        let id = desk.engine.handle_worker_attached(desk.now, function, geometry.slot_count()).map_err(
+            |refused| match refused {
+                engine::AttachRefused::UnknownFunction(_) => attach::AttachRefused::UnknownFunction,
+                engine::AttachRefused::WorkersFull { .. } => attach::AttachRefused::TooManyWorkers,
+                engine::AttachRefused::SlotsOutOfRange { .. } => attach::AttachRefused::RingUnavailable,
+            },
+        )?;
+        let identity =
+            Identity { generation: Generation(id.generation), worker_id: id.index, function_id: function.0 };
+        let bell = Rc::new(bell);
+        let seat = Seat {
+            id,
+            process_id: peer.credentials.pid,
+            ring: RouterEnd::new(memory, geometry, identity),
+            socket: peer.socket.clone(),
+            bell_source: io.watch(bell.clone(), Owner::WorkerBell(id.index).tag()),
+            process: process_fd.map(|fd| {
+                let fd = Rc::new(fd);
+                Process { source: io.watch(fd.clone(), Owner::WorkerProcess(id.index).tag()), fd }
+            }),
+            held_count: 0,
+            answer_count: 0,
+            bell_count: 0,
+            is_touched: false,
+            is_quarantined: false,
+            misbehaved: None,
+        };
+        peer.role = Role::Worker(id);
+        self.visitor_count -= 1;
+        let mut record = Vec::new();
+        let attached = Attached {
+            worker_index: id.index,
+            generation: id.generation,
+            shard: self.options.shard,
+            function_id: function,
+            slot_count: geometry.slot_count(),
+            region_size: geometry.region_size(),
+        };
+        Message::Attached(attached).encode(&mut record);
+        // The socket is fresh, so 64 bytes fit. A peer that is gone meanwhile, or too many descriptors on their way to
+        // others: without its ring it would be given calls and never see them, so its socket ends here.
+        if pass::send_with_fds(&*peer.socket, &record, &[memory_fd.as_fd(), bell.as_fd()]).is_err() {
+            let _ = peer.socket.shutdown(std::net::Shutdown::Both);
+        }
+        workers.seat_down(desk, seat);
+        Ok(())
+    }
+
+    fn on_gone(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        workers: &mut Workers,
+        replies: &mut impl Deliver,
+        index: u32,
+    ) {
+        let worker = match self.peers[index as usize].as_ref().map(|peer| &peer.role) {
+            Some(Role::Worker(worker)) => Some(*worker),
+            _ => None,
+        };
+        self.close(io, index);
+        if let Some(worker) = worker
+            && workers.seat(worker).is_some()
+        {
+            workers.on_socket_closed(desk, io, replies, worker.index);
+        }
+    }
+
+    fn close(&mut self, io: &mut Io, index: u32) {
+        let Some(peer) = self.peers[index as usize].take() else { return };
+        match peer.role {
+            Role::Visitor { .. } => self.visitor_count -= 1,
+            Role::Shim => self.shim.set(None),
+            Role::Worker(_) => {}
+        }
+        io.close(peer.source);
+        self.free.push(index);
+    }
+}
+
+fn refused(reason: attach::AttachRefused) -> Message {
+    Message::Refused { reason }
+}
+
+/// Sends a short record to a peer that has room for it; one that has not is as good as gone.
+fn send(socket: &UnixStream, message: Message) {
+    let mut record = Vec::new();
+    message.encode(&mut record);
+    let _ = rustix::net::send(socket, &record, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}

@@ -1,0 +1,245 @@
+//! The raw operations under [`crate::Mapped`] and [`crate::HeapMemory`]: the only file that dereferences a pointer
+//! into shared memory.
+//!
+//! Words are atomics. Payload bytes are copied with `ptr::copy_nonoverlapping`: another process may write them at the
+//! same time, and the copy is then a mixture of old and new. That harms only who broke the protocol: the router uses
+//! payload bytes as opaque bytes of the tenant who wrote them, and sizes were taken from a checked copy before. The
+//! compiler cannot build on the bytes being stable, because they are only ever seen through raw pointers, once.
+
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use rustix::thread::futex;
+
+use crate::layout::{Record, slot};
+
+/// Where a block of memory is. Who keeps it alive holds the area beside the owner.
+pub(crate) struct Area {
+    base: NonNull<u8>,
+    size: usize,
+    /// Equal to `size`, or 0 in a read-only mapping, so that the bounds check of a store is also the permission check.
+    writable_size: usize,
+}
+
+// SAFETY: the hazard of sharing a pointer between threads is an unsynchronised access. Words are accessed as atomics,
+// and byte copies race only where the protocol is broken (see the header). The pointer itself never changes.
+unsafe impl Send for Area {}
+// SAFETY: as for Send.
+unsafe impl Sync for Area {}
+
+impl Area {
+    /// # Safety
+    /// `base` points to `size` bytes, aligned to 8, readable (and writable if `is_writable`) for as long as the area is
+    /// used, and no reference to them exists or is made outside of this file.
+    pub(crate) unsafe fn new(base: NonNull<u8>, size: usize, is_writable: bool) -> Self {
+        assert!(base.as_ptr().addr().is_multiple_of(8));
+        Self { base, size, writable_size: if is_writable { size } else { 0 } }
+    }
+
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    #[inline]
+    fn word_u32(&self, offset: usize, size: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4));
+        assert!(offset < size && size - offset >= 4);
+        // SAFETY: outside or misaligned would be undefined: the two lines above, and `new` for the base. Mixed
+        // atomic and plain access would be a race: header words are only accessed here, as words.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    #[inline]
+    fn word_u64(&self, offset: usize, size: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8));
+        assert!(offset < size && size - offset >= 8);
+        // SAFETY: as in `word_u32`, with the alignment of 8 that `new` asserts for the base.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    #[inline]
+    fn bytes_at(&self, offset: usize, count: usize, size: usize) -> *mut u8 {
+        assert!(offset <= size);
+        assert!(count <= size - offset);
+        // SAFETY: a pointer outside of its allocation would be undefined: the two lines above.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    #[inline]
+    pub(crate) fn load_u32(&self, offset: usize, order: Ordering) -> u32 {
+        self.word_u32(offset, self.size).load(order)
+    }
+
+    #[inline]
+    pub(crate) fn store_u32(&self, offset: usize, value: u32, order: Ordering) {
+        self.word_u32(offset, self.writable_size).store(value, order);
+    }
+
+    #[inline]
+    pub(crate) fn load_u64(&self, offset: usize, order: Ordering) -> u64 {
+        self.word_u64(offset, self.size).load(order)
+    }
+
+    #[inline]
+    pub(crate) fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
+        self.word_u64(offset, self.writable_size).store(value, order);
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
+        let from = self.bytes_at(offset, into.len(), self.size);
+        // SAFETY: the source is inside (checked by `bytes_at`), the target is a private slice, so they do not overlap.
+        // A peer that writes meanwhile gives a torn copy, which only its own payload suffers from (header).
+        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, offset: usize, from: &[u8]) {
+        let into = self.bytes_at(offset, from.len(), self.writable_size);
+        // SAFETY: the target is inside and writable (checked by `bytes_at`). The source is not in this memory, or it is
+        // in the other part of a slot: only `BorrowPayload` makes such references, for parts this side does not write.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) };
+    }
+
+    #[inline]
+    pub(crate) fn read_record(&self, offset: usize) -> Record {
+        assert!(offset.is_multiple_of(8));
+        let from = self.bytes_at(offset, slot::HEADER_SIZE, self.size).cast::<u64>();
+        let word = |index: usize| {
+            // SAFETY: the four words are inside (checked by `bytes_at`) and aligned (checked above); a concurrent
+            // write by the peer is no race because the words are read as atomics.
+            unsafe { AtomicU64::from_ptr(from.add(index)) }.load(Ordering::Relaxed)
+        };
+        let words = [word(0), word(1), word(2), word(3)];
+        let mut record = Record([0; slot::HEADER_SIZE]);
+        for (bytes, word) in record.0.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        record
+    }
+
+    pub(crate) fn append_to(&self, offset: usize, size: usize, out: &mut Vec<u8>) {
+        let from = self.bytes_at(offset, size, self.size);
+        out.reserve(size);
+        // SAFETY: `reserve` made room for `size` bytes after the initialised ones, and the copy initialises exactly
+        // those before `set_len` counts them. Source and torn copies as in `read`.
+        unsafe {
+            ptr::copy_nonoverlapping(from, out.as_mut_ptr().add(out.len()), size);
+            out.set_len(out.len() + size);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn fence_seq_cst(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn futex_wait(&self, offset: usize, expected: u32, timeout: Option<Duration>) {
+        let timeout = timeout.map(|timeout| futex::Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        // Without PRIVATE the kernel names the futex by inode and offset, so that another process finds it.
+        // Every error (value changed, interrupted, timed out) means the same to the caller: look again.
+        let _ =
+            futex::wait(self.word_u32(offset, self.size), futex::Flags::empty(), expected, timeout.as_ref());
+    }
+
+    pub(crate) fn futex_wake(&self, offset: usize) {
+        // One sleeper at most: the worker's one ring thread. Fails only for an address that is not mapped: not ours.
+        let _ = futex::wake(self.word_u32(offset, self.size), futex::Flags::empty(), 1);
+    }
+
+    /// # Safety
+    /// As `BorrowPayload::bytes`.
+    pub(crate) unsafe fn bytes(&self, offset: usize, size: usize) -> &[u8] {
+        let from = self.bytes_at(offset, size, self.size);
+        // SAFETY: inside (checked by `bytes_at`), alive as long as `self`; that nobody writes is the caller's promise.
+        unsafe { std::slice::from_raw_parts(from, size) }
+    }
+
+    /// # Safety
+    /// As `BorrowPayload::bytes_mut`.
+    #[expect(clippy::mut_from_ref, reason = "as in the trait: exclusivity is the caller's proof")]
+    pub(crate) unsafe fn bytes_mut(&self, offset: usize, size: usize) -> &mut [u8] {
+        let from = self.bytes_at(offset, size, self.writable_size);
+        // SAFETY: inside and writable (checked by `bytes_at`); that nobody else looks is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(from, size) }
+    }
+}
+
+/// Implements `Memory` and `BorrowPayload` for a type with a field `area`.
+macro_rules! memory_through_area {
+    ($type:ty) => {
+        impl $crate::access::Memory for $type {
+            #[inline]
+            fn size(&self) -> usize {
+                self.area.size()
+            }
+            #[inline]
+            fn load_u32(&self, offset: usize, order: ::std::sync::atomic::Ordering) -> u32 {
+                self.area.load_u32(offset, order)
+            }
+            #[inline]
+            fn store_u32(&self, offset: usize, value: u32, order: ::std::sync::atomic::Ordering) {
+                self.area.store_u32(offset, value, order);
+            }
+            #[inline]
+            fn load_u64(&self, offset: usize, order: ::std::sync::atomic::Ordering) -> u64 {
+                self.area.load_u64(offset, order)
+            }
+            #[inline]
+            fn store_u64(&self, offset: usize, value: u64, order: ::std::sync::atomic::Ordering) {
+                self.area.store_u64(offset, value, order);
+            }
+            #[inline]
+            fn read(&self, offset: usize, into: &mut [u8]) {
+                self.area.read(offset, into);
+            }
+            #[inline]
+            fn write(&self, offset: usize, from: &[u8]) {
+                self.area.write(offset, from);
+            }
+            #[inline]
+            fn fence_seq_cst(&self) {
+                self.area.fence_seq_cst();
+            }
+            #[inline]
+            fn read_record(&self, offset: usize) -> $crate::layout::Record {
+                self.area.read_record(offset)
+            }
+            #[inline]
+            fn append_to(&self, offset: usize, size: usize, out: &mut Vec<u8>) {
+                self.area.append_to(offset, size, out);
+            }
+            fn futex_wait(&self, offset: usize, expected: u32, timeout: Option<::std::time::Duration>) {
+                self.area.futex_wait(offset, expected, timeout);
+            }
+            fn futex_wake(&self, offset: usize) {
+                self.area.futex_wake(offset);
+            }
+        }
+
+        // SAFETY: a wrong or dangling slice would be undefined: `Area` bounds-checks it, and the type keeps the memory
+        // of its area alive as long as itself.
+        unsafe impl $crate::access::BorrowPayload for $type {
+            #[inline]
+            unsafe fn bytes(&self, offset: usize, size: usize) -> &[u8] {
+                // SAFETY: the caller's promise, passed on unchanged.
+                unsafe { self.area.bytes(offset, size) }
+            }
+            #[inline]
+            unsafe fn bytes_mut(&self, offset: usize, size: usize) -> &mut [u8] {
+                // SAFETY: the caller's promise, passed on unchanged.
+                unsafe { self.area.bytes_mut(offset, size) }
+            }
+        }
+    };
+}
+pub(crate) use memory_through_area;

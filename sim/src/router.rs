@@ -1,0 +1,204 @@
+//! The router's shell around the real engine, as `router/src/shard.rs` is: completions in, pushes and answers out.
+//!
+//! Always: does in one turn, and in the order, what the shard's turn does. Bytes and sockets are left out; a call's
+//! payload is eight bytes that the answer must bring back.
+
+use std::collections::BTreeMap;
+
+use engine::{
+    Completed, Engine, Finished, InvocationId, Nanos, RunOutcome, StartEvidence, Started, WorkerAction,
+    WorkerId,
+};
+use protocol::{FunctionId, Status};
+use shm_ring::{Generation, Geometry, HeapMemory, Identity, Outcome, Request, RouterEnd, SlotIndex};
+
+use crate::shim::ProcessId;
+
+/// Something the router did that the oracle and the world must know.
+pub enum Did {
+    Pushed(InvocationId, ProcessId),
+    Answered(InvocationId, Status, Option<u64>),
+    TakenBack(InvocationId),
+    Killed(ProcessId),
+    Quarantined(ProcessId),
+}
+
+/// Slots of each ring: few, so that rings are full often.
+const SLOT_COUNT: u32 = 4;
+
+/// The engine and its rings.
+pub struct Router {
+    pub engine: Engine,
+    rings: BTreeMap<WorkerId, Ring>,
+    marks: BTreeMap<InvocationId, u64>,
+    generation: u32,
+}
+
+struct Ring {
+    end: RouterEnd<HeapMemory>,
+    process: ProcessId,
+    slots: BTreeMap<InvocationId, SlotIndex>,
+    is_quarantined: bool,
+}
+
+impl Router {
+    /// A router without workers.
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, rings: BTreeMap::new(), marks: BTreeMap::new(), generation: 0 }
+    }
+
+    /// Remembers the payload of an admitted call.
+    pub fn keep_payload(&mut self, id: InvocationId, mark: u64) {
+        self.marks.insert(id, mark);
+    }
+
+    /// Gives a process its ring.
+    pub fn attach(&mut self, now: Nanos, function: u32, process: ProcessId) -> Option<HeapMemory> {
+        let worker = self.engine.handle_worker_attached(now, FunctionId(function), SLOT_COUNT).ok()?;
+        let geometry = Geometry::new(SLOT_COUNT, 4096).expect("a geometry within the limits");
+        let memory = HeapMemory::new(geometry.memory_size());
+        self.generation += 1;
+        let generation = Generation(self.generation);
+        let identity = Identity { generation, worker_id: worker.index, function_id: function };
+        let end = RouterEnd::new(memory.clone(), geometry, identity);
+        self.rings.insert(worker, Ring { end, process, slots: BTreeMap::new(), is_quarantined: false });
+        Some(memory)
+    }
+
+    /// A process has ended: takes its last answers, then gives its calls back to the engine.
+    pub fn on_process_gone(&mut self, now: Nanos, process: ProcessId, did: &mut Vec<Did>) {
+        let Some(worker) = self.rings.iter().find(|(_, ring)| ring.process == process).map(|(id, _)| *id)
+        else {
+            return;
+        };
+        self.reap(now, worker, did);
+        let held: Vec<_> = self.rings[&worker].slots.keys().copied().collect();
+        self.engine.handle_worker_lost(now, worker, &Evidence(&self.rings));
+        self.rings.remove(&worker);
+        self.take_back(held, did);
+    }
+
+    /// One turn, after new requests were handed to the engine.
+    pub fn turn(&mut self, now: Nanos, did: &mut Vec<Did>) {
+        let workers: Vec<_> = self.rings.keys().copied().collect();
+        for worker in &workers {
+            self.reap(now, *worker, did);
+        }
+        self.engine.handle_time(now, &Evidence(&self.rings));
+        while let Some(push) = self.engine.poll_push(now) {
+            let ring = self.rings.get_mut(&push.worker).expect("the engine pushes to attached workers only");
+            let request = Request {
+                invocation_id: push.invocation.0,
+                deadline_at_ns: push.deadline_at.0,
+                pushed_at_ns: now.0,
+                flags: 0,
+                criticality: 1,
+                trace: None,
+                idempotency_key: None,
+            };
+            let payload = self.marks[&push.invocation].to_le_bytes();
+            let slot = ring.end.push(request, &payload).expect("the engine counts credits as the ring does");
+            ring.slots.insert(push.invocation, slot);
+            did.push(Did::Pushed(push.invocation, ring.process));
+        }
+        for ring in self.rings.values_mut() {
+            ring.end.publish();
+        }
+        self.send_answers(did);
+        while let Some(action) = self.engine.poll_worker_action() {
+            self.act(action, did);
+        }
+    }
+
+    fn send_answers(&mut self, did: &mut Vec<Did>) {
+        while let Some(answer) = self.engine.poll_answer() {
+            did.push(Did::Answered(answer.invocation, answer.status, None));
+        }
+    }
+
+    /// A worker's calls are off its hands: those that were not answered wait again.
+    fn take_back(&mut self, held: Vec<InvocationId>, did: &mut Vec<Did>) {
+        self.send_answers(did);
+        did.extend(held.into_iter().map(Did::TakenBack));
+    }
+
+    fn act(&mut self, action: WorkerAction, did: &mut Vec<Did>) {
+        match action {
+            WorkerAction::Cancel { worker, invocation } => {
+                if let Some(ring) = self.rings.get_mut(&worker)
+                    && let Some(slot) = ring.slots.get(&invocation)
+                {
+                    ring.end.request_cancel(*slot, invocation.0);
+                }
+            }
+            WorkerAction::Stop { worker } | WorkerAction::Kill { worker, .. } => {
+                did.extend(self.rings.get(&worker).map(|ring| Did::Killed(ring.process)));
+            }
+        }
+    }
+
+    fn reap(&mut self, now: Nanos, worker: WorkerId, did: &mut Vec<Did>) {
+        while let Some(ring) = self.rings.get_mut(&worker).filter(|ring| !ring.is_quarantined) {
+            match ring.end.next_completion() {
+                Ok(None) => return,
+                Ok(Some(completion)) => {
+                    let mut result = Vec::new();
+                    ring.end.read_result(&completion, &mut result);
+                    let invocation = InvocationId(completion.invocation_id);
+                    ring.slots.remove(&invocation);
+                    let finished = Finished {
+                        outcome: outcome_of(completion.outcome),
+                        started_at: Nanos(completion.started_at_ns),
+                        finished_at: Nanos(completion.finished_at_ns),
+                    };
+                    ring.end.release(completion);
+                    match self.engine.handle_completion(now, worker, invocation, finished) {
+                        Completed::Answer(answer) => {
+                            let mark = result.try_into().ok().map(u64::from_le_bytes);
+                            did.push(Did::Answered(answer.invocation, answer.status, mark));
+                        }
+                        Completed::AlreadyAnswered => {}
+                        Completed::Stale => panic!("the ring checked that {invocation:?} is in flight"),
+                    }
+                }
+                Err(_) => {
+                    ring.is_quarantined = true;
+                    did.push(Did::Quarantined(ring.process));
+                    let held: Vec<_> = ring.slots.keys().copied().collect();
+                    self.engine.handle_worker_misbehaved(now, worker);
+                    self.rings.entry(worker).and_modify(|ring| ring.slots.clear());
+                    return self.take_back(held, did);
+                }
+            }
+        }
+    }
+}
+
+/// Looks into the rings for the engine.
+struct Evidence<'a>(&'a BTreeMap<WorkerId, Ring>);
+
+impl StartEvidence for Evidence<'_> {
+    fn started(&self, worker: WorkerId, invocation: InvocationId) -> Started {
+        let ring = self.0.get(&worker);
+        let place = ring.and_then(|ring| Some((ring, ring.slots.get(&invocation)?)));
+        match place.map(|(ring, slot)| ring.end.was_started(*slot)) {
+            Some(shm_ring::Started::No) => Started::No,
+            Some(shm_ring::Started::Yes) => Started::Yes,
+            Some(shm_ring::Started::Unknown) | None => Started::Unknown,
+        }
+    }
+
+    fn mark_is_final(&self) -> bool {
+        true
+    }
+}
+
+fn outcome_of(outcome: Outcome) -> RunOutcome {
+    match outcome {
+        Outcome::Ok => RunOutcome::Ok,
+        Outcome::FunctionError => RunOutcome::FunctionError,
+        Outcome::Expired => RunOutcome::Expired,
+        Outcome::Cancelled => RunOutcome::Cancelled,
+        Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
+    }
+}

@@ -1,0 +1,62 @@
+//! The shim in virtual time: the real life of each place (`worker_shim::life`), with processes that are entries of a
+//! table. A process that has ended is seen by the shim one step later, as with a real pidfd.
+
+use worker_shim::life::{Action, Event, Life, Patience};
+
+use crate::chance::Chance;
+
+/// Names one process for the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProcessId(pub u64);
+
+/// One process that is to be kept warm.
+pub struct Keeper {
+    /// Which function.
+    pub function: u32,
+    life: Life,
+    process: Option<ProcessId>,
+}
+
+/// What the shim asks of the world.
+pub enum Asked {
+    /// Start a process of this function.
+    Spawn(ProcessId),
+    /// End it: SIGKILL. (An honest process ends at SIGTERM as well.)
+    End(ProcessId),
+}
+
+impl Keeper {
+    /// A place whose first process is due at once.
+    pub fn new(function: u32, now_ns: u64) -> Self {
+        Self { function, life: Life::new(now_ns), process: None }
+    }
+
+    /// Lets time pass; `name` is the process to start, if one is.
+    pub fn tick(&mut self, now_ns: u64, name: ProcessId, chance: &mut Chance) -> Option<Asked> {
+        let patience = Patience::default();
+        match self.life.on_event(now_ns, &patience, Event::Time) {
+            Action::Spawn if chance.per_mille(20) => {
+                let _ = self.life.on_event(
+                    now_ns,
+                    &patience,
+                    Event::SpawnFailed { jitter: chance.next() as u32 },
+                );
+                None
+            }
+            Action::Spawn => {
+                self.process = Some(name);
+                Some(Asked::Spawn(name))
+            }
+            Action::Terminate | Action::Kill => self.process.map(Asked::End),
+            Action::None => None,
+        }
+    }
+
+    /// The process of this place has ended.
+    pub fn on_exit(&mut self, now_ns: u64, process: ProcessId, chance: &mut Chance) {
+        if self.process.take_if(|mine| *mine == process).is_some() {
+            let jitter = chance.next() as u32;
+            let _ = self.life.on_event(now_ns, &Patience::default(), Event::Exited { jitter });
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `quickfire functions [NAME]`: what each function does now, from the counters; of one function also its processes,
+//! from what the shim last wrote.
+
+use std::path::Path;
+
+use clap::{Arg, ArgMatches, Command};
+use router::counters::Function;
+use serde_json::Value;
+
+use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
+use crate::flags;
+use crate::snapshots::{Snapshots, now_ns};
+use crate::table;
+
+/// Arguments and help.
+pub fn command() -> Command {
+    Command::new("functions")
+        .about("Lists the functions of a router with their workers, queues and answers")
+        .arg(Arg::new("name").value_name("NAME").help("Tell more about this one"))
+        .arg(flags::run_dir_flag())
+        .after_help(format!(
+            "Reads the run directory and does not disturb the router.\n\n\
+             Examples:\n  quickfire functions\n  quickfire functions thumbnail\n\n{EXIT_CODES_HELP}"
+        ))
+}
+
+/// Prints the table, and the processes of one function.
+pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
+    let run_dir = flags::run_dir(matches.get_one("run-dir"));
+    let snapshots = Snapshots::read(&run_dir)?;
+    let mut functions = summed(&snapshots);
+    if let Some(name) = matches.get_one::<String>("name") {
+        let known: Vec<_> = functions.iter().map(|function| function.name.clone()).collect();
+        functions.retain(|function| function.name == *name);
+        if functions.is_empty() {
+            return Err(Failure::new(
+                Ending::Refused,
+                format!(
+                    "the router in {} has no function `{name}`; it has {}",
+                    run_dir.display(),
+                    known.join(", ")
+                ),
+            ));
+        }
+    }
+    let mut out = show(&functions, now_ns());
+    if snapshots.router_state() != "running" {
+        out.push_str(&format!("The router is {}; these are its last words.\n", snapshots.router_state()));
+    }
+    if let Some(name) = matches.get_one::<String>("name") {
+        out.push_str(&processes(&run_dir, name));
+    }
+    print(out)?;
+    Ok(Ending::Ok)
+}
+
+/// One row for each function, all shards together.
+pub fn summed(snapshots: &Snapshots) -> Vec<Function> {
+    let mut sums: Vec<Function> = Vec::new();
+    for function in snapshots.shards.iter().flat_map(|shard| &shard.functions) {
+        match sums.iter_mut().find(|sum| sum.name == function.name) {
+            None => sums.push(function.clone()),
+            Some(sum) => {
+                sum.workers += function.workers;
+                sum.workers_with_credit += function.workers_with_credit;
+                sum.credit_free += function.credit_free;
+                sum.queued += function.queued;
+                sum.running += function.running;
+                sum.is_failing |= function.is_failing;
+                sum.answered_ok += function.answered_ok;
+                sum.answered_error += function.answered_error;
+                sum.answered_otherwise += function.answered_otherwise;
+                sum.run_ns += function.run_ns;
+                sum.oldest_queued_at_ns = match (sum.oldest_queued_at_ns, function.oldest_queued_at_ns) {
+                    (0, at) | (at, 0) => at,
+                    (one, other) => one.min(other),
+                };
+            }
+        }
+    }
+    sums
+}
+
+/// The table.
+pub fn show(functions: &[Function], now_ns: u64) -> String {
+    let head = ["function", "workers", "queued", "oldest", "running", "ok", "errors", "other", "mean run"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for function in functions {
+        let runs = function.answered_ok + function.answered_error;
+        rows.push(vec![
+            function.name.clone(),
+            function.workers.to_string(),
+            table::count(function.queued),
+            match function.oldest_queued_at_ns {
+                0 => "-".into(),
+                at => table::length(now_ns.saturating_sub(at)),
+            },
+            table::count(function.running),
+            table::count(function.answered_ok),
+            table::count(function.answered_error),
+            table::count(function.answered_otherwise),
+            function.run_ns.checked_div(runs).map_or("-".into(), table::length),
+        ]);
+    }
+    let mut out = table::columns(&rows);
+    for function in functions.iter().filter(|function| function.is_failing) {
+        out.push_str(&format!(
+            "  {0}: its processes keep failing; see `quickfire functions {0}`\n",
+            function.name
+        ));
+    }
+    out
+}
+
+/// The processes of a function as the shim last told. A shim that told nothing is no failure.
+fn processes(run_dir: &Path, name: &str) -> String {
+    let text = std::fs::read_to_string(run_dir.join("shim.json")).unwrap_or_default();
+    let status: Value = serde_json::from_str(&text).unwrap_or_default();
+    let functions = status["functions"].as_array().into_iter().flatten();
+    let Some(function) = functions.into_iter().find(|function| function["name"] == name) else {
+        return String::new();
+    };
+
+    let word = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.replace('_', " "),
+        other => other.to_string(),
+    };
+    let mut rows = vec![["process", "shard", "life", "pid", "failures"].map(str::to_owned).to_vec()];
+    for place in function["places"].as_array().into_iter().flatten() {
+        rows.push(["place", "shard", "life", "pid", "failures"].map(|key| word(&place[key])).to_vec());
+    }
+    let mut out = format!("\n{}", table::columns(&rows));
+    let log = run_dir.join("logs").join(format!("{name}.0.log"));
+    out.push_str(&format!(
+        "  starts: {}; ends nobody asked for: {}; log: {}\n",
+        function["starts"],
+        function["exits"],
+        log.display()
+    ));
+    if let Some(reason) = function["last_exit"]["reason"].as_str() {
+        out.push_str(&format!("  last end: {reason}\n"));
+        for line in function["last_exit"]["stderr"].as_array().into_iter().flatten() {
+            out.push_str(&format!("    {}\n", line.as_str().unwrap_or_default()));
+        }
+    }
+    out
+}

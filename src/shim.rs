@@ -1,0 +1,56 @@
+//! `quickfire shim`: the keeper of the function processes, as the process `quickfire up` starts.
+//!
+//! In: the effective configuration on standard input, so that a file that changed meanwhile can't divide the two.
+
+use std::io::Read;
+
+use clap::{ArgMatches, Command};
+use router::Config;
+use router::config::Command as FunctionCommand;
+use worker_shim::{FunctionConfig, ShimConfig, Stopped};
+
+use crate::ending::{Ending, Failure};
+
+/// Not in the help: `quickfire up` starts it.
+pub fn command() -> Command {
+    Command::new("shim").hide(true).about("Keeps function processes warm; started by `quickfire up`")
+}
+
+/// Supervises until the router or a signal says stop, or the router is gone for good.
+pub fn run(_matches: &ArgMatches) -> Result<Ending, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|error| Failure::usage(format!("the shim cannot read its configuration: {error}")))?;
+    let config = Config::parse(&text, "standard input").map_err(Failure::usage)?;
+    match worker_shim::run(shim_config(&config)?).map_err(Failure::usage)? {
+        Stopped::ByRouter | Stopped::BySignal | Stopped::RouterGone => Ok(Ending::Ok),
+        Stopped::Refused(reason) => {
+            Err(Failure::new(Ending::Refused, format!("the router refused this shim: {reason}")))
+        }
+    }
+}
+
+fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
+    let functions = config.functions.iter().map(|function| {
+        let command = match &function.command {
+            FunctionCommand::Builtin(name) => vec![own_program()?, "function".into(), name.clone()],
+            program => program.words(),
+        };
+        let env = function.env.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
+        Ok(FunctionConfig { name: function.name.clone(), command, warm: function.warm, env })
+    });
+    Ok(ShimConfig {
+        run_dir: config.router.run_dir.clone(),
+        shards: config.router.shards,
+        functions: functions.collect::<Result<_, Failure>>()?,
+        reattach_timeout: config.router.reattach_timeout,
+        stop_grace: ShimConfig::STOP_GRACE_DEFAULT,
+        config_digest: config.digest(),
+    })
+}
+
+fn own_program() -> Result<String, Failure> {
+    let path = std::env::current_exe()
+        .map_err(|error| Failure::usage(format!("cannot find this program: {error}")))?;
+    Ok(path.to_string_lossy().into_owned())
+}

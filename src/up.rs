@@ -1,0 +1,84 @@
+//! `quickfire up`: a router in this process, a shim beside it, functions below the shim.
+//!
+//! ```text
+//!   quickfire up ── the shards' threads
+//!        └─ quickfire shim (keeper.rs starts it again when it dies)
+//!               └─ function processes
+//! ```
+//! Always: what was started is stopped, in the order router, shim, functions; a second signal stops it all at once.
+//! A killed `up` leaves shim and functions warm for the next one, which finds them by `DIR/shim.lock`.
+
+use std::time::Duration;
+
+use clap::{ArgMatches, Command};
+use router::{StartOptions, counters};
+
+use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
+use crate::flags;
+use keeper::Keeper;
+use signals::{News, Signals};
+
+mod keeper;
+mod signals;
+mod welcome;
+
+/// How often a router that stops is asked whether it has.
+const STOP_POLL: Duration = Duration::from_millis(10);
+/// A shard that died is noticed after this.
+const IDLE_POLL: Duration = Duration::from_secs(1);
+
+/// Arguments and help.
+pub fn command() -> Command {
+    let command = Command::new("up").about("Runs a router with its functions until SIGTERM or Ctrl-C").after_help(format!(
+        "A flag wins over its environment variable, a variable over the file, the file over the default.\n\
+         The first SIGTERM, SIGINT or SIGHUP drains: accepted calls are finished. The second stops at once.\n\n\
+         Examples:\n  \
+         quickfire up\n  \
+         quickfire up --config quickfire.toml --shards 2\n  \
+         quickfire up --listen quickfire://127.0.0.1:7450 --listen unix:///run/q.sock\n\n\
+         {EXIT_CODES_HELP}\n\
+         `up` ends with 0 after a drain, 1 if it was cut short or its router failed, 2 if it could not start."
+    ));
+    flags::with_router_flags(command)
+}
+
+/// Runs until told to stop.
+pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
+    let config = flags::load_config(matches)?;
+    config.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
+    // Before anything is started, so that an early signal is not lost.
+    let mut signals =
+        Signals::new().map_err(|error| Failure::usage(format!("cannot listen to signals: {error}")))?;
+    let publish = counters::publishers(&config, |shard, error| {
+        eprintln!("quickfire: shard {shard} runs without counters: {error}");
+    });
+    let options = StartOptions { publish: Some(publish), ..StartOptions::default() };
+    let router = router::start_with(&config, options).map_err(Failure::usage)?;
+    print(welcome::text(&config, router.bound()))?;
+
+    let mut keeper = Keeper::new(&config);
+    loop {
+        let next_at = keeper.turn(router.shim().process_id());
+        match signals.wait(next_at.min(IDLE_POLL)) {
+            News::Stop => break,
+            News::Nothing if router.has_failed() => {
+                // Half a router would lose half of the calls for as long as it runs: whoever keeps us starts a whole one.
+                eprintln!("quickfire: a shard panicked; the others are drained");
+                break;
+            }
+            News::Nothing => {}
+        }
+    }
+
+    eprintln!("quickfire: draining; once more to stop at once");
+    router.drain();
+    while !router.has_ended() {
+        if signals.wait(STOP_POLL) == News::Stop {
+            keeper.kill();
+            // The threads may hang; waiting for them is what the second signal is against.
+            std::process::exit(1);
+        }
+    }
+    keeper.stop(&mut signals);
+    if router.join() { Ok(Ending::Ok) } else { Err(Failure::new(Ending::FunctionError, "a shard panicked")) }
+}

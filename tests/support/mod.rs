@@ -1,0 +1,220 @@
+//! A real router with real functions for tests: `quickfire up` in a directory and on a port of its own.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up: generous, because it is no measure of speed.
+pub const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// A running `quickfire up`; killed with everything below it when dropped.
+pub struct Router {
+    pub child: Child,
+    pub url: String,
+    pub dir: PathBuf,
+    home: PathBuf,
+    _home: Option<TempDir>,
+}
+
+/// What `quickfire functions` says of one function.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FunctionRow {
+    pub workers: u64,
+    pub queued: u64,
+    pub ok: u64,
+    pub errors: u64,
+    pub otherwise: u64,
+}
+
+impl Router {
+    /// Starts a router with these manifest tables (see `functions`), and waits until `echo` answers.
+    pub fn start(manifest: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut router = Self::start_in(home.path(), manifest);
+        router._home = Some(home);
+        router
+    }
+
+    /// The same in a directory that outlives the router.
+    pub fn start_in(home: &Path, manifest: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("quickfire://127.0.0.1:{port}");
+        std::fs::write(home.join("quickfire.toml"), manifest).unwrap();
+        let (child, dir) = (up(home, &url), home.join("run"));
+        let mut router = Self { child, url, dir, home: home.to_owned(), _home: None };
+        router.wait_until_it_answers();
+        router
+    }
+
+    /// kill -9, and at once another router in the same place with the same addresses.
+    pub fn kill_and_start_again(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = up(&self.home, &self.url);
+        self.wait_until_it_answers();
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        eventually("the router answers its first call", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let log = std::fs::read_to_string(self.home.join("up.log")).unwrap_or_default();
+                panic!("quickfire up ended with {status}: {log}");
+            }
+            self.invoke(&["echo", "--data", "ready", "--deadline", "1s"]).status.success()
+        });
+    }
+
+    /// Runs `quickfire invoke` against this router.
+    pub fn invoke(&self, arguments: &[&str]) -> Output {
+        self.command("invoke").args(arguments).args(["--connect", &self.url]).output().unwrap()
+    }
+
+    /// A `quickfire` command that finds this router's directory.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = quickfire();
+        command.arg(subcommand).env("QUICKFIRE_DIR", &self.dir);
+        command
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        signal(self.child.id(), rustix::process::Signal::TERM);
+        self.child.wait().unwrap()
+    }
+
+    /// Process ids of the function processes of `name`.
+    pub fn workers(&self, name: &str) -> Vec<u32> {
+        workers_in(&self.dir, name)
+    }
+
+    /// What the counters say of a function.
+    pub fn row(&self, name: &str) -> FunctionRow {
+        let output = self.command("functions").arg(name).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words = |first: &str| {
+            let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let line = lines.find(|words| words.first() == Some(&first));
+            line.unwrap_or_else(|| panic!("`quickfire functions {name}` has no line {first}: {text}"))
+        };
+        let (titles, row) = (words("function"), words(name));
+        let number = |title: &str| {
+            let column = titles.iter().position(|word| *word == title).unwrap();
+            row[column].replace(',', "").parse().unwrap()
+        };
+        FunctionRow {
+            workers: number("workers"),
+            queued: number("queued"),
+            ok: number("ok"),
+            errors: number("errors"),
+            otherwise: number("other"),
+        }
+    }
+
+    /// What the shim last wrote of a function.
+    pub fn shim_status(&self, name: &str) -> serde_json::Value {
+        let text = std::fs::read(self.dir.join("shim.json")).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let functions = status["functions"].as_array().unwrap();
+        functions.iter().find(|function| function["name"] == name).unwrap().clone()
+    }
+
+    /// What `quickfire inspect` prints.
+    pub fn inspect(&self) -> String {
+        let output = self.command("inspect").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The shim's process id.
+    pub fn shim(&self) -> Option<u32> {
+        processes_in(&self.dir).into_iter().find(|pid| arguments_of(*pid).iter().any(|word| word == "shim"))
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for pid in processes_in(&self.dir) {
+            signal(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// The manifest most tests use: `count` warm echo processes.
+pub fn echo_manifest(count: u32) -> String {
+    format!("[functions.echo]\ncommand = [\"builtin:echo\"]\nwarm = {count}\n")
+}
+
+fn up(home: &Path, url: &str) -> Child {
+    let dir = home.join("run");
+    let log = std::fs::File::options().create(true).append(true).open(home.join("up.log")).unwrap();
+    quickfire()
+        .arg("up")
+        .arg("--config")
+        .arg(home.join("quickfire.toml"))
+        .args(["--listen", url, "--listen"])
+        .arg(format!("unix://{}", dir.join("router.sock").display()))
+        .env("QUICKFIRE_DIR", &dir)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// The program under test.
+pub fn quickfire() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quickfire"));
+    command.env_remove("QUICKFIRE_CONNECT").env_remove("QUICKFIRE_DIR").env_remove("QUICKFIRE_CONFIG");
+    command
+}
+
+/// Function processes of `name` that belong to the run directory `dir`.
+pub fn workers_in(dir: &Path, name: &str) -> Vec<u32> {
+    let variable = format!("QUICKFIRE_FUNCTION={name}\0");
+    processes_in(dir).into_iter().filter(|pid| environment_of(*pid).contains(&variable)).collect()
+}
+
+/// Every living process whose environment names the run directory, except this one.
+pub fn processes_in(dir: &Path) -> Vec<u32> {
+    let needle = dir.to_string_lossy().into_owned();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id() && !is_zombie(*pid))
+        .filter(|pid| environment_of(*pid).contains(&needle))
+        .collect()
+}
+
+/// Whether a process has ended but was not waited for.
+pub fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+/// Sends a signal; a process that is gone already is no error.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Polls until `condition` holds, and fails the test if it never does.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up_at = Instant::now() + GIVE_UP;
+    while !condition() {
+        assert!(Instant::now() < give_up_at, "gave up waiting until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn environment_of(pid: u32) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()).into_owned()
+}
+
+fn arguments_of(pid: u32) -> Vec<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}

@@ -1,0 +1,41 @@
+//! Stage 6 of 8: the shim. Keeps function processes warm, so that a call finds one already waiting.
+//!
+//! For each function and shard the shim holds a number of *places*; each place has one process, or is about to
+//! have one. Native functions attach to the router by themselves (`quickfire_client::serve`) and are the other
+//! end of their ring; the shim only supervises, so no call ever passes through it.
+//!
+//! In: a [`ShimConfig`], exits, output, signals, and the router's word to stop.
+//! Out: processes with their environment, `DIR/logs/<function>.<place>.log`, and the status file `DIR/shim.json`.
+//! Always: every process it started is in a place, and every child that dies is reaped.
+//! Never: leaves an orphan behind when it stops, restarts a failing program without waiting, or runs two shims
+//! in one run directory.
+//!
+//! | file | what it holds | may do |
+//! |---|---|---|
+//! | `config.rs` | what to keep warm | nothing |
+//! | `life.rs` | the life of one place, as a table | nothing: no clock, no I/O; the simulator runs it too |
+//! | `shim.rs` | the loop | everything below |
+//! | `process.rs` | spawn, signal, reap | system calls; the only unsafe code here |
+//! | `logs.rs` | captured output, bounded | files |
+//! | `link.rs` | the connection to the router | one socket |
+//! | `signals.rs`, `run_lock.rs`, `jitter.rs` | one small thing each | what their name says |
+//! | `status.rs` | `shim.json` for `quickfire functions` | one file |
+//!
+//! Why a process of its own: the router may then die, or be replaced, while every function stays warm.
+//! Tests: at the bottom of each file; with real processes in `tests/supervision.rs`.
+
+#![deny(unsafe_code)] // allowed in process.rs alone
+
+mod config;
+mod jitter;
+pub mod life;
+mod link;
+mod logs;
+mod process;
+mod run_lock;
+mod shim;
+mod signals;
+mod status;
+
+pub use config::{ConfigRefused, FunctionConfig, ShimConfig};
+pub use shim::{ShimFailed, Stopped, run};

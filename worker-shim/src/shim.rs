@@ -1,0 +1,435 @@
+//! Stage 6 of 8: the shim's loop. One thread, which sleeps in `poll` until something happened.
+//!
+//! In: signals (a child died, or stop), output of processes, the router's word, time.
+//! Out: what the lives of the places ask for; logs; `shim.json`.
+//! Owns: every process, in its place, and `DIR/shim.lock`.
+//! Always: `turn` handles exits before time, so that no place acts on a process that is no more.
+//! Never: blocks anywhere but in `poll`; spins (each place has its wait, and an idle shim has no timer).
+//!
+//! ```text
+//! turn: poll ─▶ signals ─▶ output ─▶ exits ─▶ the router's word ─▶ time ─▶ shim.json
+//! ```
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use protocol::FunctionName;
+use protocol::attach::{AttachRefused, Message};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
+
+use crate::config::{ConfigRefused, FunctionConfig, ShimConfig};
+use crate::jitter::Jitter;
+use crate::life::{Action, Event, Life, Patience};
+use crate::link::{Link, Word};
+use crate::logs::{PlaceLog, Stream};
+use crate::process::{self, Exit, Process, Program};
+use crate::run_lock::lock;
+use crate::signals::Signals;
+use crate::status::{FunctionStatus, LastExit, PlaceStatus, Status, StatusFile};
+
+/// Read from one stream and turn: 64 KiB, the size of a pipe. One place that prints without end gets its share.
+const OUTPUT_SIZE_PER_TURN: usize = 64 << 10;
+/// A function is failing, and the router is told, when one of its places failed as often in a row. Fewer may be somebody
+/// who kills processes; with the waits between starts a broken program gets there within a second.
+const FAILING_AFTER: u32 = 5;
+/// The exit code told for a program that could not be started at all; a shell uses the same.
+const CODE_CANNOT_START: u32 = 127;
+/// How much longer than the shim its processes look for a router.
+const MORE_PATIENCE: Duration = Duration::from_secs(5);
+/// A killed process that the kernel will not let die (it waits for a disk that is gone) is given up after this.
+const UNKILLABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// Why the shim stopped. Each is a clean end: nothing it started is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The router said so.
+    ByRouter,
+    /// SIGTERM, SIGINT or SIGHUP.
+    BySignal,
+    /// There was no router for `reattach_timeout`.
+    RouterGone,
+    /// The router is not the one this shim was started for.
+    Refused(AttachRefused),
+}
+
+/// Why the shim could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimFailed {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigRefused),
+    /// Another shim has this run directory.
+    #[error("a shim is already running in {}{}", .run_dir.display(), .pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    AlreadyRunning {
+        /// Where.
+        run_dir: PathBuf,
+        /// Its process, as it wrote into the lock file.
+        pid: Option<String>,
+    },
+    /// The system refused something that the shim cannot do without.
+    #[error("the shim cannot {what}: {source}")]
+    System {
+        /// What it tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Runs a shim until it is told to stop or its router is gone for good. To be called from the main thread of a
+/// process of its own: it reaps every child of the process, and function processes die with the calling thread.
+pub fn run(config: ShimConfig) -> Result<Stopped, ShimFailed> {
+    config.check()?;
+    let failed_to = |what| move |source| ShimFailed::System { what, source };
+    let _lock = lock(&config.run_dir)?;
+    let logs_dir = config.run_dir.join("logs");
+    std::fs::create_dir_all(&logs_dir).map_err(failed_to("create its log directory"))?;
+    process::become_subreaper().map_err(failed_to("become the parent of orphans"))?;
+    process::keep_descriptors_private().map_err(failed_to("keep its descriptors to itself"))?;
+    let signals = Signals::new().map_err(failed_to("listen to signals"))?;
+
+    let mut shim = Shim::new(config, &logs_dir, signals);
+    loop {
+        shim.turn().map_err(failed_to("wait for events"))?;
+        if let Some(stopped) = shim.stopped() {
+            shim.end_orphans();
+            return Ok(stopped);
+        }
+    }
+}
+
+/// One process that is kept warm, or the wait for it.
+struct Place {
+    function: usize,
+    /// Its number among the places of its function, over all shards: the one in the name of its log.
+    number: usize,
+    shard: u32,
+    attach_socket: PathBuf,
+    life: Life,
+    process: Option<Process>,
+    log: PlaceLog,
+}
+
+/// What is counted for one function.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    starts: u64,
+    exits: u64,
+    spawn_failures: u64,
+    last_exit: Option<LastExit>,
+}
+
+struct Shim {
+    config: ShimConfig,
+    patience: Patience,
+    started: Instant,
+    places: Vec<Place>,
+    tallies: Vec<Tally>,
+    orphans_reaped: u64,
+    signals: Signals,
+    link: Link,
+    status_file: StatusFile,
+    jitter: Jitter,
+    stopping: Option<Stopped>,
+    buffer: Box<[u8]>,
+}
+
+impl Shim {
+    fn new(config: ShimConfig, logs_dir: &Path, signals: Signals) -> Self {
+        let mut places = Vec::new();
+        for (index, function) in config.functions.iter().enumerate() {
+            for place in 0..(config.shards * function.warm) {
+                let shard = place / function.warm;
+                places.push(Place {
+                    function: index,
+                    number: place as usize,
+                    shard,
+                    attach_socket: config.run_dir.join(format!("attach-{shard}.sock")),
+                    life: Life::new(0),
+                    process: None,
+                    log: PlaceLog::new(logs_dir, &function.name, place as usize),
+                });
+            }
+        }
+        Self {
+            patience: config.patience(),
+            started: Instant::now(),
+            places,
+            tallies: vec![Tally::default(); config.functions.len()],
+            orphans_reaped: 0,
+            signals,
+            link: Link::new(&config),
+            status_file: StatusFile::new(config.run_dir.join("shim.json")),
+            jitter: Jitter::new(),
+            stopping: None,
+            buffer: vec![0; OUTPUT_SIZE_PER_TURN].into_boxed_slice(),
+            config,
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        self.sleep()?;
+        let now_ns = self.now_ns();
+        if self.signals.take_stop() {
+            self.begin_stop(now_ns, Stopped::BySignal);
+        }
+        self.read_output(now_ns);
+        while let Some(exit) = process::reap_next() {
+            self.on_exit(now_ns, exit);
+        }
+        match self.link.turn(now_ns) {
+            Some(Word::Stop) => self.begin_stop(now_ns, Stopped::ByRouter),
+            Some(Word::Refused(reason)) => self.begin_stop(now_ns, Stopped::Refused(reason)),
+            Some(Word::RouterGone) => self.begin_stop(now_ns, Stopped::RouterGone),
+            None => {}
+        }
+        for place in 0..self.places.len() {
+            self.on_event(now_ns, place, Event::Time);
+        }
+        self.write_status();
+        Ok(())
+    }
+
+    /// Some once every place is gone.
+    fn stopped(&self) -> Option<Stopped> {
+        self.stopping.filter(|_| self.places.iter().all(|place| place.life.is_gone()))
+    }
+
+    /// Sleeps until a descriptor has something to say, or the next thing is due.
+    fn sleep(&self) -> io::Result<()> {
+        let due_at_ns =
+            self.places.iter().filter_map(|place| place.life.due_at_ns()).chain(self.link.due_at_ns()).min();
+        let timeout = due_at_ns.map(|at_ns| {
+            let left = Duration::from_nanos(at_ns.saturating_sub(self.now_ns()));
+            // A day at most: the kernel's seconds are signed, and waking once a day costs nothing.
+            let left = left.min(Duration::from_secs(86_400));
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+        });
+
+        let processes = self.places.iter().filter_map(|place| place.process.as_ref());
+        let mut polled: Vec<PollFd<'_>> = vec![self.signals.poll_fd()];
+        polled.extend(self.link.poll_fd());
+        let pipes = processes.flat_map(|process| process.output.iter().flatten());
+        polled.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read_output(&mut self, now_ns: u64) {
+        for place in &mut self.places {
+            place.read_output(now_ns, &mut self.buffer);
+        }
+    }
+
+    fn on_exit(&mut self, now_ns: u64, exit: Exit) {
+        let is_its = |place: &Place| place.process.as_ref().is_some_and(|process| process.pid == exit.pid);
+        let Some(index) = self.places.iter().position(is_its) else {
+            self.orphans_reaped += 1;
+            return;
+        };
+        let place = &mut self.places[index];
+        // What it said last is still in the pipes. Once more is enough: a pipe holds no more than the buffer.
+        place.read_output(now_ns, &mut self.buffer);
+        place.process = None;
+        let stderr = place.log.close(now_ns);
+        let was_asked = matches!(place.life, Life::Stopping { .. });
+        let reason = exit.cause.to_string();
+        place.log.remark(now_ns, &format!("pid {} {reason}", exit.pid));
+
+        let jitter = self.jitter.next_u32();
+        self.on_event(now_ns, index, Event::Exited { jitter });
+        if !was_asked {
+            self.tallies[self.places[index].function].exits += 1;
+            self.tell_failure(now_ns, index, exit.cause.as_exit_code(), reason, stderr);
+        }
+    }
+
+    /// Feeds one event to a place and does what its life asks for.
+    fn on_event(&mut self, now_ns: u64, index: usize, event: Event) {
+        let place = &mut self.places[index];
+        match place.life.on_event(now_ns, &self.patience, event) {
+            Action::None => {}
+            Action::Spawn => self.spawn(now_ns, index),
+            Action::Terminate => place.signal_group(Signal::TERM),
+            Action::Kill => {
+                place.log.remark(now_ns, "did not end in time: SIGKILL");
+                place.signal_group(Signal::KILL);
+            }
+        }
+    }
+
+    fn spawn(&mut self, now_ns: u64, index: usize) {
+        let place = &mut self.places[index];
+        let FunctionConfig { name, command, env, .. } = &self.config.functions[place.function];
+        let program = Program {
+            command,
+            env,
+            attach_socket: &place.attach_socket,
+            function: name,
+            // Not a secret, for the run directory is private: it says under which configuration the process was
+            // started, so that a router with another one does not take it.
+            token: self.config.config_digest,
+            // Processes are more patient than the shim, so that it ends them, all together, and not each itself, to be
+            // started again in the last moment.
+            reattach_ms: u64::try_from(
+                (self.config.reattach_timeout.saturating_add(MORE_PATIENCE)).as_millis(),
+            )
+            .unwrap_or(u64::MAX),
+        };
+        match process::spawn(&program) {
+            Ok(process) => {
+                place.log.remark(now_ns, &format!("started, pid {}", process.pid));
+                place.process = Some(process);
+                self.tallies[place.function].starts += 1;
+            }
+            Err(error) => {
+                let reason = format!("cannot start {}: {error}", command[0]);
+                place.log.remark(now_ns, &reason);
+                self.tallies[place.function].spawn_failures += 1;
+                let jitter = self.jitter.next_u32();
+                self.on_event(now_ns, index, Event::SpawnFailed { jitter });
+                self.tell_failure(now_ns, index, CODE_CANNOT_START, reason, Vec::new());
+            }
+        }
+    }
+
+    /// Records the end of a process that nobody asked for, and says so. How often is bounded by the waits between
+    /// starts.
+    fn tell_failure(
+        &mut self,
+        now_ns: u64,
+        index: usize,
+        exit_code: u32,
+        reason: String,
+        stderr: Vec<String>,
+    ) {
+        let place = &mut self.places[index];
+        let name = &self.config.functions[place.function].name;
+        let number = place.number;
+        let mut told = format!("{name}.{number}: {reason}");
+        if let Life::BackingOff { retry_at_ns, failure_count } = place.life {
+            let wait_ms = retry_at_ns.saturating_sub(now_ns) / 1_000_000;
+            told.push_str(&format!("; next start in {wait_ms} ms (failure {failure_count} in a row)"));
+        }
+        if let Some(last_line) = stderr.last() {
+            told.push_str(&format!("; its last word: {last_line}"));
+        }
+        // Code 0, once: its router told it to end, and will tell us. The log has it.
+        let is_worth_a_word = exit_code != 0 || place.life.failure_count() > 1;
+        if is_worth_a_word {
+            let _ = writeln!(io::stderr(), "shim: {told}"); // a closed stderr is no reason to stop
+        }
+        if let Ok(name) = FunctionName::new(name)
+            && place.life.failure_count() >= FAILING_AFTER
+        {
+            self.link.tell_failing(&Message::FunctionFailing { name, exit_code });
+        }
+        self.tallies[place.function].last_exit =
+            Some(LastExit { at_unix_ms: unix_ms(), place: number, reason, stderr });
+    }
+
+    fn begin_stop(&mut self, now_ns: u64, why: Stopped) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(why);
+        for place in 0..self.places.len() {
+            self.on_event(now_ns, place, Event::StopAsked);
+        }
+    }
+
+    /// Every place is gone; what function processes left behind outside their groups goes now.
+    fn end_orphans(&mut self) {
+        let begun = Instant::now();
+        while process::children().is_ok_and(|children| !children.is_empty()) {
+            if begun.elapsed() > UNKILLABLE_AFTER {
+                let _ = writeln!(io::stderr(), "shim: children that cannot be killed are left behind");
+                break;
+            }
+            let _ = process::kill_children();
+            self.signals.wait(Duration::from_millis(100)); // for SIGCHLD
+            while process::reap_next().is_some() {
+                self.orphans_reaped += 1;
+            }
+        }
+        self.write_status();
+    }
+
+    fn write_status(&mut self) {
+        let status = self.status();
+        // A full disk must not stop the supervision; the next change tries again.
+        let _ = self.status_file.write(status);
+    }
+
+    fn status(&self) -> Status {
+        let functions = self.config.functions.iter().zip(&self.tallies).enumerate();
+        let functions = functions.map(|(index, (function, tally))| {
+            let places = || self.places.iter().filter(move |place| place.function == index);
+            FunctionStatus {
+                name: function.name.clone(),
+                warm_wanted: self.config.shards * function.warm,
+                places: places().map(|place| place.status()).collect(),
+                starts: tally.starts,
+                exits: tally.exits,
+                spawn_failures: tally.spawn_failures,
+                log_lines_dropped: places().map(|place| place.log.lines_dropped()).sum(),
+                last_exit: tally.last_exit.clone(),
+            }
+        });
+        Status {
+            pid: std::process::id(),
+            config_digest: format!("{:016x}", self.config.config_digest),
+            router: if self.link.is_attached() { "attached" } else { "away" },
+            is_stopping: self.stopping.is_some(),
+            orphans_reaped: self.orphans_reaped,
+            functions: functions.collect(),
+        }
+    }
+
+    /// Time since the shim began.
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Place {
+    /// Takes what the process printed, at most one buffer of each stream.
+    fn read_output(&mut self, now_ns: u64, buffer: &mut [u8]) {
+        let Some(process) = &mut self.process else { return };
+        for (stream, output) in [Stream::Out, Stream::Err].into_iter().zip(&mut process.output) {
+            let Some(pipe) = output else { continue };
+            match rustix::io::read(&*pipe, &mut *buffer) {
+                // Closed: dropped, because a closed pipe would wake `poll` for ever.
+                Ok(0) => *output = None,
+                Ok(size) => self.log.append(now_ns, stream, &buffer[..size]),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => *output = None,
+            }
+        }
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal_group(signal);
+        }
+    }
+
+    fn status(&self) -> PlaceStatus {
+        PlaceStatus {
+            place: self.number,
+            shard: self.shard,
+            life: self.life.name(),
+            pid: self.process.as_ref().map(|process| process.pid.as_raw_nonzero().get().unsigned_abs()),
+            failures: self.life.failure_count(),
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}

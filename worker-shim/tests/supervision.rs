@@ -1,0 +1,429 @@
+//! The shim with real processes: this test binary starts itself once more as the shim (`shim_process`), with shell scripts
+//! for functions.
+//!
+//! What a shim started is recognised by its run directory, which stands in the environment of each of its processes.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use protocol::attach::{self, Message};
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use worker_shim::{FunctionConfig, ShimConfig};
+
+/// When a test gives up. Never reached on a machine that works.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+const DIGEST: u64 = 0xD16E57;
+/// A function that works.
+const WAIT: &str = "exec sleep 1000";
+
+/// Not a test: the shim's process, configured by its environment.
+#[test]
+#[ignore = "started by the other tests"]
+fn shim_process() {
+    let Some(run_dir) = std::env::var_os("SHIM_TEST_DIR").map(PathBuf::from) else { return };
+    let functions = std::env::var("SHIM_TEST_FUNCTIONS").unwrap();
+    let function = |line: &str| {
+        let mut fields = line.split('\t').map(String::from);
+        let mut next = || fields.next().unwrap();
+        let (name, warm, program) = (next(), next().parse().unwrap(), next());
+        let mut command = vec![program];
+        command.extend(fields);
+        FunctionConfig { name, command, warm, env: vec![("EXTRA".into(), "given".into())] }
+    };
+    let config = ShimConfig {
+        run_dir,
+        shards: 1,
+        functions: functions.lines().map(function).collect(),
+        reattach_timeout: Duration::from_millis(
+            std::env::var("SHIM_TEST_REATTACH_MS").unwrap().parse().unwrap(),
+        ),
+        stop_grace: Duration::from_millis(200),
+        config_digest: DIGEST,
+    };
+    match worker_shim::run(config) {
+        Ok(stopped) => println!("stopped: {stopped:?}"),
+        Err(error) => {
+            println!("failed: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// A shim, and everything it started.
+struct Shim {
+    process: Child,
+    dir: PathBuf,
+}
+
+/// Name, processes, command.
+type Function<'a> = (&'a str, u32, &'a [&'a str]);
+
+impl Shim {
+    fn start(dir: &Path, functions: &[Function<'_>]) -> Self {
+        Self::start_with_patience(dir, functions, GIVE_UP_AFTER)
+    }
+
+    fn start_with_patience(dir: &Path, functions: &[Function<'_>], reattach_timeout: Duration) -> Self {
+        let lines: Vec<String> = functions
+            .iter()
+            .map(|(name, warm, command)| format!("{name}\t{warm}\t{}", command.join("\t")))
+            .collect();
+        let process = Command::new(std::env::current_exe().unwrap())
+            // On the main thread, as in production.
+            .args(["shim_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+            .env("SHIM_TEST_DIR", dir)
+            .env("SHIM_TEST_FUNCTIONS", lines.join("\n"))
+            .env("SHIM_TEST_REATTACH_MS", reattach_timeout.as_millis().to_string())
+            .env("A_SECRET", "of the operator")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, dir: dir.to_owned() }
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal);
+    }
+
+    /// Waits until `shim.json` is as wanted.
+    fn wait_for(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        wait_until(|| {
+            let Ok(text) = fs::read_to_string(self.dir.join("shim.json")) else { return false };
+            last = serde_json::from_str(&text).expect("whole JSON at any time");
+            is_so(&last)
+        })
+        .unwrap_or_else(|()| panic!("{what}: not so in {last:#}"));
+        last
+    }
+
+    /// Waits until each function has as many processes as it should.
+    fn wait_until_warm(&self) -> Vec<u32> {
+        let status = self.wait_for("every place has a process", |status| {
+            let mut functions = array(&status["functions"]);
+            functions.all(|function| array(&function["places"]).all(|place| place["pid"].is_u64()))
+        });
+        pids(&status)
+    }
+
+    /// Waits for its end; gives what it said, and checks that it left nothing behind.
+    fn wait_for_end(mut self) -> String {
+        let mut said = String::new();
+        self.process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let exit = self.process.wait().unwrap();
+        assert_eq!(started_by(&self.dir), [0; 0], "processes left behind");
+        let word = said.lines().find_map(|line| line.split_once("stopped: ").or(line.split_once("failed: ")));
+        let word = word.unwrap_or_else(|| panic!("{exit}: {said}")).1.to_owned();
+        assert_eq!(exit.success(), said.contains("stopped: "), "{said}");
+        word
+    }
+
+    fn log(&self, file: &str) -> String {
+        fs::read_to_string(self.dir.join("logs").join(file)).unwrap_or_default()
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn sh(script: &str) -> [&str; 3] {
+    ["/bin/sh", "-c", script]
+}
+
+fn wait_until(mut is_so: impl FnMut() -> bool) -> Result<(), ()> {
+    let give_up_at = Instant::now() + GIVE_UP_AFTER;
+    while !is_so() {
+        if Instant::now() > give_up_at {
+            return Err(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn array(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn pids(status: &Value) -> Vec<u32> {
+    let places = array(&status["functions"]).flat_map(|function| array(&function["places"]));
+    places.filter_map(|place| place["pid"].as_u64()).map(|pid| pid as u32).collect()
+}
+
+fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// All processes there are.
+fn processes() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Processes that a shim with this run directory started, and those that they started.
+fn started_by(dir: &Path) -> Vec<u32> {
+    let mark = format!("QUICKFIRE_ATTACH={}", dir.join("attach-0.sock").display());
+    let is_marked = |pid: &u32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    processes().filter(is_marked).collect()
+}
+
+/// Dead children of a process that it has not reaped.
+fn zombies_of(parent: u32) -> usize {
+    let is_its_zombie = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // pid (name, which may hold anything) state ppid ...
+        let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+        fields.next() == Some("Z") && fields.next() == Some(&parent.to_string())
+    };
+    processes().filter(is_its_zombie).count()
+}
+
+#[test]
+fn the_wanted_number_is_kept_warm_and_told_what_it_needs_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    // Given a function that tells what it was given: environment, stdin, descriptors, process group
+    let script = "cat; \
+        echo \"f=$QUICKFIRE_FUNCTION t=$QUICKFIRE_TOKEN a=$QUICKFIRE_ATTACH x=$EXTRA s=$A_SECRET\"; \
+        ls -m /proc/$$/fd; \
+        echo \"group=$(($(cut -d' ' -f5 /proc/$$/stat) - $$))\" >&2; \
+        exec sleep 1000";
+    let shim = Shim::start(dir.path(), &[("tell", 2, &sh(script)), ("other", 1, &sh(WAIT))]);
+    let pids = shim.wait_until_warm();
+    assert_eq!(pids.len(), 3);
+    for file in ["tell.0.log", "tell.1.log"] {
+        wait_until(|| shim.log(file).contains("group=")).unwrap();
+        let log = shim.log(file);
+        let attach = dir.path().join("attach-0.sock");
+        let told = format!(" out f=tell t={DIGEST} a={} x=given s=\n", attach.display());
+        assert!(log.contains(&told), "{log}");
+        assert!(log.contains(" out 0, 1, 2\n"), "{log}");
+        assert!(log.contains(" err group=0\n"), "{log}");
+        assert!(log.contains(" shim started, pid "), "{log}");
+    }
+    shim.signal(Signal::TERM);
+    assert_eq!(shim.wait_for_end(), "BySignal");
+}
+
+#[test]
+fn a_killed_process_is_replaced_and_the_reason_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::start(dir.path(), &[("echo", 1, &sh(WAIT))]);
+    let mut pid = shim.wait_until_warm()[0];
+    for round in 1..=3 {
+        kill(pid, Signal::KILL);
+        let status = shim.wait_for("another process", |status| {
+            status["functions"][0]["exits"] == round && pids(status).iter().any(|&other| other != pid)
+        });
+        assert_eq!(status["functions"][0]["last_exit"]["reason"], "killed by SIGKILL");
+        pid = pids(&status)[0];
+    }
+    assert!(shim.log("echo.0.log").contains("killed by SIGKILL"));
+    assert_eq!(zombies_of(shim.pid()), 0);
+}
+
+#[test]
+fn a_program_that_exits_at_once_is_started_less_and_less_often_and_others_do_not_suffer() {
+    let dir = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    let functions: [Function<'_>; 2] =
+        [("broken", 1, &sh("echo no model file >&2; exit 3")), ("echo", 1, &sh(WAIT))];
+    let shim = Shim::start(dir.path(), &functions);
+    let status = shim.wait_for("six exits", |status| status["functions"][0]["exits"].as_u64() >= Some(6));
+    // The waits between six starts are at least 10 + 20 + 40 + 80 + 160 ms.
+    assert!(begun.elapsed() >= Duration::from_millis(310));
+    let broken = &status["functions"][0];
+    assert_eq!(broken["last_exit"]["reason"], "exited with code 3");
+    assert_eq!(broken["last_exit"]["stderr"][0], "no model file");
+    assert!(broken["places"][0]["failures"].as_u64() >= Some(6));
+    assert_eq!(status["functions"][1]["starts"], 1);
+    shim.signal(Signal::INT);
+    assert_eq!(shim.wait_for_end(), "BySignal");
+}
+
+#[test]
+fn a_missing_program_is_told_by_its_name_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::start(dir.path(), &[("lost", 1, &["/nowhere/program"])]);
+    let tried_twice = |status: &Value| status["functions"][0]["spawn_failures"].as_u64() >= Some(2);
+    let status = shim.wait_for("two failures", tried_twice);
+    let reason = status["functions"][0]["last_exit"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("cannot start /nowhere/program: No such file"), "{reason}");
+    assert_eq!(status["functions"][0]["starts"], 0);
+    assert_eq!(zombies_of(shim.pid()), 0);
+}
+
+#[test]
+fn stopping_leaves_nothing_behind_whatever_functions_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let functions: [Function<'_>; 3] = [
+        ("polite", 1, &sh(WAIT)),
+        ("deaf", 1, &sh("trap '' TERM; echo ready; while :; do sleep 1; done")),
+        // A child in the group, and one that left it and has lost its parent.
+        ("parent", 1, &sh("sleep 1000 & (setsid sleep 1000 &); echo ready; wait")),
+    ];
+    let shim = Shim::start(dir.path(), &functions);
+    shim.wait_until_warm();
+    for file in ["deaf.0.log", "parent.0.log"] {
+        wait_until(|| shim.log(file).contains("ready")).unwrap();
+    }
+    wait_until(|| started_by(dir.path()).len() >= 6).unwrap();
+    shim.signal(Signal::TERM);
+    let told = shim.dir.join("logs/deaf.0.log");
+    assert_eq!(shim.wait_for_end(), "BySignal");
+    assert!(fs::read_to_string(told).unwrap().contains("did not end in time: SIGKILL"));
+}
+
+#[test]
+fn when_the_shim_is_killed_its_processes_die_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let functions: [Function<'_>; 2] =
+        [("a", 3, &sh(WAIT)), ("deaf", 1, &sh("trap '' TERM; exec sleep 1000"))];
+    let shim = Shim::start(dir.path(), &functions);
+    shim.wait_until_warm();
+    assert_eq!(started_by(dir.path()).len(), 4);
+    shim.signal(Signal::KILL);
+    wait_until(|| started_by(dir.path()).is_empty()).expect("all are gone");
+
+    // Expect that the next shim finds the directory free.
+    let next = Shim::start(dir.path(), &functions);
+    next.wait_for("the next shim's status", |status| status["pid"] == next.pid() && pids(status).len() == 4);
+}
+
+#[test]
+fn orphans_are_adopted_and_reaped() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "(sleep 0.1 &); (setsid sleep 0.1 &); exec sleep 1000";
+    let shim = Shim::start(dir.path(), &[("parent", 1, &sh(script))]);
+    shim.wait_for("two orphans", |status| status["orphans_reaped"].as_u64() >= Some(2));
+    assert_eq!(zombies_of(shim.pid()), 0);
+}
+
+#[test]
+fn what_a_process_leaves_in_its_group_ends_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "trap '' HUP; sleep 1000 & echo child $!; wait";
+    let shim = Shim::start(dir.path(), &[("parent", 1, &sh(script))]);
+    let pid = shim.wait_until_warm()[0];
+    wait_until(|| shim.log("parent.0.log").contains("child ")).unwrap();
+    let log = shim.log("parent.0.log");
+    let child: u32 = log.split("child ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    kill(pid, Signal::KILL);
+    wait_until(|| !started_by(dir.path()).contains(&child)).expect("the child is gone too");
+}
+
+#[test]
+fn a_second_shim_in_one_directory_is_refused_and_told_who_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Shim::start(dir.path(), &[("echo", 1, &sh(WAIT))]);
+    first.wait_until_warm();
+    let mut second = Shim::start(dir.path(), &[("echo", 1, &sh(WAIT))]);
+    let mut said = String::new();
+    second.process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains(&format!(
+            "a shim is already running in {} (pid {})",
+            dir.path().display(),
+            first.pid()
+        )),
+        "{said}"
+    );
+}
+
+#[test]
+fn output_without_end_is_kept_in_two_bounded_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "yes 0123456789 | head -c 5000000; echo; echo done; exec sleep 1000";
+    let shim = Shim::start(dir.path(), &[("loud", 1, &sh(script))]);
+    wait_until(|| shim.log("loud.0.log").ends_with("out done\n")).unwrap();
+    let sizes: Vec<u64> = fs::read_dir(dir.path().join("logs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .collect();
+    assert_eq!(sizes.len(), 2);
+    assert!(sizes.iter().all(|&size| size <= 1 << 20), "{sizes:?}");
+}
+
+/// What the shim needs of a router.
+struct Router {
+    stream: UnixStream,
+}
+
+impl Router {
+    fn accept(listener: &UnixListener) -> Self {
+        let mut router = Self { stream: listener.accept().unwrap().0 };
+        assert!(matches!(router.receive(), Message::AttachShim { config_digest: DIGEST, .. }));
+        router.send(Message::ShimAccepted { shard: 0 });
+        router
+    }
+
+    fn send(&mut self, message: Message) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    fn receive(&mut self) -> Message {
+        let mut bytes = Vec::new();
+        loop {
+            if let Some((message, _)) = attach::decode(&bytes).unwrap() {
+                return message;
+            }
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).unwrap();
+            bytes.push(byte[0]);
+        }
+    }
+}
+
+#[test]
+fn the_router_hears_of_a_failing_function_and_stops_the_shim() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("attach-0.sock")).unwrap();
+    let shim = Shim::start(dir.path(), &[("broken", 1, &sh("exit 9")), ("echo", 1, &sh(WAIT))]);
+    let mut router = Router::accept(&listener);
+    let Message::FunctionFailing { name, exit_code } = router.receive() else { panic!("something else") };
+    assert_eq!((name.as_str(), exit_code), ("broken", 9));
+    shim.wait_for("attached", |status| status["router"] == "attached");
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn processes_outlive_a_router_and_the_shim_finds_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("attach-0.sock")).unwrap();
+    let shim = Shim::start(dir.path(), &[("echo", 2, &sh(WAIT))]);
+    let router = Router::accept(&listener);
+    let before = shim.wait_until_warm();
+    drop(router);
+    let mut router = Router::accept(&listener);
+    let status = shim.wait_for("attached again", |status| status["router"] == "attached");
+    assert_eq!(pids(&status), before);
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn without_a_router_everything_stops_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let functions: [Function<'_>; 1] = [("echo", 2, &sh(WAIT))];
+    let shim = Shim::start_with_patience(dir.path(), &functions, Duration::from_millis(300));
+    assert_eq!(shim.wait_for_end(), "RouterGone");
+}
