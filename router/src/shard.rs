@@ -218,6 +218,10 @@ impl Shard {
 
     /// The same, for a host that wants the thread back now and then.
     pub fn rest_at_most(&mut self, length_max: Duration) {
+        if self.has_ended() {
+            // Nothing will ever wake it again.
+            return;
+        }
         self.empty_turns += 1;
         if self.turn_at.since(self.worked_at) < self.spin {
             if self.empty_turns < HOT_TURNS {

@@ -92,13 +92,15 @@ fn a_ticket_is_a_future() {
 fn a_budget_that_runs_out_in_the_queue_is_an_expired_call() {
     let bench = echo().start();
     let local = bench.router.local(0).expect("shard 0");
-    let late = Request { budget: Some(Duration::from_millis(2)), ..request(&local, b"late") };
+    let late = Request { budget: Some(Duration::from_millis(300)), ..request(&local, b"late") };
     assert_eq!(local.submit(late).expect("room").wait().status, Status::Expired);
 }
 
 #[test]
 fn every_ticket_is_answered_when_the_router_ends() {
-    let bench = Setup::new("drain_timeout = \"100ms\"\n[functions.echo]\ncommand = [\"true\"]\n").start();
+    // Without spinning, so that a shard that rests once more after its end sleeps for ever.
+    let setup = "spin = \"0s\"\ndrain_timeout = \"100ms\"\n[functions.echo]\ncommand = [\"true\"]\n";
+    let bench = Setup::new(setup).start();
     let local = bench.router.local(0).expect("shard 0");
     let ticket = local.submit(request(&local, b"nobody serves")).expect("room");
     bench.until("it is admitted", |seen| seen.shard(|counters| counters.local_calls) == 1);
