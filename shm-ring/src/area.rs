@@ -124,6 +124,7 @@ impl Area {
         record
     }
 
+    #[inline]
     pub(crate) fn append_to(&self, offset: usize, size: usize, out: &mut Vec<u8>) {
         let from = self.bytes_at(offset, size, self.size);
         out.reserve(size);
@@ -138,6 +139,33 @@ impl Area {
     #[inline]
     pub(crate) fn fence_seq_cst(&self) {
         fence(Ordering::SeqCst);
+    }
+
+    /// A hint; see `Memory::prefetch_to_read`.
+    #[inline]
+    pub(crate) fn prefetch_to_read(&self, offset: usize) {
+        let place = self.bytes_at(offset, 1, self.size);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch has no effect that a program can see, and never faults; the address is inside all the same.
+        unsafe {
+            std::arch::asm!("prefetcht0 [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
+    }
+
+    /// A hint; see `Memory::prefetch_to_write`. Written as an instruction because the compiler's intrinsic becomes a
+    /// prefetch for reading unless the processor is named at build time; processors that lack it take it for a no-op.
+    #[inline]
+    pub(crate) fn prefetch_to_write(&self, offset: usize) {
+        let place = self.bytes_at(offset, 1, self.size);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `prefetch_to_read`.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
     }
 
     pub(crate) fn futex_wait(&self, offset: usize, expected: u32, timeout: Option<Duration>) {
@@ -217,6 +245,14 @@ macro_rules! memory_through_area {
             #[inline]
             fn append_to(&self, offset: usize, size: usize, out: &mut Vec<u8>) {
                 self.area.append_to(offset, size, out);
+            }
+            #[inline]
+            fn prefetch_to_read(&self, offset: usize) {
+                self.area.prefetch_to_read(offset);
+            }
+            #[inline]
+            fn prefetch_to_write(&self, offset: usize) {
+                self.area.prefetch_to_write(offset);
             }
             fn futex_wait(&self, offset: usize, expected: u32, timeout: Option<::std::time::Duration>) {
                 self.area.futex_wait(offset, expected, timeout);

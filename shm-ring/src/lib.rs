@@ -26,6 +26,7 @@ mod access;
 mod area;
 pub mod doorbell;
 mod fault;
+mod free_slots;
 mod heap;
 pub mod inspect;
 pub mod layout;

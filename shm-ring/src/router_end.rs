@@ -10,13 +10,17 @@
 //!
 //! Always: free + pushed + answered = slot_count. The free list and the table are private, so that whatever a worker
 //! does to its memory, at most `slot_count` requests are with it and each is answered at most once.
-//! Always: a free slot used last is used first, while its lines are still in the cache.
+//! Always: slots are used in their order, round and round, so that both sides can fetch the lines of the next ones
+//! while they work on this one: a line comes from the other core, and waiting for each would cost more than all the rest
+//! of a call. But slots whose regions were touched once come first, the one used last before the others, so that no
+//! more regions are ever backed by memory than calls with large payloads or results were in flight at once.
 //! Never: allocates after `new`, except to grow the caller's buffer in `read_result`.
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use crate::access::Memory;
+use crate::access::{Memory, PREFETCH_DISTANCE};
 use crate::fault::{PushRefused, WorkerMisbehaved};
+use crate::free_slots::FreeSlots;
 use crate::inspect::{SlotStage, stage_of};
 use crate::layout::{
     self, AnswerHeader, CRITICALITY_DEFAULT, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, Identity, Outcome,
@@ -79,8 +83,7 @@ pub struct RouterEnd<M> {
     geometry: Geometry,
     identity: Identity,
     entries: Box<[Entry]>,
-    /// Slots without a request, the one used last at the end.
-    free: Vec<SlotIndex>,
+    free: FreeSlots,
     /// Requests written into the submission ring.
     submission_tail: u32,
     /// Requests the worker was told about.
@@ -105,6 +108,8 @@ struct Entry {
     pushed_at_ns: u64,
     control: RouterControl,
     life: Life,
+    /// Its regions hold memory for good.
+    has_touched_region: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,13 +138,14 @@ impl<M: Memory> RouterEnd<M> {
             pushed_at_ns: 0,
             control: RouterControl::new(router_state::EMPTY, 0),
             life: Life::Free,
+            has_touched_region: false,
         };
         Self {
             memory,
             geometry,
             identity,
             entries: vec![empty; geometry.slot_count() as usize].into_boxed_slice(),
-            free: (0..geometry.slot_count()).rev().map(SlotIndex).collect(),
+            free: FreeSlots::all(geometry.slot_count()),
             submission_tail: 0,
             submission_tail_published: 0,
             completion_head: 0,
@@ -154,7 +160,7 @@ impl<M: Memory> RouterEnd<M> {
     /// Credits the worker still has.
     #[inline]
     pub fn free_slots(&self) -> u32 {
-        self.free.len() as u32
+        self.free.count()
     }
 
     /// Writes a request into a free slot. The worker learns of it by [`Self::publish`].
@@ -164,13 +170,18 @@ impl<M: Memory> RouterEnd<M> {
         if payload.len() > payload_size_max as usize {
             return Err(PushRefused::PayloadTooLarge { payload_size: payload.len(), payload_size_max });
         }
-        let Some(slot) = self.free.pop() else { return Err(PushRefused::NoCredit) };
+        let Some(slot) = self.free.take() else { return Err(PushRefused::NoCredit) };
+        if let Some(later) = self.free.peek_untouched(PREFETCH_DISTANCE) {
+            self.memory.prefetch_to_write(self.geometry.slot(later));
+        }
         let control = self.write_request(slot, &request, payload);
-        self.entries[slot.0 as usize] = Entry {
+        let entry = &mut self.entries[slot.0 as usize];
+        *entry = Entry {
             invocation_id: request.invocation_id,
             pushed_at_ns: request.pushed_at_ns,
             control,
             life: Life::Pushed,
+            has_touched_region: entry.has_touched_region || payload.len() > slot::INLINE_PAYLOAD_SIZE_MAX,
         };
         // Room is certain: an entry of this ring is overwritten one lap later, and a slot is submitted again only
         // after it was answered. A worker that answers what it never took loses requests of its own, nobody else's.
@@ -232,6 +243,7 @@ impl<M: Memory> RouterEnd<M> {
         if self.completion_head == self.completion_tail_cached && !self.refresh_completion_tail()? {
             return Ok(None);
         }
+        self.prefetch_answer();
         let entry = self.geometry.completion_entry(self.completion_head);
         let index = self.memory.load_u32(entry, Ordering::Relaxed);
         // Counted as read before it is judged: asked again after an error, we do not stumble over the same entry.
@@ -278,10 +290,12 @@ impl<M: Memory> RouterEnd<M> {
     pub fn release(&mut self, completion: Completion) {
         self.assert_answered(&completion);
         let slot = completion.slot;
-        self.entries[slot.0 as usize].life = Life::Free;
+        let entry = &mut self.entries[slot.0 as usize];
+        entry.life = Life::Free;
+        entry.has_touched_region |= completion.result_size as usize > slot::INLINE_RESULT_SIZE_MAX;
         let empty = RouterControl::new(router_state::EMPTY, 0);
         self.memory.store_u32(self.geometry.slot(slot) + slot::ROUTER_CONTROL, empty.0, Ordering::Relaxed);
-        self.free.push(slot);
+        self.free.give_back(slot, entry.has_touched_region);
     }
 
     /// Tells the worker that nobody wants this answer. `false` when the slot holds another invocation by now, or it is
@@ -376,9 +390,11 @@ impl<M: Memory> RouterEnd<M> {
     /// Panics when the private accounting is wrong. For tests, after every operation.
     pub fn invariants(&self) {
         let count = |life| self.entries.iter().filter(|entry| entry.life == life).count();
-        assert_eq!(count(Life::Free), self.free.len(), "free list and table agree");
-        for slot in &self.free {
-            assert_eq!(self.entries[slot.0 as usize].life, Life::Free, "{slot} is in the free list");
+        assert_eq!(count(Life::Free), self.free.count() as usize, "free list and table agree");
+        for (slot, has_touched_region) in self.free.iter() {
+            let entry = &self.entries[slot.0 as usize];
+            assert_eq!(entry.life, Life::Free, "{slot} is in the free list");
+            assert_eq!(entry.has_touched_region, has_touched_region, "{slot} is in the right free list");
         }
         let unpublished = self.submission_tail.wrapping_sub(self.submission_tail_published);
         assert!(unpublished <= self.geometry.slot_count());
@@ -445,6 +461,19 @@ impl<M: Memory> RouterEnd<M> {
         }
         self.completion_tail_cached = tail;
         Ok(unread != 0)
+    }
+
+    /// Fetches the answer a few ahead of the one that is about to be read, if it is there already. Its index is only looked
+    /// at for this hint, and read again when its turn comes.
+    #[inline]
+    fn prefetch_answer(&self) {
+        let ahead = self.completion_head.wrapping_add(PREFETCH_DISTANCE);
+        if self.completion_tail_cached.wrapping_sub(self.completion_head) > PREFETCH_DISTANCE {
+            let index = self.memory.load_u32(self.geometry.completion_entry(ahead), Ordering::Relaxed);
+            if index < self.geometry.slot_count() {
+                self.memory.prefetch_to_read(self.geometry.slot(SlotIndex(index)) + slot::WORKER_CONTROL);
+            }
+        }
     }
 
     #[inline]

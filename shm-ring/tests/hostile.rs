@@ -155,12 +155,15 @@ fn an_answer_announced_for_the_slots_next_user_is_stale() {
     worker.complete(taken, Outcome::Ok, 0, 0, b"old");
     worker.publish();
     let completion = router.next_completion().unwrap().unwrap();
+    let slot = completion.slot;
     router.release(completion);
-    let slot = router.push(request(2), b"").unwrap();
+    // Slots go round: the last of these gets it.
+    let slots = [2, 3, 4, 5].map(|id| router.push(request(id), b"").unwrap());
+    assert_eq!(slots[3], slot);
     router.publish();
     router.memory().store_u32(router.geometry().completion_entry(1), slot.0, Ordering::Relaxed);
     router.memory().store_u32(worker_line::COMPLETION_TAIL, 2, Ordering::Relaxed);
-    let expected = WorkerMisbehaved::StaleAnswer { slot, expected: 2, answered: 1 };
+    let expected = WorkerMisbehaved::StaleAnswer { slot, expected: 5, answered: 1 };
     assert_eq!(router.next_completion(), Err(expected));
 }
 
