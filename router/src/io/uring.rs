@@ -348,6 +348,7 @@ impl Io {
             }
             (SourceKind::Stream, Err(Errno::NOBUFS)) => {
                 self.counters.starved += 1;
+                self.buffers.on_starved();
                 if let Some(source) = self.sources.find(id).filter(|source| source.arm == Arm::Off) {
                     source.arm = Arm::Starved;
                     self.starved.push(id);
