@@ -6,8 +6,8 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use engine::{
-    Completed, Engine, Finished, FunctionSpec, Limits, Nanos, Origin, Request, RunOutcome, ShardId, Started,
-    Verdict,
+    Completed, Engine, Finished, FunctionSpec, Limits, Nanos, Origin, Push, Request, RunOutcome, ShardId,
+    Started, Verdict,
 };
 use protocol::{CallId, Extensions, Flags, FrameParts, FunctionId};
 use queue::{LaneIndex, Lanes, Links};
@@ -148,15 +148,22 @@ fn engine_turn(criterion: &mut Criterion) {
 /// What a shard's turn asks of the engine for 64 calls that are all answered in it.
 fn turn(engine: &mut Engine, now: Nanos, function_count: u32) {
     for number in 0..BATCH {
-        let verdict = engine.handle_request(now, request(number, number % function_count, now));
-        assert!(matches!(verdict, Verdict::Admitted(_)));
+        match engine.handle_request(now, request(number, number % function_count, now)) {
+            Verdict::Pushed(push) => complete(engine, now, push),
+            Verdict::Admitted(_) => {}
+            Verdict::Refused(status) => panic!("refused: {status:?}"),
+        }
     }
     engine.handle_time(now, &|_, _| Started::No);
     while let Some(push) = engine.poll_push(now) {
-        let finished = Finished { outcome: RunOutcome::Ok, started_at: now, finished_at: now };
-        let done = engine.handle_completion(now, push.worker, push.invocation, finished);
-        assert!(matches!(done, Completed::Answer(_)));
+        complete(engine, now, push);
     }
+}
+
+fn complete(engine: &mut Engine, now: Nanos, push: Push) {
+    let finished = Finished { outcome: RunOutcome::Ok, started_at: now, finished_at: now };
+    let done = engine.handle_completion(now, push.worker, push.invocation, finished);
+    assert!(matches!(done, Completed::Answer(_)));
 }
 
 fn request(number: u32, function: u32, now: Nanos) -> Request {

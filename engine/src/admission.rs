@@ -9,6 +9,7 @@
 use protocol::{Criticality, Flags, FunctionId, Status};
 
 use crate::counters::Counter;
+use crate::dispatch::Push;
 use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin};
 use crate::reply::{Ending, status_of};
 use crate::time::Nanos;
@@ -38,6 +39,8 @@ pub struct Request {
 pub enum Verdict {
     /// It will be answered exactly once.
     Admitted(InvocationId),
+    /// The same, and it is bound to a worker already: write it into that ring.
+    Pushed(Push),
     /// It is answered now, with this status, and forgotten.
     Refused(Status),
 }
@@ -77,12 +80,13 @@ struct Admitted {
 }
 
 impl Engine {
-    /// Takes a call or refuses it. An admitted one is queued; `poll_push` may hand it out at once.
+    /// Takes a call or refuses it. An admitted one is queued, and `poll_push` may hand it out at once; or it is pushed
+    /// without a stay in the queue.
     #[inline]
     pub fn handle_request(&mut self, now: Nanos, request: Request) -> Verdict {
         self.counters.count(Counter::CallsReceived);
         match self.admit(now, &request) {
-            Ok(admitted) => Verdict::Admitted(self.accept(now, &request, admitted)),
+            Ok(admitted) => self.accept(now, &request, admitted),
             Err(refusal) => {
                 self.counters.count(refusal.counter());
                 Verdict::Refused(status_of(Ending::Refused(refusal), false))
@@ -133,7 +137,7 @@ impl Engine {
     }
 
     #[inline]
-    fn accept(&mut self, now: Nanos, request: &Request, admitted: Admitted) -> InvocationId {
+    fn accept(&mut self, now: Nanos, request: &Request, admitted: Admitted) -> Verdict {
         let slot = self.invocations.claim().expect("admission has seen that the table is not full");
         if slot >= self.run_links.capacity() {
             self.grow_links();
@@ -161,8 +165,13 @@ impl Engine {
         };
         self.counters.count(Counter::CallsAdmitted);
         let bucket = run_queue::bucket_of(admitted.deadline_at.since(now));
-        self.enqueue(slot, queue::LaneIndex::new(admitted.criticality as u8, bucket));
-        self.invocations.id_of(slot)
+        let lane = queue::LaneIndex::new(admitted.criticality as u8, bucket);
+        if self.may_push_directly(request.function) {
+            self.invocations.at_mut(slot).lane = lane.index() as u8;
+            return Verdict::Pushed(self.bind(now, request.function.0, slot));
+        }
+        self.enqueue(slot, lane);
+        Verdict::Admitted(self.invocations.id_of(slot))
     }
 
     /// Rare: follows the slab after it has grown.

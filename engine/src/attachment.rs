@@ -72,6 +72,7 @@ impl Engine {
         worker.slots = slots;
         worker.credits = slots;
         worker.progress_at = now;
+        worker.look_at = Nanos::NEVER;
         let id = WorkerId { index, generation: worker.generation };
 
         function.members.push(index);
@@ -203,6 +204,7 @@ impl Engine {
     ) {
         let entry = &mut self.workers[worker.index as usize];
         let mut held = std::mem::replace(&mut entry.held, List::EMPTY);
+        entry.look_at = Nanos::NEVER;
         entry.credits = entry.slots;
         let number = entry.function.0 as usize;
         while let Some(slot) = held.pop_front(&mut self.run_links) {

@@ -12,6 +12,9 @@
 //!                                       └─ not started ─▶ wait on; kill if the worker as a whole stands still
 //! ```
 //!
+//! A call that is queued, or held past its deadline, has a timer in the wheel. Of the calls that a worker holds in time,
+//! only the earliest deadline is kept for all of them (`Worker::look_at`): they come and go too fast for a timer each.
+//!
 //! In: `now`, and a look into the rings (`StartEvidence`).  Out: answers and worker actions.
 //! Always: `Expired` is said of a pushed call only when its worker gave it back unstarted, or when the cancel mark was
 //! set before a look that found it untaken, in a ring whose order of marking and looking makes that a proof.
@@ -25,7 +28,7 @@ use crate::counters::Counter;
 use crate::invocation::{Event, InvocationId, Marks, State};
 use crate::reply::{Ending, Run};
 use crate::time::Nanos;
-use crate::timers::TICK;
+use crate::timers::{TICK, next_tick};
 use crate::worker::{KillReason, WorkerAction, WorkerEvent, WorkerId, WorkerState};
 
 /// Whether a function began to run a call that a worker holds, as far as the ring tells.
@@ -68,6 +71,47 @@ impl Engine {
             self.counters.count(Counter::TimersFired);
             self.on_timer(now, slot, evidence);
         }
+        if now >= self.held_look_at {
+            self.look_at_held(now, visits_left, evidence);
+        }
+    }
+
+    /// Looks for calls in workers' rings whose deadline has passed. One look at a ring in a tick, and none while every
+    /// deadline is ahead, instead of a timer for each call: nearly every call is answered long before its deadline.
+    #[cold]
+    fn look_at_held(&mut self, now: Nanos, mut visits_left: u32, evidence: &impl StartEvidence) {
+        let mut earliest = Nanos::NEVER;
+        for index in 0..self.workers.len() {
+            if self.workers[index].look_at <= now && visits_left > 0 {
+                let visits = self.look_at_worker(now, index, evidence);
+                visits_left = visits_left.saturating_sub(visits);
+            }
+            earliest = earliest.min(self.workers[index].look_at);
+        }
+        self.held_look_at = earliest;
+    }
+
+    /// The same for one worker. Returns how many calls were looked at.
+    fn look_at_worker(&mut self, now: Nanos, index: usize, evidence: &impl StartEvidence) -> u32 {
+        let mut earliest = Nanos::NEVER;
+        let mut visits = 0;
+        let mut next = self.workers[index].held.front();
+        while let Some(slot) = next {
+            next = self.run_links.next(slot);
+            visits += 1;
+            let invocation = self.invocations.at(slot);
+            if invocation.state != State::Pushed {
+                continue;
+            }
+            if now < invocation.deadline_at {
+                earliest = earliest.min(invocation.deadline_at);
+                continue;
+            }
+            self.counters.count(Counter::TimersFired);
+            self.pass_deadline(now, slot, evidence);
+        }
+        self.workers[index].look_at = next_tick(earliest);
+        visits
     }
 
     fn on_timer(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
@@ -76,12 +120,11 @@ impl Engine {
         match invocation.state {
             State::Queued if now >= deadline_at => self.end_queued(now, slot, Ending::DeadlinePassed),
             State::Queued => self.relane(now, slot),
-            // The timer of its time in the queue, left as it was when the call was pushed.
-            State::Pushed if now < deadline_at => self.timers.arm(slot, deadline_at),
-            State::Pushed => self.pass_deadline(now, slot, evidence),
             State::Overdue => self.look_again(now, slot, evidence),
             State::AnsweringHeld | State::Abandoned => self.end_grace(now, slot, evidence),
-            State::Free | State::Answering => unreachable!("slot {slot} has a timer though nobody holds it"),
+            State::Free | State::Pushed | State::Answering => {
+                unreachable!("slot {slot} has a timer and no need of it")
+            }
         }
     }
 

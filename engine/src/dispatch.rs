@@ -5,18 +5,21 @@
 //! less work before it than `limits.run_ahead`. A worker that runs a slow call holds no other call up.
 //! Always: the worker used last is tried first, while its caches are warm; the others cool down and can be given up.
 //! A worker that opens goes on top.
+//! Always: a call of a quick function that finds nothing waiting is bound on admission. What that gives up is the order
+//! among calls that arrive in one turn, as far as they fit in `limits.run_ahead`: work bound that far ahead is out of
+//! reach of order anyway. What it saves is a walk through lanes, ready queue and timer wheel for each call.
 //! Never: pushes a call whose deadline has passed; the exact deadline is looked at again here, because timers may be
 //! a tick late.
 //! Why not spread calls over workers: pool sizing needs idle workers to look idle.  Tests: `tests/dispatch.rs`.
 
 use protocol::FunctionId;
 
-use crate::Engine;
 use crate::counters::Counter;
 use crate::invocation::{Event, InvocationId, Marks};
 use crate::reply::Ending;
 use crate::time::Nanos;
 use crate::worker::{WorkerEvent, WorkerId};
+use crate::{Engine, timers};
 
 /// Write this call into that worker's ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +54,27 @@ impl Engine {
 
     #[inline]
     fn push(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
+        self.functions[number as usize].queue.pop(&mut self.run_links);
+        self.timers.disarm(slot);
+        let push = self.bind(now, number, slot);
+        self.ready.rotate(number, &mut self.functions[number as usize]);
+        push
+    }
+
+    /// Whether a call of this function, which was just admitted, would be the next one pushed, and order among those
+    /// behind it is not worth waiting for.
+    #[inline]
+    pub(crate) fn may_push_directly(&self, function: FunctionId) -> bool {
+        let function = &self.functions[function.0 as usize];
+        function.queue.is_empty()
+            && !function.warm.is_empty()
+            && self.limits.direct_depth_min.is_some_and(|min| function.run_ahead.depth() >= min)
+    }
+
+    /// Gives a call, which is in no queue, to the worker whose turn it is.
+    #[inline]
+    pub(crate) fn bind(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
         let function = &mut self.functions[number as usize];
-        function.queue.pop(&mut self.run_links);
         let worker_index = *function.warm.last().expect("a ready function has a worker with credit");
         let worker = &mut self.workers[worker_index as usize];
         worker.on(WorkerEvent::Push);
@@ -64,6 +86,11 @@ impl Engine {
         }
         function.running += 1;
 
+        let deadline_at = self.invocations.at(slot).deadline_at;
+        let look_at = timers::next_tick(deadline_at);
+        worker.look_at = worker.look_at.min(look_at);
+        self.held_look_at = self.held_look_at.min(look_at);
+
         let id = self.invocations.id_of(slot);
         let invocation = self.invocations.at_mut(slot);
         invocation.on(Event::Push);
@@ -74,8 +101,6 @@ impl Engine {
         invocation.marks =
             invocation.marks.with(Marks::OVERTAKEN, is_overtaken).with(Marks::CANCEL_DELIVERED, false);
         function.pushed_queued_at_max = function.pushed_queued_at_max.max(invocation.queued_at);
-        // Its timer stays as it is: at the next change of bucket it is set to the deadline, if the call is still there.
-        self.ready.rotate(number, function);
         self.counters.count(Counter::CallsPushed);
         Push {
             worker: WorkerId { index: worker_index, generation: worker.generation },

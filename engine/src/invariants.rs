@@ -7,6 +7,7 @@ use queue::LaneIndex;
 use crate::Engine;
 use crate::counters::Counter;
 use crate::invocation::State;
+use crate::timers::next_tick;
 use crate::worker::{Worker, WorkerState};
 
 /// Where the lists say that an invocation is.
@@ -75,6 +76,7 @@ impl Engine {
                 WorkerState::Stopping => {}
                 _ => assert_eq!(held, 0, "worker {index} holds calls while {:?}", worker.state),
             }
+            assert!(self.held_look_at <= worker.look_at, "worker {index} is not looked at in time");
             for slot in worker.held.iter(&self.run_links) {
                 claim(places, slot, Place::HeldBy(index));
             }
@@ -93,8 +95,12 @@ impl Engine {
             _ => Place::Nowhere,
         };
         assert_eq!(place, expected, "slot {slot} is {:?}", invocation.state);
-        let needs_timer = place != Place::Nowhere;
+        let needs_timer = place != Place::Nowhere && invocation.state != State::Pushed;
         assert_eq!(self.timers.is_armed(slot), needs_timer, "timer of slot {slot}, {:?}", invocation.state);
+        if invocation.state == State::Pushed {
+            let look_at = self.workers[invocation.worker as usize].look_at;
+            assert!(look_at <= next_tick(invocation.deadline_at), "slot {slot} is not looked at in time");
+        }
         assert!((invocation.lane as usize) < LaneIndex::COUNT);
         assert!(invocation.attempts <= self.limits.attempts_max);
     }

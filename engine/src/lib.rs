@@ -78,6 +78,8 @@ pub struct Engine {
     /// Lists of invocations: the lanes of a function while queued, the held list of a worker while held.
     run_links: Links,
     timers: Timers,
+    /// The earliest `look_at` of all workers, or earlier.
+    held_look_at: Nanos,
     ready: ReadyFunctions,
     workers: Vec<Worker>,
     workers_vacant: Vec<u32>,
@@ -140,6 +142,7 @@ impl Engine {
             invocations: Slab::new(shard, limits.invocations_max),
             run_links: Links::with_capacity(0),
             timers: Timers::new(),
+            held_look_at: Nanos::NEVER,
             ready: ReadyFunctions::new(specs.len() as u32),
             functions: specs.into_iter().map(|spec| Function::new(spec, limits.run_ahead)).collect(),
             names,
@@ -166,7 +169,9 @@ impl Engine {
 
     /// When `handle_time` wants to be called next; in the past if it had more to do than one call may.
     pub fn next_timer(&self) -> Option<Nanos> {
-        self.timers.next()
+        // What is left of calls that are answered by now is no reason to wake.
+        let held = (self.in_flight() > 0 && self.held_look_at != Nanos::NEVER).then_some(self.held_look_at);
+        self.timers.next().into_iter().chain(held).min()
     }
 
     /// Nothing admitted is unfinished and nothing waits to be polled.

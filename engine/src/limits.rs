@@ -29,6 +29,9 @@ pub struct Limits {
     pub worker_slots_max: u32,
     /// How much work a worker may be given before it gets to it; see `run_ahead.rs`. [`Nanos::NEVER`] fills its ring.
     pub run_ahead: Nanos,
+    /// A function whose workers may hold at least this many calls is quick: a call that finds nothing waiting and a worker
+    /// open is pushed on admission, without a stay in the queue. See `dispatch.rs`. None: every call stands in its queue.
+    pub direct_depth_min: Option<u32>,
     /// Times one invocation is handed to a worker; the second only when running twice can do no harm.
     pub attempts_max: u8,
     /// How long a worker may hold a call after it was asked to stop, before the worker is killed.
@@ -46,6 +49,8 @@ const FUNCTIONS_MAX_DEFAULT: u32 = 16_384;
 const WORKER_SLOTS_MAX: u32 = 4096;
 /// Three times the 30 us that waking a process on another core can take, so that a fast function never runs dry.
 const RUN_AHEAD_DEFAULT: Nanos = Nanos::from_us(100);
+/// 64 calls in 100 us: at most 1.6 us a call.
+const DIRECT_DEPTH_MIN_DEFAULT: u32 = 64;
 /// At about 20 ns a visit, a full call costs 0.1 ms: less than one tick of the wheel.
 const TIMER_VISITS_MAX_DEFAULT: u32 = 4096;
 
@@ -64,6 +69,7 @@ impl Default for Limits {
             functions_max: FUNCTIONS_MAX_DEFAULT,
             worker_slots_max: WORKER_SLOTS_MAX,
             run_ahead: RUN_AHEAD_DEFAULT,
+            direct_depth_min: Some(DIRECT_DEPTH_MIN_DEFAULT),
             attempts_max: 2,
             kill_grace: Nanos::from_secs(1),
             timer_visits_max: TIMER_VISITS_MAX_DEFAULT,

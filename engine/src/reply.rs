@@ -181,7 +181,12 @@ impl Engine {
             if state == State::Overdue { Ending::DeadlinePassed } else { Ending::Finished(finished.outcome) };
         let answer = self.answer(now, slot, ending, run);
         self.invocations.at_mut(slot).on(Event::Complete);
-        self.free(slot);
+        if state == State::Pushed {
+            // Held in time, and so without a timer.
+            self.invocations.release(slot);
+        } else {
+            self.free(slot);
+        }
         Completed::Answer(answer)
     }
 

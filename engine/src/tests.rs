@@ -76,7 +76,8 @@ impl Story {
 
     fn with(limits: Limits, specs: Vec<FunctionSpec>) -> Story {
         // Rings are filled, so that stories can be told in slots. `dispatch.rs` has those about running ahead.
-        let limits = Limits { run_ahead: Nanos::NEVER, ..limits };
+        // And every call stands in its queue first, so that they can be told of order.
+        let limits = Limits { run_ahead: Nanos::NEVER, direct_depth_min: None, ..limits };
         let engine = Engine::new(ShardId(5), limits, specs).expect("the story's configuration is sound");
         Story { engine, now: Nanos::from_secs(1), calls: 0 }
     }
@@ -96,6 +97,7 @@ impl Story {
     fn admit(&mut self, request: Request) -> InvocationId {
         match self.request(request) {
             Verdict::Admitted(id) => id,
+            Verdict::Pushed(push) => panic!("pushed at once: {push:?}"),
             Verdict::Refused(status) => panic!("refused: {status:?}"),
         }
     }

@@ -68,7 +68,7 @@ impl Timers {
         // Rounded up, so that nothing fires early. A slot that is being visited takes no newcomers: the visit
         // would miss them.
         let earliest = self.cursor + u64::from(self.left_in_slot > 0);
-        let tick = (at.0 >> TICK_SHIFT) + u64::from(at.0 & (TICK.0 - 1) != 0);
+        let tick = next_tick(at).0 >> TICK_SHIFT;
         self.insert(index, tick.max(earliest));
     }
 
@@ -194,6 +194,12 @@ impl Timers {
         assert_eq!(armed, self.due_ticks.iter().filter(|tick| **tick != UNARMED).count());
         self.occupancy.invariants();
     }
+}
+
+/// The first tick that is not before `at`: when it is looked at.
+#[inline]
+pub(crate) fn next_tick(at: Nanos) -> Nanos {
+    at.0.checked_add(TICK.0 - 1).map_or(Nanos::NEVER, |sum| Nanos(sum & !(TICK.0 - 1)))
 }
 
 #[inline]

@@ -177,6 +177,8 @@ pub(crate) struct Worker {
     pub held: List,
     /// When it last brought a result, or attached: tells a busy worker from a stalled one.
     pub progress_at: Nanos,
+    /// No call in its ring that is still expected in time has an earlier deadline, rounded up to a tick.
+    pub look_at: Nanos,
 }
 
 impl Worker {
@@ -190,6 +192,7 @@ impl Worker {
             is_warm: false,
             held: List::EMPTY,
             progress_at: Nanos::ZERO,
+            look_at: Nanos::NEVER,
         }
     }
 

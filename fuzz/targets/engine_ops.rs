@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arbitrary::Arbitrary;
 use engine::{
     Answer, CancelReason, Cancelled, Completed, Engine, Finished, FunctionSpec, InvocationId, Limits, Nanos,
-    Origin, Request, RunOutcome, ShardId, Started, Verdict, WorkerAction, WorkerId,
+    Origin, Push, Request, RunOutcome, ShardId, Started, Verdict, WorkerAction, WorkerId,
 };
 use libfuzzer_sys::fuzz_target;
 use protocol::{CallId, Class, Flags, FunctionId};
@@ -61,6 +61,7 @@ fn engine() -> Engine {
         functions_max: FUNCTION_COUNT.into(),
         worker_slots_max: 3,
         run_ahead: Nanos::from_us(100),
+        direct_depth_min: Some(2),
         attempts_max: 2,
         kill_grace: Nanos::from_ms(5),
         timer_visits_max: 3,
@@ -201,19 +202,30 @@ impl Ledger {
 
     fn request(&mut self, request: Request) {
         match self.engine.handle_request(self.now, request) {
-            Verdict::Admitted(invocation) => {
-                let Request { origin, function, .. } = request;
-                let call = Call { origin, function, fate: Fate::Open, held_by: None };
-                let earlier = self.calls.insert(invocation, call);
-                assert!(earlier.is_none(), "{invocation:?} was given twice");
-                assert_eq!(invocation.shard(), ShardId(3));
+            Verdict::Admitted(invocation) => self.note_admitted(invocation, request),
+            Verdict::Pushed(push) => {
+                self.note_admitted(push.invocation, request);
+                self.note_pushed(push);
             }
             Verdict::Refused(status) => assert_eq!(status.class(), Class::Refused),
         }
     }
 
+    fn note_admitted(&mut self, invocation: InvocationId, request: Request) {
+        let Request { origin, function, .. } = request;
+        let call = Call { origin, function, fate: Fate::Open, held_by: None };
+        let earlier = self.calls.insert(invocation, call);
+        assert!(earlier.is_none(), "{invocation:?} was given twice");
+        assert_eq!(invocation.shard(), ShardId(3));
+    }
+
     fn push(&mut self) {
-        let Some(push) = self.engine.poll_push(self.now) else { return };
+        if let Some(push) = self.engine.poll_push(self.now) {
+            self.note_pushed(push);
+        }
+    }
+
+    fn note_pushed(&mut self, push: Push) {
         let call = self.calls.get_mut(&push.invocation).expect("a call that was admitted");
         assert_eq!(call.fate, Fate::Open, "pushed after its end");
         assert_eq!(call.held_by, None, "pushed while it is with a worker");

@@ -26,7 +26,8 @@ use protocol::{CallId, Criticality, Flags, FunctionId, Status, Timings};
 use queue::{Full, LaneIndex, Receiver, Sender, priority_queue};
 
 use crate::net::Desk;
-use crate::payloads::Manner;
+use crate::payloads::{Body, Manner};
+use crate::workers::Workers;
 
 /// `Origin::connection` of in-process calls; no slab of connections grows that far.
 pub const LOCAL: u32 = u32::MAX;
@@ -283,7 +284,7 @@ pub fn local(names: Arc<[String]>, bell: Arc<Bell>, capacity: u32) -> (Local, Lo
 
 impl LocalEnd {
     /// Takes calls into the engine.
-    pub fn take(&mut self, desk: &mut Desk<'_>) -> usize {
+    pub fn take(&mut self, desk: &mut Desk<'_>, workers: &mut Workers) -> usize {
         for count in 0..CALLS_PER_TURN_MAX {
             let order = match self.found.take() {
                 Some(order) => order,
@@ -292,12 +293,12 @@ impl LocalEnd {
                     None => return count,
                 },
             };
-            self.admit(desk, order);
+            self.admit(desk, workers, order);
         }
         CALLS_PER_TURN_MAX
     }
 
-    fn admit(&mut self, desk: &mut Desk<'_>, order: Order) {
+    fn admit(&mut self, desk: &mut Desk<'_>, workers: &mut Workers, order: Order) {
         desk.stats.counters.local_calls += 1;
         let Order { request, submitted_at, promise } = order;
         let refuse =
@@ -333,11 +334,16 @@ impl LocalEnd {
                 flags: Flags::WANT_TIMINGS,
             },
         );
+        let manner = Manner { flags: Flags::NONE, criticality: request.criticality as u8, extension_size: 0 };
         match verdict {
+            Verdict::Pushed(push) => {
+                pending.outstanding = Some((push.invocation, promise));
+                let body = Body { extensions: &[], payload: &request.payload };
+                desk.payloads.put_in_ring(push.invocation, manner, body);
+                workers.push_body(desk, push, manner, body);
+            }
             Verdict::Admitted(invocation) => {
                 pending.outstanding = Some((invocation, promise));
-                let manner =
-                    Manner { flags: Flags::NONE, criticality: request.criticality as u8, extension_size: 0 };
                 let size = request.payload.len();
                 desk.payloads.put_kept(invocation, manner, request.payload, 0, size);
             }

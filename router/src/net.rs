@@ -28,8 +28,9 @@ use crate::io::{Chunk, Io, SourceId};
 use crate::payloads::Payloads;
 use crate::shard::Owner;
 use crate::stats::ShardStats;
+use crate::workers::Workers;
 
-use connection::{Connection, Offence};
+use connection::{Connection, Intake, Offence};
 use life::{Happening, Life};
 use outbox::Outbox;
 
@@ -159,12 +160,21 @@ impl Net {
     }
 
     /// Bytes arrived.
-    pub fn on_received(&mut self, desk: &mut Desk<'_>, io: &mut Io, index: u32, chunk: Chunk) {
+    pub fn on_received(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        workers: &mut Workers,
+        index: u32,
+        chunk: Chunk,
+    ) {
         desk.stats.counters.bytes_received += chunk.size() as u64;
         let chunk = desk.payloads.hold(chunk);
         let bytes = desk.payloads.chunk_bytes(io, chunk);
         let connection = &mut self.connections[index as usize];
-        let outcome = connection.on_bytes(desk, &mut self.outbox, &self.options, index, bytes, chunk);
+        let outbox = &mut self.outbox;
+        let intake = &mut Intake { desk, workers, outbox, options: &self.options, index };
+        let outcome = connection.on_bytes(intake, bytes, chunk);
         if let Err(offence) = outcome {
             self.offend(desk, io, index, &offence);
         }

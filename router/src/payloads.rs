@@ -154,6 +154,13 @@ impl Payloads {
         self.set(invocation, Place { at, size: size as u32, manner });
     }
 
+    /// Notes that the body of an admitted call was copied into its worker's ring at once.
+    #[inline]
+    pub fn put_in_ring(&mut self, invocation: InvocationId, manner: Manner, body: Body<'_>) {
+        let size = (body.extensions.len() + body.payload.len()) as u32;
+        self.set(invocation, Place { at: At::InRing, size, manner });
+    }
+
     /// Copies the body of an admitted call.
     pub fn put_copy(&mut self, invocation: InvocationId, manner: Manner, body: Body<'_>) {
         let size = body.extensions.len() + body.payload.len();
@@ -232,7 +239,8 @@ impl Payloads {
         self.put_copy(invocation, manner, Body { extensions: &extensions, payload: &payload });
     }
 
-    /// The call is answered: nobody asks for its bytes any more.
+    /// The call is answered, and not by its worker: nobody asks for its bytes any more. After a worker's answer there is
+    /// nothing to do: the bytes were in its ring, and the ring no longer names the call.
     #[inline]
     pub fn release(&mut self, invocation: InvocationId) {
         self.vacate(invocation, At::Nowhere);

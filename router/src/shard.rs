@@ -186,9 +186,9 @@ impl Shard {
             Desk { now, engine: &mut self.engine, payloads: &mut self.payloads, stats: &mut self.stats };
         let mut replies = Replies { net: &mut self.net, local: &mut self.local };
 
-        let mut work = replies.local.take(&mut desk); //                       in-process calls  frontend.rs
+        let mut work = self.workers.reap(&mut desk, &mut self.io, &mut replies); // results, 8      workers.rs
+        work += replies.local.take(&mut desk, &mut self.workers); //           in-process calls  frontend.rs
         work += take_events(&mut desk, &mut self.io, &mut replies, &mut self.workers, &mut self.attach); // 1, 2  net.rs
-        work += self.workers.reap(&mut desk, &mut self.io, &mut replies); //   results, 8        workers.rs
         replies.net.on_time(&mut desk, &mut self.io); //                       who is too late
         self.attach.on_time(&mut desk, &mut self.io);
         self.workers.on_time(now);
@@ -198,6 +198,7 @@ impl Shard {
             work += 1;
         }
         while let Some(answer) = desk.engine.poll_answer() {
+            desk.payloads.release(answer.invocation);
             replies.deliver(&mut desk, &mut self.io, &answer, 0, |_| {}); //   stage 8           engine: reply.rs
             work += 1;
         }
@@ -384,7 +385,7 @@ fn take_events(
         work += 1;
         match event {
             Event::Received { tag, chunk } => match Owner::of(tag) {
-                Owner::Connection(index) => replies.net.on_received(desk, io, index, chunk),
+                Owner::Connection(index) => replies.net.on_received(desk, io, workers, index, chunk),
                 _ => io.recycle(chunk),
             },
             Event::Sent { tag, buffer } => {
@@ -438,7 +439,6 @@ impl Deliver for Replies<'_> {
         payload_size: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        desk.payloads.release(answer.invocation);
         measure(desk.stats, answer);
         if answer.origin.connection == LOCAL {
             self.local.answer(desk, answer, payload_size, write);

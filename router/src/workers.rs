@@ -70,15 +70,29 @@ impl Workers {
     /// Writes a call into its worker's ring. The worker sees it after [`Workers::publish`].
     #[inline]
     pub fn push(&mut self, desk: &mut Desk<'_>, io: &Io, push: Push) {
+        let (manner, body) = desk.payloads.body(io, push.invocation);
+        self.write(desk.now, push, manner, body);
+        desk.payloads.on_pushed(push.invocation);
+        desk.stats.counters.pushes += 1;
+    }
+
+    /// The same for a call that is pushed as it comes in, with its body wherever it was received.
+    #[inline]
+    pub fn push_body(&mut self, desk: &mut Desk<'_>, push: Push, manner: Manner, body: Body<'_>) {
+        self.write(desk.now, push, manner, body);
+        desk.stats.counters.pushes += 1;
+    }
+
+    #[inline]
+    fn write(&mut self, now: Nanos, push: Push, manner: Manner, body: Body<'_>) {
         let seat = self.seats[push.worker.index as usize]
             .as_mut()
             .expect("the engine pushes to attached workers only");
-        let (manner, body) = desk.payloads.body(io, push.invocation);
         let (trace, idempotency_key) = context(manner, body);
         let request = Request {
             invocation_id: push.invocation.0,
             deadline_at_ns: push.deadline_at.0,
-            pushed_at_ns: desk.now.0,
+            pushed_at_ns: now.0,
             flags: manner.flags.0,
             criticality: manner.criticality,
             trace,
@@ -86,8 +100,6 @@ impl Workers {
         };
         // The engine's credits are the ring's slots and its bound of payloads the ring's: a refusal is our bug.
         let slot = seat.ring.push(request, body.payload).expect("a free slot and room for the payload");
-        desk.payloads.on_pushed(push.invocation);
-        desk.stats.counters.pushes += 1;
         let index = push.invocation.slot() as usize;
         if index >= self.ring_slots.len() {
             self.ring_slots.resize((index + 1).next_power_of_two().max(1024), SlotIndex(0));
@@ -317,6 +329,10 @@ impl Workers {
 
     /// A dead worker: what it finished counts, what it had not goes back to the engine.
     fn lose(&mut self, desk: &mut Desk<'_>, io: &mut Io, replies: &mut impl Deliver, index: u32) {
+        if let Some(seat) = self.seats[index as usize].as_mut() {
+            // What was pushed in this turn never reached it; only a ring that was shown everything may be read.
+            let _ = seat.ring.publish();
+        }
         self.reap_one(desk, io, replies, index);
         self.forget(desk, io, index);
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use engine::{
-    Completed, Engine, Finished, InvocationId, Nanos, RunOutcome, StartEvidence, Started, WorkerAction,
+    Completed, Engine, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, Started, WorkerAction,
     WorkerId,
 };
 use protocol::{FunctionId, Status};
@@ -78,6 +78,29 @@ impl Router {
         self.take_back(held, did);
     }
 
+    /// Writes a call that was bound on admission, and shows it to its worker at once.
+    pub fn push_at_once(&mut self, now: Nanos, push: Push, did: &mut Vec<Did>) {
+        self.push(now, push, did);
+        self.rings.values_mut().for_each(|ring| _ = ring.end.publish());
+    }
+
+    fn push(&mut self, now: Nanos, push: Push, did: &mut Vec<Did>) {
+        let ring = self.rings.get_mut(&push.worker).expect("the engine pushes to attached workers only");
+        let request = Request {
+            invocation_id: push.invocation.0,
+            deadline_at_ns: push.deadline_at.0,
+            pushed_at_ns: now.0,
+            flags: 0,
+            criticality: 1,
+            trace: None,
+            idempotency_key: None,
+        };
+        let payload = self.marks[&push.invocation].to_le_bytes();
+        let slot = ring.end.push(request, &payload).expect("the engine counts credits as the ring does");
+        ring.slots.insert(push.invocation, slot);
+        did.push(Did::Pushed(push.invocation, ring.process));
+    }
+
     /// One turn, after new requests were handed to the engine.
     pub fn turn(&mut self, now: Nanos, did: &mut Vec<Did>) {
         let workers: Vec<_> = self.rings.keys().copied().collect();
@@ -86,20 +109,7 @@ impl Router {
         }
         self.engine.handle_time(now, &Evidence(&self.rings));
         while let Some(push) = self.engine.poll_push(now) {
-            let ring = self.rings.get_mut(&push.worker).expect("the engine pushes to attached workers only");
-            let request = Request {
-                invocation_id: push.invocation.0,
-                deadline_at_ns: push.deadline_at.0,
-                pushed_at_ns: now.0,
-                flags: 0,
-                criticality: 1,
-                trace: None,
-                idempotency_key: None,
-            };
-            let payload = self.marks[&push.invocation].to_le_bytes();
-            let slot = ring.end.push(request, &payload).expect("the engine counts credits as the ring does");
-            ring.slots.insert(push.invocation, slot);
-            did.push(Did::Pushed(push.invocation, ring.process));
+            self.push(now, push, did);
         }
         for ring in self.rings.values_mut() {
             ring.end.publish();

@@ -103,7 +103,8 @@ impl World {
         });
         let specs: Vec<_> = specs.collect();
         let functions = specs.iter().map(|spec| (spec.timeout.0, spec.idempotent)).collect();
-        let limits = Limits { invocations_max: 64, workers_max: 8, ..Limits::default() };
+        let limits =
+            Limits { invocations_max: 64, workers_max: 8, direct_depth_min: Some(2), ..Limits::default() };
         let engine = Engine::new(ShardId(0), limits, specs).expect("a sound configuration");
         let keepers =
             (0..FUNCTION_COUNT * PLACES_PER_FUNCTION).map(|number| Keeper::new(number % FUNCTION_COUNT, 0));
@@ -191,9 +192,14 @@ impl World {
                 payload_size: 8,
                 flags,
             };
-            match self.router.engine.handle_request(now, request) {
-                Verdict::Refused(_) => self.totals.refusals += 1,
-                Verdict::Admitted(id) => {
+            let (admitted, push) = match self.router.engine.handle_request(now, request) {
+                Verdict::Refused(_) => (None, None),
+                Verdict::Admitted(id) => (Some(id), None),
+                Verdict::Pushed(push) => (Some(push.invocation), Some(push)),
+            };
+            match admitted {
+                None => self.totals.refusals += 1,
+                Some(id) => {
                     let (timeout_ns, is_harmless) = self.functions[function as usize];
                     let budget_ns = if budget_us == 0 { timeout_ns } else { u64::from(budget_us) * 1_000 };
                     self.note(format!(
@@ -218,6 +224,11 @@ impl World {
                         },
                     )?;
                 }
+            }
+            if let Some(push) = push {
+                let mut did = Vec::new();
+                self.router.push_at_once(now, push, &mut did);
+                self.account(did)?;
             }
         }
         Ok(())

@@ -103,6 +103,41 @@ fn a_draining_router_finishes_what_it_has_and_is_idle_then() {
     assert_eq!(story.engine.next_timer(), None);
 }
 
+#[test]
+fn a_call_of_a_quick_function_is_bound_on_admission_unless_others_wait() {
+    let mut story = with_run_ahead();
+    // Given a function that is not known to be quick yet
+    let push = match story.request(request()) {
+        Verdict::Admitted(_) => story.push().expect("a worker is open"),
+        other => panic!("{other:?}"),
+    };
+    story.complete(push, RunOutcome::Ok);
+    // Expect that, once it is, calls do not stand in its queue while its workers have slots
+    let pushes: Vec<Push> = (0..128)
+        .map(|_| match story.request(request()) {
+            Verdict::Pushed(push) => push,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(matches!(story.request(request()), Verdict::Admitted(_)), "all slots are taken");
+    story.complete(pushes[0], RunOutcome::Ok);
+    assert!(matches!(story.request(request()), Verdict::Admitted(_)), "another call waits already");
+    assert!(story.push().is_some());
+}
+
+#[test]
+fn a_call_that_was_bound_at_once_is_timed_out_like_any_other() {
+    let mut story = with_run_ahead();
+    story.call();
+    let push = story.push().expect("a worker is open");
+    story.complete(push, RunOutcome::Ok);
+    let Verdict::Pushed(_) = story.request(Request { budget_us: 1_000, ..request() }) else { panic!() };
+    let due = story.engine.next_timer().expect("its deadline");
+    assert!(due >= story.now.plus(Nanos::from_ms(1)) && due <= story.now.plus(Nanos::from_us(1_300)));
+    story.pass(Nanos::from_us(1_300), |_: WorkerId, _: InvocationId| Started::Yes);
+    assert_eq!(story.answers(), [(Status::TimedOut, true)]);
+}
+
 /// An engine that binds 100 us of work ahead, and two workers of 64 slots.
 fn with_run_ahead() -> Story {
     let limits = Limits { run_ahead: Nanos::from_us(100), ..Limits::default() };

@@ -66,20 +66,21 @@ fn an_abandoned_call_keeps_its_slot_while_the_worker_holds_it() {
 
 #[test]
 fn a_table_of_many_thousands_is_filled_and_emptied() {
-    let limits = Limits { invocations_max: 5000, ..Limits::default() };
+    let limits = Limits { invocations_max: 5000, timer_visits_max: 1000, ..Limits::default() };
     let mut story = Story::with(limits, vec![FunctionSpec { queue_count_max: 5000, ..spec("echo") }]);
     let mut admit = |request| story.engine.handle_request(story.now, request);
     let asked = Request { received_at: Nanos::from_secs(1), ..request() };
     assert!((0..5000).all(|_| matches!(admit(asked), Verdict::Admitted(_))));
     assert_eq!(admit(asked), Verdict::Refused(Status::QueueFull));
-    story.attach(ECHO, 4096);
+    story.attach(ECHO, 2048);
+    story.attach(ECHO, 2048);
     assert_eq!(std::iter::from_fn(|| story.engine.poll_push(story.now)).count(), 4096);
     // More than one `handle_time` may expire: the rest follows in the next call.
     story.pass(Nanos::from_secs(31), NeverStarted);
     assert!(story.engine.next_timer().is_some_and(|at| at <= story.now));
-    story.actions();
-    story.pass(Nanos::from_secs(1), NeverStarted);
-    story.actions();
-    story.pass(Nanos::from_secs(1), NeverStarted);
+    for _ in 0..6 {
+        story.actions();
+        story.pass(Nanos::from_ms(1), NeverStarted);
+    }
     assert_eq!(story.count(Counter::AnsweredExpired), 5000);
 }

@@ -108,8 +108,13 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let limits =
-            Limits { invocations_max: 40, workers_max: 6, timer_visits_max: 50, ..Limits::default() };
+        let limits = Limits {
+            invocations_max: 40,
+            workers_max: 6,
+            timer_visits_max: 50,
+            direct_depth_min: Some(2),
+            ..Limits::default()
+        };
         let spec = |name| FunctionSpec { queue_count_max: 30, timeout: Nanos::from_secs(60), ..spec(name) };
         let engine = Engine::new(ShardId(7), limits, vec![spec("a"), spec("b"), spec("c")]).expect("sound");
         World {
@@ -156,7 +161,12 @@ impl World {
             Request { function, criticality, budget_us, flags, received_at: self.now, ..super::request() };
         let verdict = self.engine.handle_request(self.now, asked);
         self.outputs.push(format!("{verdict:?}"));
-        if let Verdict::Admitted(id) = verdict {
+        let (id, push) = match verdict {
+            Verdict::Admitted(id) => (Some(id), None),
+            Verdict::Pushed(push) => (Some(push.invocation), Some(push)),
+            Verdict::Refused(_) => (None, None),
+        };
+        if let Some(id) = id {
             let budget = if budget_us == 0 { Nanos::NEVER } else { Nanos::from_us(budget_us.into()) };
             let call = Call {
                 function,
@@ -170,6 +180,7 @@ impl World {
             };
             assert!(self.calls.insert(id, call).is_none(), "an id was given twice");
         }
+        push.into_iter().for_each(|push| self.take_push(push));
     }
 
     fn cancel(&mut self, which: usize, gone: bool) {
@@ -225,7 +236,10 @@ impl World {
         let push = self.engine.poll_push(self.now);
         self.outputs.push(format!("{push:?}"));
         self.sync_queued_except(push.map(|push| push.invocation));
-        let Some(push) = push else { return };
+        push.into_iter().for_each(|push| self.take_push(push));
+    }
+
+    fn take_push(&mut self, push: Push) {
         self.check_order(push);
         let model = self.workers.get_mut(&push.worker).expect("a push goes to an attached worker");
         let old = model.held.insert(push.invocation, Slot::Waiting { is_marked: false });

@@ -23,7 +23,8 @@ use super::life::{Happening, Life};
 use super::outbox::Outbox;
 use super::{Desk, NetOptions};
 use crate::io::SourceId;
-use crate::payloads::Manner;
+use crate::payloads::{self, Manner};
+use crate::workers::Workers;
 
 /// A client's connection.
 pub struct Connection {
@@ -93,11 +94,26 @@ impl Offence {
 }
 
 /// Where a frame's body lies.
-enum Body {
+#[derive(Clone, Copy)]
+enum Body<'a> {
     /// At `offset` in a held receive buffer.
     InChunk { chunk: u32, offset: usize },
-    /// In the bytes the frame was assembled in, which the receiver may keep.
-    Assembled,
+    /// Behind the header in the bytes the frame was assembled in, which the receiver may keep.
+    Assembled(&'a Bytes),
+}
+
+/// What a connection works with while it takes frames.
+pub struct Intake<'a, 'd> {
+    /// The turn's.
+    pub desk: &'a mut Desk<'d>,
+    /// Where calls go that need not wait.
+    pub workers: &'a mut Workers,
+    /// Where answers go.
+    pub outbox: &'a mut Outbox,
+    /// The bounds of connections.
+    pub options: &'a NetOptions,
+    /// The connection's own number.
+    pub index: u32,
 }
 
 impl Connection {
@@ -151,100 +167,65 @@ impl Connection {
     ///
     /// Whether the client takes its answers is asked once for each buffer and not for each frame: refusals and PONGs are
     /// no larger than what asks for them, so that output grows by a buffer and one assembled frame in between.
-    pub fn on_bytes(
-        &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        options: &NetOptions,
-        index: u32,
-        bytes: &[u8],
-        chunk: u32,
-    ) -> Result<(), Offence> {
-        self.take_frames(desk, outbox, options, index, bytes, chunk)?;
-        if self.is_slow(desk.now, options) { Err(Offence::SlowReader) } else { Ok(()) }
+    pub fn on_bytes(&mut self, intake: &mut Intake<'_, '_>, bytes: &[u8], chunk: u32) -> Result<(), Offence> {
+        self.take_frames(intake, bytes, chunk)?;
+        if self.is_slow(intake.desk.now, intake.options) { Err(Offence::SlowReader) } else { Ok(()) }
     }
 
-    fn take_frames(
-        &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        options: &NetOptions,
-        index: u32,
-        bytes: &[u8],
-        chunk: u32,
-    ) -> Result<(), Offence> {
+    fn take_frames(&mut self, intake: &mut Intake<'_, '_>, bytes: &[u8], chunk: u32) -> Result<(), Offence> {
         let mut offset = self.skip.min(bytes.len());
         self.skip -= offset;
         if !self.partial.is_empty() && self.life.is_listening() {
-            offset = self.complete_partial(desk, outbox, options, index, bytes)?;
+            offset = self.complete_partial(intake, bytes)?;
         }
         while self.life.is_listening() {
             let Some(frame) = decode(&bytes[offset..], self.frame_size_max)? else {
-                return self.keep_partial(desk, outbox, index, &bytes[offset..]);
+                return self.keep_partial(intake, &bytes[offset..]);
             };
             let body = Body::InChunk { chunk, offset: offset + HEADER_SIZE };
-            self.on_frame(desk, outbox, options, index, &frame, body)?;
+            self.on_frame(intake, &frame, body)?;
             offset += frame.size();
         }
         Ok(())
     }
 
     /// Adds to the kept front of a frame what completes it, and takes the frame. Returns how many bytes it took.
-    fn complete_partial(
-        &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        options: &NetOptions,
-        index: u32,
-        bytes: &[u8],
-    ) -> Result<usize, Offence> {
+    fn complete_partial(&mut self, intake: &mut Intake<'_, '_>, bytes: &[u8]) -> Result<usize, Offence> {
         let for_header = HEADER_SIZE.saturating_sub(self.partial.len()).min(bytes.len());
-        self.keep_partial(desk, outbox, index, &bytes[..for_header])?;
+        self.keep_partial(intake, &bytes[..for_header])?;
         let Some(header) = self.partial.first_chunk::<HEADER_SIZE>() else { return Ok(for_header) };
         let header = decode_header(header, self.frame_size_max)?;
         let missing = header.frame_size as usize - self.partial.len();
         let taken = for_header + missing.min(bytes.len() - for_header);
-        self.keep_partial(desk, outbox, index, &bytes[for_header..taken])?;
+        self.keep_partial(intake, &bytes[for_header..taken])?;
         if self.partial.len() < header.frame_size as usize {
             return Ok(taken);
         }
-        desk.payloads.release_partial(self.partial.len());
+        intake.desk.payloads.release_partial(self.partial.len());
         let whole = Bytes::from(std::mem::take(&mut self.partial));
         if let Some(frame) = decode(&whole, self.frame_size_max)? {
-            self.on_assembled(desk, outbox, options, index, &frame, &whole)?;
+            self.on_frame(intake, &frame, Body::Assembled(&whole))?;
         }
         Ok(taken)
     }
 
     /// Keeps bytes at the end of what was received until the rest of their frame comes. If there is no room for them,
     /// the call they belong to is refused like any other, and the rest of its frame is passed over.
-    fn keep_partial(
-        &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        index: u32,
-        bytes: &[u8],
-    ) -> Result<(), Offence> {
+    fn keep_partial(&mut self, intake: &mut Intake<'_, '_>, bytes: &[u8]) -> Result<(), Offence> {
         let size = self.partial.len() + bytes.len();
         if bytes.is_empty() {
             return Ok(());
         }
         // The header is always kept: only it can tell what there is no room for.
-        if size > HEADER_SIZE && !desk.payloads.has_room(bytes.len()) {
-            return self.pass_over(desk, outbox, index, bytes);
+        if size > HEADER_SIZE && !intake.desk.payloads.has_room(bytes.len()) {
+            return self.pass_over(intake, bytes);
         }
-        desk.payloads.claim_partial(bytes.len());
+        intake.desk.payloads.claim_partial(bytes.len());
         self.partial.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn pass_over(
-        &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        index: u32,
-        bytes: &[u8],
-    ) -> Result<(), Offence> {
+    fn pass_over(&mut self, intake: &mut Intake<'_, '_>, bytes: &[u8]) -> Result<(), Offence> {
         let received = self.partial.len() + bytes.len();
         let mut header = [0; HEADER_SIZE];
         for (into, from) in header.iter_mut().zip(self.partial.iter().chain(bytes)) {
@@ -254,76 +235,46 @@ impl Connection {
         if header.kind != Kind::Invoke as u8 || self.life == Life::AwaitHello {
             return Err(Offence::PayloadMemoryFull);
         }
-        desk.stats.counters.frames_received += 1;
-        desk.stats.counters.refused_payload_memory += 1;
-        self.refuse(outbox, index, header.call_id, Status::Overloaded);
-        self.forget_input(desk);
+        intake.desk.stats.counters.frames_received += 1;
+        intake.desk.stats.counters.refused_payload_memory += 1;
+        self.refuse(intake, header.call_id, Status::Overloaded);
+        self.forget_input(intake.desk);
         self.skip = header.frame_size as usize - received;
-        Ok(())
-    }
-
-    fn on_assembled(
-        &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        options: &NetOptions,
-        index: u32,
-        frame: &Frame<'_>,
-        whole: &Bytes,
-    ) -> Result<(), Offence> {
-        if frame.kind != Kind::Invoke || self.life == Life::AwaitHello {
-            return self.on_frame(desk, outbox, options, index, frame, Body::Assembled);
-        }
-        desk.stats.counters.frames_received += 1;
-        if let Some(invocation) = self.on_invoke(desk, outbox, index, frame) {
-            let size = frame.extensions.len() + frame.payload.len();
-            desk.payloads.put_kept(invocation, manner(frame), whole.clone(), HEADER_SIZE, size);
-        }
         Ok(())
     }
 
     #[inline]
     fn on_frame(
         &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        options: &NetOptions,
-        index: u32,
+        intake: &mut Intake<'_, '_>,
         frame: &Frame<'_>,
-        body: Body,
+        body: Body<'_>,
     ) -> Result<(), Offence> {
-        desk.stats.counters.frames_received += 1;
+        intake.desk.stats.counters.frames_received += 1;
         if self.life == Life::AwaitHello {
-            return self.on_hello(outbox, options, index, frame);
+            return self.on_hello(intake, frame);
         }
         match frame.kind {
-            Kind::Invoke => {
-                if let Some(invocation) = self.on_invoke(desk, outbox, index, frame)
-                    && let Body::InChunk { chunk, offset } = body
-                {
-                    let size = frame.extensions.len() + frame.payload.len();
-                    desk.payloads.put_in_chunk(invocation, manner(frame), chunk, offset, size);
-                }
-            }
+            Kind::Invoke => self.on_invoke(intake, frame, body),
             Kind::Cancel => {
                 // A call that is answered already needs no cancelling, and its answer is on the way.
                 if let Some(invocation) = self.calls.find(frame.header.call_id) {
-                    desk.engine.handle_cancel(desk.now, invocation, CancelReason::Asked);
+                    intake.desk.engine.handle_cancel(intake.desk.now, invocation, CancelReason::Asked);
                 }
             }
             Kind::Resolve => {
                 let call_id = frame.header.call_id;
                 let function =
-                    std::str::from_utf8(frame.payload).ok().and_then(|name| desk.engine.resolve(name));
+                    std::str::from_utf8(frame.payload).ok().and_then(|name| intake.desk.engine.resolve(name));
                 let parts = match function {
                     Some(function) => FrameParts::resolved(call_id, function, Status::Ok),
                     None => FrameParts::resolved(call_id, FunctionId(0), Status::UnknownFunction),
                 };
-                encode(outbox.open(self, index), &parts, &Extensions::NONE, &[]);
+                encode(intake.outbox.open(self, intake.index), &parts, &Extensions::NONE, &[]);
             }
             Kind::Ping => {
                 let parts = FrameParts::pong(frame.header.budget_us);
-                encode(outbox.open(self, index), &parts, &Extensions::NONE, frame.payload);
+                encode(intake.outbox.open(self, intake.index), &parts, &Extensions::NONE, frame.payload);
             }
             // The answer to a PING of ours, and a client's way to say that it leaves: closing the socket says it too.
             // W-14: only a router sends these.
@@ -351,76 +302,85 @@ impl Connection {
         is_stalled || size > options.output_size_max * super::OUTPUT_FACTOR_MAX
     }
 
-    fn on_hello(
-        &mut self,
-        outbox: &mut Outbox,
-        options: &NetOptions,
-        index: u32,
-        frame: &Frame<'_>,
-    ) -> Result<(), Offence> {
+    fn on_hello(&mut self, intake: &mut Intake<'_, '_>, frame: &Frame<'_>) -> Result<(), Offence> {
         if frame.kind != Kind::Hello {
             return Err(ClientMisbehaved::HelloExpected { kind: frame.header.kind }.into());
         }
         let offer = Offer {
-            frame_size_max: options.frame_size_max,
-            credits_default: options.credits,
-            credits_max: options.credits,
+            frame_size_max: intake.options.frame_size_max,
+            credits_default: intake.options.credits,
+            credits_max: intake.options.credits,
         };
         let agreed = Hello::decode(frame.payload)?.answer(&offer)?;
         self.frame_size_max = agreed.frame_size_max;
         self.credits = agreed.credits;
         self.life = self.life.on(Happening::HelloAgreed);
-        encode(outbox.open(self, index), &FrameParts::hello(), &Extensions::NONE, &agreed.encode());
+        encode(
+            intake.outbox.open(self, intake.index),
+            &FrameParts::hello(),
+            &Extensions::NONE,
+            &agreed.encode(),
+        );
         Ok(())
     }
 
     /// Asks for a call to be admitted; a refusal is answered at once.
     #[inline]
-    fn on_invoke(
-        &mut self,
-        desk: &mut Desk<'_>,
-        outbox: &mut Outbox,
-        index: u32,
-        frame: &Frame<'_>,
-    ) -> Option<engine::InvocationId> {
+    fn on_invoke(&mut self, intake: &mut Intake<'_, '_>, frame: &Frame<'_>, body: Body<'_>) {
         let header = &frame.header;
         let call_id = header.call_id;
         if let Err(status) = self.calls.check(call_id, self.credits) {
             match status {
-                Status::CreditsExceeded => desk.stats.counters.refused_credits_exceeded += 1,
-                _ => desk.stats.counters.refused_call_id_in_use += 1,
+                Status::CreditsExceeded => intake.desk.stats.counters.refused_credits_exceeded += 1,
+                _ => intake.desk.stats.counters.refused_call_id_in_use += 1,
             }
-            self.refuse(outbox, index, call_id, status);
-            return None;
+            return self.refuse(intake, call_id, status);
         }
-        if !desk.payloads.has_room(frame.extensions.len() + frame.payload.len()) {
-            desk.stats.counters.refused_payload_memory += 1;
-            self.refuse(outbox, index, call_id, Status::Overloaded);
-            return None;
+        if !intake.desk.payloads.has_room(frame.extensions.len() + frame.payload.len()) {
+            intake.desk.stats.counters.refused_payload_memory += 1;
+            return self.refuse(intake, call_id, Status::Overloaded);
         }
         let request = Request {
-            origin: Origin { connection: index, connection_generation: self.generation, call_id },
-            received_at: desk.now,
+            origin: Origin { connection: intake.index, connection_generation: self.generation, call_id },
+            received_at: intake.desk.now,
             function: header.function_id,
             criticality: header.criticality,
             budget_us: header.budget_us,
             payload_size: header.payload_size,
             flags: header.flags,
         };
-        match desk.engine.handle_request(desk.now, request) {
+        let manner = manner(frame);
+        match intake.desk.engine.handle_request(intake.desk.now, request) {
             Verdict::Admitted(invocation) => {
                 self.calls.insert(call_id, invocation);
-                Some(invocation)
+                let size = frame.extensions.len() + frame.payload.len();
+                let payloads = &mut *intake.desk.payloads;
+                match body {
+                    Body::InChunk { chunk, offset } => {
+                        payloads.put_in_chunk(invocation, manner, chunk, offset, size);
+                    }
+                    Body::Assembled(whole) => {
+                        payloads.put_kept(invocation, manner, whole.clone(), HEADER_SIZE, size);
+                    }
+                }
             }
-            Verdict::Refused(status) => {
-                self.refuse(outbox, index, call_id, status);
-                None
+            Verdict::Pushed(push) => {
+                self.calls.insert(call_id, push.invocation);
+                let body = payloads::Body { extensions: frame.extensions, payload: frame.payload };
+                intake.desk.payloads.put_in_ring(push.invocation, manner, body);
+                intake.workers.push_body(intake.desk, push, manner, body);
             }
+            Verdict::Refused(status) => self.refuse(intake, call_id, status),
         }
     }
 
-    fn refuse(&mut self, outbox: &mut Outbox, index: u32, call_id: CallId, status: Status) {
-        encode(outbox.open(self, index), &FrameParts::reply(call_id, status), &Extensions::NONE, &[]);
+    fn refuse(&mut self, intake: &mut Intake<'_, '_>, call_id: CallId, status: Status) {
+        encode(
+            intake.outbox.open(self, intake.index),
+            &FrameParts::reply(call_id, status),
+            &Extensions::NONE,
+            &[],
+        );
     }
 }
 
