@@ -37,6 +37,7 @@ mod run_queue;
 mod slab;
 #[cfg(test)]
 mod snapshot;
+mod stamps;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -58,6 +59,7 @@ pub use function::{FunctionSpec, FunctionView};
 pub use invocation::{InvocationId, Origin, ShardId};
 pub use limits::Limits;
 pub use reply::{Answer, Completed, Finished, RunOutcome};
+pub use stamps::Stamps;
 pub use time::Nanos;
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 

@@ -4,16 +4,16 @@
 //! has copied them.
 //! Always: `status_of` is the only place that maps an ending to a wire status. `Expired` is said only when no attempt
 //! can have started; the flag `STARTED` is absent only when that is proved, because a caller may retry on it.
-//! Always: stamps are in order. What a worker claims about its own times is clamped into [pushed, now].
 //! Never: a second answer; the life's table has no such step, and trying is our bug.
 //! Tests: `tests/replies.rs`.
 
-use protocol::{Cause, Flags, FunctionId, Status, Timings};
+use protocol::{Flags, FunctionId, Status};
 
 use crate::Engine;
 use crate::admission::Refusal;
 use crate::counters::Counter;
-use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin, State};
+use crate::invocation::{Event, InvocationId, Marks, Origin, State};
+use crate::stamps::Stamps;
 use crate::time::Nanos;
 use crate::worker::WorkerId;
 
@@ -35,7 +35,7 @@ pub struct Answer {
     /// Advice when to try again; 0 = none. (policy to come)
     pub retry_after_us: u32,
     /// When the call passed each stage, for the caller and for histograms.
-    pub timings: Timings,
+    pub stamps: Stamps,
 }
 
 /// What a worker says about a call that it gives back.
@@ -247,59 +247,7 @@ impl Engine {
             flags: if may_have_started { Flags::STARTED } else { Flags::NONE },
             want_timings: invocation.marks.has(Marks::WANT_TIMINGS),
             retry_after_us: 0,
-            timings: timings(invocation, now, run),
+            stamps: Stamps::new(invocation, now, run),
         }
     }
-}
-
-/// The stamps of a call that is answered `now`, and the longest wait between them.
-#[inline]
-fn timings(invocation: &Invocation, now: Nanos, run: Run) -> Timings {
-    let since_received = |at: Nanos| at.since(invocation.received_at).0;
-    let queued_at = invocation.queued_at;
-    let mut timings = Timings {
-        received_at_ns: invocation.received_at.0,
-        admitted_ns: since_received(queued_at),
-        queued_ns: since_received(queued_at),
-        answered_ns: since_received(now),
-        ..Timings::default()
-    };
-    let queue_cause = if invocation.marks.has(Marks::OVERTAKEN) { Cause::Order } else { Cause::Worker };
-    if invocation.attempts == 0 {
-        timings.cause = longest([(now.since(queued_at), queue_cause)]);
-        return timings;
-    }
-    let pushed_at = invocation.pushed_at;
-    timings.pushed_ns = since_received(pushed_at);
-    let queue_wait = (pushed_at.since(queued_at), queue_cause);
-    timings.cause = match run {
-        Run::Never => longest([queue_wait, (now.since(pushed_at), Cause::Ring)]),
-        Run::MayHaveStarted => longest([queue_wait, (now.since(pushed_at), Cause::Function)]),
-        Run::Finished { started_at, finished_at } => {
-            // A worker's own stamps: whatever it claims, the order holds.
-            let started_at = started_at.max(pushed_at).min(now.max(pushed_at));
-            let finished_at = finished_at.max(started_at).min(now.max(started_at));
-            timings.started_ns = since_received(started_at);
-            timings.finished_ns = since_received(finished_at);
-            longest([
-                queue_wait,
-                (started_at.since(pushed_at), Cause::Ring),
-                (finished_at.since(started_at), Cause::Function),
-                (now.since(finished_at), Cause::Reply),
-            ])
-        }
-    };
-    timings
-}
-
-/// The cause of the longest wait, the earlier one of equals; none if there was no wait.
-#[inline]
-fn longest<const N: usize>(waits: [(Nanos, Cause); N]) -> Cause {
-    let mut longest = (Nanos::ZERO, Cause::None);
-    for wait in waits {
-        if wait.0 > longest.0 {
-            longest = wait;
-        }
-    }
-    longest.1
 }

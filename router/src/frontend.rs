@@ -377,7 +377,7 @@ impl LocalEnd {
         promise.keep(Answer {
             status: answer.status,
             payload: payload.into(),
-            timings: Some(answer.timings),
+            timings: Some(answer.stamps.timings()),
         });
     }
 

@@ -443,7 +443,7 @@ fn write_reply(
     payload_size: usize,
     write: impl FnOnce(&mut Vec<u8>),
 ) {
-    let timings = answer.want_timings.then_some(answer.timings);
+    let timings = answer.want_timings.then(|| answer.stamps.timings());
     let extensions = Extensions { timings, ..Extensions::NONE };
     let extension_size = if timings.is_some() { Flags::TIMINGS.known_extension_size() } else { 0 };
     let parts = FrameParts {

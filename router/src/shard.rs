@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Answer, Engine, EngineRefused, FunctionSpec, Limits, Nanos, ShardId};
-use protocol::{Status, Timings};
+use protocol::Status;
 use queue::Mailbox;
 
 use crate::clock;
@@ -451,18 +451,16 @@ impl Deliver for Replies<'_> {
 /// Where the call's time went, into the histograms.
 #[inline]
 fn measure(stats: &mut ShardStats, answer: &Answer) {
-    let Timings { queued_ns, pushed_ns, started_ns, finished_ns, answered_ns, .. } = answer.timings;
-    let has_run = finished_ns != Timings::NOT_REACHED;
-    let run_ns = if has_run { finished_ns.saturating_sub(started_ns) } else { 0 };
-    stats.latencies.total_ns.saturating_record(answered_ns);
-    if pushed_ns != Timings::NOT_REACHED {
-        stats.latencies.queue_wait_ns.saturating_record(pushed_ns.saturating_sub(queued_ns));
+    let run_ns = answer.stamps.run().map(|run| run.0);
+    stats.latencies.total_ns.saturating_record(answer.stamps.total().0);
+    if let Some(queue_wait) = answer.stamps.queue_wait() {
+        stats.latencies.queue_wait_ns.saturating_record(queue_wait.0);
     }
-    if has_run {
+    if let Some(run_ns) = run_ns {
         stats.latencies.run_ns.saturating_record(run_ns);
     }
     if let Some(function) = stats.function(answer.function) {
-        function.run_ns += run_ns;
+        function.run_ns += run_ns.unwrap_or(0);
         match answer.status {
             Status::Ok => function.answered_ok += 1,
             Status::FunctionError => function.answered_error += 1,

@@ -49,7 +49,7 @@ fn timings_of(started_us: u64, finished_us: u64) -> Timings {
     else {
         panic!("no answer");
     };
-    answer.timings
+    answer.stamps.timings()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_call_that_expired_in_its_queue_has_no_later_stamps_and_waited_for_a_worker(
     let mut story = Story::new();
     story.call();
     story.pass(Nanos::from_secs(31), NOT_STARTED);
-    let timings = story.engine.poll_answer().expect("it expired").timings;
+    let timings = story.engine.poll_answer().expect("it expired").stamps.timings();
     assert_eq!(timings.cause, Cause::Worker);
     assert_eq!(timings.pushed_ns, Timings::NOT_REACHED);
     assert_eq!(timings.answered_ns, 31_000_000_000);
@@ -101,7 +101,7 @@ fn a_call_overtaken_by_a_later_one_waited_for_the_order() {
         .pushes()
         .into_iter()
         .map(|push| match story.complete(push, RunOutcome::Cancelled) {
-            Completed::Answer(answer) => (answer.invocation == patient, answer.timings.cause),
+            Completed::Answer(answer) => (answer.invocation == patient, answer.stamps.timings().cause),
             other => panic!("{other:?}"),
         })
         .collect();
