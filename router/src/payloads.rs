@@ -8,6 +8,9 @@
 //!  too large for one, ▶ InPool / Kept ───────────────────────────────────┘◀─┘
 //!  or in-process
 //! ```
+//! A call of a quick function is bound to a worker on admission: its bytes go from the receive buffer straight into the
+//! ring, and only their size is noted here (`put_in_ring`), in case the worker is lost.
+//!
 //! In: extensions and payload of a frame, as they lie.  Out: the same bytes for the ring, then nothing.
 //! Owns: the receive buffers of this turn (given back when it ends) and the copies of what has to wait longer.
 //! Always: bytes of queued calls are bounded (`bytes_max`); a call that would exceed it is refused as `Overloaded`
