@@ -48,7 +48,8 @@ pub(super) struct Sending {
     pub sent: usize,
 }
 
-pub(super) struct Source {
+/// A listener, a stream or a watched descriptor; `S` is what a backend remembers about it besides.
+pub(super) struct Source<S> {
     pub generation: u32,
     pub tag: Tag,
     pub kind: SourceKind,
@@ -57,16 +58,17 @@ pub(super) struct Source {
     /// Kept until the last operation ended, so that the descriptor's number can't be reused under the kernel's hands.
     pub fd: Option<Rc<dyn AsFd>>,
     pub sending: Option<Sending>,
+    pub state: S,
 }
 
 /// The slab.
 #[derive(Default)]
-pub(super) struct Sources {
-    slots: Vec<Source>,
+pub(super) struct Sources<S> {
+    slots: Vec<Source<S>>,
     free: Vec<u32>,
 }
 
-impl Sources {
+impl<S: Default> Sources<S> {
     pub fn insert(&mut self, kind: SourceKind, fd: Rc<dyn AsFd>, tag: Tag) -> SourceId {
         if let Some(slot) = self.free.pop() {
             let source = &mut self.slots[slot as usize];
@@ -75,6 +77,7 @@ impl Sources {
             source.arm = Arm::Off;
             source.closing = false;
             source.fd = Some(fd);
+            source.state = S::default();
             return SourceId { slot, generation: source.generation };
         }
         let slot = u32::try_from(self.slots.len()).expect("fewer than 2^24 sources");
@@ -86,12 +89,13 @@ impl Sources {
             closing: false,
             fd: Some(fd),
             sending: None,
+            state: S::default(),
         });
         SourceId { slot, generation: 0 }
     }
 
     /// `None` when the source is gone.
-    pub fn find(&mut self, id: SourceId) -> Option<&mut Source> {
+    pub fn find(&mut self, id: SourceId) -> Option<&mut Source<S>> {
         self.slots
             .get_mut(id.slot as usize)
             .filter(|source| source.generation == id.generation && source.fd.is_some())

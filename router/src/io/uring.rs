@@ -16,7 +16,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use super::buffers::{Chunk, GROUP, ReceiveBuffers};
+use super::buffers::{Chunk, GROUP, KernelRing};
 use super::operation::{OperationKind, pack, unpack};
 use super::source::{Arm, Sending, SourceId, SourceKind, Sources};
 use super::{Event, IoCounters, IoOptions, SetupRefused, Tag};
@@ -33,8 +33,8 @@ const DROP_WAIT: Duration = Duration::from_millis(10);
 pub struct Io {
     // Closed before the memory below is given back: see `drop`.
     ring: ManuallyDrop<IoUring>,
-    buffers: ManuallyDrop<ReceiveBuffers>,
-    pub(super) sources: Sources,
+    buffers: ManuallyDrop<KernelRing>,
+    pub(super) sources: Sources<()>,
     /// Sources whose arm is `Due`.
     due: Vec<SourceId>,
     /// Sources whose arm is `Starved`.
@@ -57,10 +57,10 @@ impl Io {
             .build(options.submission_count)
             .map_err(|error| SetupRefused::from_setup(&error))?;
         let buffers =
-            ReceiveBuffers::new(options.buffer_count, options.buffer_size).map_err(SetupRefused::Other)?;
+            KernelRing::new(options.buffer_count, options.buffer_size).map_err(SetupRefused::Other)?;
         // SAFETY: the ring's mapping holds `count` entries and outlives the registration: `drop` closes the ring first.
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(buffers.ring_address(), buffers.count(), GROUP, 0)
+            ring.submitter().register_buf_ring_with_flags(buffers.address(), buffers.count(), GROUP, 0)
         }
         .map_err(|error| SetupRefused::from_setup(&error))?;
         Ok(Io {
