@@ -66,6 +66,8 @@ pub struct RouterConfig {
     pub spin: Duration,
     /// What a shard's thread runs on.
     pub host: Host,
+    /// How a shard talks to the kernel.
+    pub io: IoChoice,
     /// Shard `n` runs on the n-th processor of the list; empty: the kernel chooses.
     pub pin: Vec<u32>,
     /// How long a fresh connection may take to say HELLO.
@@ -83,6 +85,17 @@ pub enum Host {
     Bare,
     /// A glommio executor that calls `turn()` and runs async front-ends beside it.
     Glommio,
+}
+
+/// How a shard talks to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoChoice {
+    /// By io_uring, or by epoll where io_uring is refused.
+    Auto,
+    /// By io_uring, or not at all.
+    Uring,
+    /// By epoll.
+    Epoll,
 }
 
 /// The options under `[functions.NAME]`.

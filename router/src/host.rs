@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::Host;
+use crate::io::IoBackend;
 use crate::shard::{Shard, ShardInputs, ShardOptions, ShardRefused};
 
 /// Everything a shard's thread needs.
@@ -24,8 +25,8 @@ pub struct Place {
     pub inputs: ShardInputs,
     /// The processor to stay on.
     pub pin: Option<u32>,
-    /// Told once whether the shard could be made.
-    pub started: SyncSender<Result<(), ShardRefused>>,
+    /// Told once whether the shard could be made, and on what it runs.
+    pub started: SyncSender<Result<IoBackend, ShardRefused>>,
 }
 
 /// Starts the thread.
@@ -42,7 +43,7 @@ impl Place {
         match Shard::new(self.options, self.inputs) {
             Ok(shard) => {
                 // Nobody waits any more: then nobody will ask it to end either, and the process is on its way out.
-                let _ = self.started.send(Ok(()));
+                let _ = self.started.send(Ok(shard.io_backend().clone()));
                 Some(shard)
             }
             Err(refused) => {

@@ -151,6 +151,16 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "io",
+        flag: Some("io"),
+        env: Some("QUICKFIRE_IO"),
+        kind: Kind::Choice(&["auto", "uring", "epoll"]),
+        default: Some("auto"),
+        meaning: "How a shard talks to the kernel. auto takes io_uring, or epoll where io_uring is refused, as in most \
+                  containers, and says so at start; uring refuses to start there. epoll costs more time for each call.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "pin",
         flag: Some("pin"),
         env: Some("QUICKFIRE_PIN"),

@@ -16,9 +16,10 @@ use protocol::Status;
 use queue::Mailbox;
 
 use crate::clock;
+use crate::config::IoChoice;
 use crate::drain::{Drain, DrainOptions, Remaining, Step};
 use crate::frontend::{Bell, LOCAL, LocalEnd};
-use crate::io::{Event, Io, IoOptions, SetupRefused, Tag};
+use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
 use crate::net::{Desk, Net, NetOptions};
 use crate::payloads::Payloads;
 use crate::stats::ShardStats;
@@ -54,8 +55,10 @@ pub trait Publish: Send {
 pub struct ShardOptions {
     /// Its number.
     pub shard: u8,
-    /// Sizes of its ring.
+    /// Sizes of its edge to the kernel.
     pub io: IoOptions,
+    /// What that is to run on.
+    pub io_choice: IoChoice,
     /// Bounds of its connections.
     pub net: NetOptions,
     /// Who may attach.
@@ -148,13 +151,15 @@ pub enum Owner {
 impl Shard {
     /// Makes a shard on the thread that will run it.
     pub fn new(options: ShardOptions, inputs: ShardInputs) -> Result<Shard, ShardRefused> {
-        let mut io = Io::new(options.io)?;
+        let mut io = Io::choose(options.io_choice, options.io)?;
         let function_count = options.functions.len();
         let engine = Engine::new(ShardId(options.shard), options.limits, options.functions)?;
         let mut net = Net::new(options.net);
         inputs.listeners.into_iter().for_each(|socket| net.listen(&mut io, socket));
         let attach = Attach::new(&mut io, inputs.attach, options.attach, inputs.shim);
         io.watch(std::rc::Rc::new(inputs.bell.clone()), Owner::Bell.tag());
+        let mut stats = ShardStats::new(function_count);
+        stats.counters.io_on_epoll = u64::from(*io.backend() != IoBackend::Uring);
         let now = clock::now();
         Ok(Shard {
             io,
@@ -164,7 +169,7 @@ impl Shard {
             attach,
             local: inputs.local,
             payloads: Payloads::new(options.payload_memory_max),
-            stats: ShardStats::new(function_count),
+            stats,
             commands: inputs.commands,
             drain: Drain::Running,
             drain_options: options.drain,
@@ -255,6 +260,11 @@ impl Shard {
     /// True once a drain is over.
     pub fn has_ended(&self) -> bool {
         self.drain == Drain::Ended
+    }
+
+    /// What its edge to the kernel runs on.
+    pub fn io_backend(&self) -> &IoBackend {
+        self.io.backend()
     }
 
     /// What it counted.

@@ -24,7 +24,7 @@ use crate::config::{Config, Listen};
 use crate::drain::DrainOptions;
 use crate::frontend::{self, Bell, Local};
 use crate::host::{self, Place};
-use crate::io::IoOptions;
+use crate::io::{IoBackend, IoOptions};
 use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
 use crate::run_dir::{RunDir, RunDirError};
@@ -102,6 +102,7 @@ pub struct Router {
 struct Running {
     commands: Arc<Mailbox<Command>>,
     local: Local,
+    io: IoBackend,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -164,6 +165,11 @@ impl Router {
     /// The in-process front-end of a shard.
     pub fn local(&self, shard: u32) -> Option<Local> {
         self.shards.get(shard as usize).map(|running| running.local.clone())
+    }
+
+    /// What each shard's edge to the kernel runs on.
+    pub fn io_backends(&self) -> impl Iterator<Item = &IoBackend> {
+        self.shards.iter().map(|running| &running.io)
     }
 
     /// Who keeps the function processes.
@@ -233,10 +239,9 @@ impl Router {
             started,
         };
         let thread = host::start(config.router.host, place).map_err(system("starting a thread"))?;
-        let running = Running { commands, local, thread: Mutex::new(Some(thread)) };
         match told.recv() {
-            Ok(Ok(())) => {
-                self.shards.push(running);
+            Ok(Ok(io)) => {
+                self.shards.push(Running { commands, local, io, thread: Mutex::new(Some(thread)) });
                 Ok(())
             }
             Ok(Err(refused)) => Err(StartError::Shard { shard, refused }),
@@ -278,6 +283,7 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
     ShardOptions {
         shard: u8::try_from(shard).expect("the configuration allows at most 256 shards"),
         io: options.io.unwrap_or_default(),
+        io_choice: router.io,
         net,
         attach: AttachOptions {
             shard: shard as u16,

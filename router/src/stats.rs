@@ -81,10 +81,11 @@ counters! {
     push_refused: "count", "Calls the ring refused although the engine saw room; each is a bug.";
     worker_wakes: "count", "Sleeping workers woken.";
     payload_bytes_claimed: "bytes", "Bytes of payloads that wait for a worker now.";
-    io_enters: "count", "System calls into the ring.";
+    io_on_epoll: "count", "1 if this shard runs on epoll instead of io_uring.";
+    io_enters: "count", "System calls into the ring, or of every kind on epoll.";
     io_starved: "count", "Receives that found no free buffer.";
     io_completion_overflows: "count", "Times the completion queue overflowed.";
-    io_rearmed: "count", "Operations armed again because the kernel had ended them.";
+    io_rearmed: "count", "Sources armed again because the kernel had ended their operation, or after they starved.";
     io_short_sends: "count", "Sends that went out in parts.";
     output_bytes_held: "bytes", "Bytes of answers now that clients have not taken yet.";
 }

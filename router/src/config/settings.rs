@@ -13,7 +13,7 @@ use protocol::limits::FRAME_ROOM;
 use super::file::{Entry, File};
 use super::problem::{Place, Problem, ProblemKind};
 use super::value::{Raw, Value};
-use super::{Command, Config, FunctionConfig, Host, Listen, RouterConfig, Sources, nearest};
+use super::{Command, Config, FunctionConfig, Host, IoChoice, Listen, RouterConfig, Sources, nearest};
 use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS};
 use crate::run_dir;
 
@@ -180,6 +180,11 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
         payload_memory_max: table.size_u64("payload_memory_max"),
         spin: table.duration("spin"),
         host: if table.choice("host") == "glommio" { Host::Glommio } else { Host::Bare },
+        io: match table.choice("io") {
+            "uring" => IoChoice::Uring,
+            "epoll" => IoChoice::Epoll,
+            _ => IoChoice::Auto,
+        },
         pin: table.processors("pin"),
         hello_timeout: table.duration("hello_timeout"),
         drain_timeout: table.duration("drain_timeout"),

@@ -4,17 +4,22 @@
 //!          give back                  bytes were received into it
 //!   free ─────────────▶ may be filled ──────────────────────────▶ lent out as a Chunk
 //!     ▲                 (kernel_ring.rs: the kernel has it)                  │
+//!     │                 (free_list.rs: nobody has it)                        │
 //!     └──────────────────────────────── recycle(chunk) ──────────────────────┘
 //! ```
 //! Always: a buffer is in exactly one of the two places; [`Chunk`] can be neither copied nor made elsewhere, so holding
 //! one proves that nobody writes into it.
+//! Who may fill a buffer is what the two backends differ in: [`KernelRing`] gives free buffers to the kernel, which
+//! fills them whenever it likes; with a [`FreeList`] they stay here and are filled by a system call of ours.
 
+mod free_list;
 mod kernel_ring;
 
 use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+pub(super) use free_list::FreeList;
 pub(super) use kernel_ring::{GROUP, KernelRing};
 
 /// Received bytes, lent to whoever holds this.
@@ -52,7 +57,7 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping made in `map`; references into it borrow the `Pool` that owns us, and
-        // `Io::drop` leaks the buffers instead when the kernel may still write into them. A failure leaves it
+        // `Uring::drop` leaks the buffers instead when the kernel may still write into them. A failure leaves it
         // mapped, which harms nobody.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.size) };
     }

@@ -8,17 +8,19 @@
 //! Always: after [`Io::close`] no event of that source is delivered; its memory and descriptor are kept until the
 //! kernel has let go of every operation on it.
 //! Never: knows what a frame, a call or a worker is.
-//! Why so small: nothing outside of this folder sees that there is an io_uring behind it, so that another
-//! implementation for places where io_uring is refused can stand in its place.  Tests: `io/tests.rs`.
+//! Why so small: nothing outside of this folder sees what is behind it: an io_uring (`uring.rs`), or epoll (`epoll.rs`)
+//! where that is refused.  Tests: `io/tests.rs`, each on both.
 //!
 //! ```text
-//!  listen / receive / watch ──▶ armed ──┬─ event, kernel will send more ──▶ armed
-//!                                       ├─ event, kernel stopped (no F_MORE) ──▶ armed again at the next submit
-//!                                       ├─ no buffer left (ENOBUFS) ──▶ starved ──▶ armed again once buffers are back
-//!                                       └─ close ──▶ closing ──▶ last completion ──▶ slot free, descriptor closed
+//!  listen / receive / watch ──▶ armed ──┬─ event, more will come ──▶ armed
+//!                                       ├─ event, the kernel stopped ──▶ due ──▶ armed again at the next submit
+//!                                       ├─ no buffer left ──▶ starved ──▶ armed again once buffers are back
+//!                                       └─ close ──▶ the kernel lets go ──▶ slot free, descriptor closed
 //! ```
 
 mod buffers;
+mod edge;
+mod epoll;
 mod operation;
 mod refused;
 mod source;
@@ -29,9 +31,9 @@ mod uring;
 use std::os::fd::OwnedFd;
 
 pub use buffers::Chunk;
+pub use edge::{Io, IoBackend};
 pub use refused::SetupRefused;
 pub use source::SourceId;
-pub use uring::Io;
 
 /// What a source's owner wants to read back from every event about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,7 +96,7 @@ pub enum Event {
     },
 }
 
-/// Sizes of the ring and of the receive buffers.
+/// Sizes of the ring, where there is one, and of the receive buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IoOptions {
     /// Operations that may be handed over in one system call.
@@ -125,15 +127,15 @@ impl Default for IoOptions {
 /// Events about the edge itself, for the counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IoCounters {
-    /// System calls into the ring.
+    /// System calls: into the ring, or of every kind on epoll.
     pub enters: u64,
-    /// Completions taken.
+    /// Completions taken from the ring, or edges from epoll.
     pub completions: u64,
     /// Receives that found no free buffer.
     pub starved: u64,
     /// Times the completion queue was found to have overflowed into the kernel's memory.
     pub completion_overflows: u64,
-    /// Operations armed again because the kernel had ended them.
+    /// Sources armed again because the kernel had ended their operation, or after they waited for buffers.
     pub rearmed: u64,
     /// Sends that went out in parts.
     pub short_sends: u64,

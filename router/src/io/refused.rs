@@ -1,9 +1,9 @@
-//! Why a ring can't be had on this host, in one line that says how to allow it.
+//! Why an edge to the kernel can't be had on this host, in one line that says how to allow it.
 #![forbid(unsafe_code)]
 
 use rustix::io::Errno;
 
-/// The kernel, or somebody who filters its calls, refuses to set up a ring.
+/// The kernel, or somebody who filters its calls, refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupRefused {
     /// The sysctl forbids it.
@@ -34,6 +34,9 @@ pub enum SetupRefused {
         "no memory for the io_uring queues (ENOMEM): raise the limit of locked memory (`ulimit -l`, or `--ulimit memlock=-1` for a container)"
     )]
     NoMemory,
+    /// Not even the alternative can be had.
+    #[error("epoll could not be set up: {0}")]
+    Epoll(Errno),
     /// Anything else.
     #[error("io_uring could not be set up: {0}")]
     Other(Errno),

@@ -15,6 +15,18 @@ pub struct SourceId {
     pub(super) generation: u32,
 }
 
+impl SourceId {
+    /// The id as the number that epoll carries for us.
+    pub(super) fn to_bits(self) -> u64 {
+        u64::from(self.slot) | u64::from(self.generation) << 32
+    }
+
+    /// The reverse of [`SourceId::to_bits`].
+    pub(super) fn from_bits(bits: u64) -> SourceId {
+        SourceId { slot: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
 impl Default for SourceId {
     fn default() -> Self {
         SourceId { slot: u32::MAX, generation: u32::MAX }

@@ -78,8 +78,10 @@ impl Setup {
 
     pub fn start(self) -> Bench {
         let dir = tempfile::tempdir().expect("a directory");
+        // tests/epoll.rs runs the stories of the other files on epoll.
+        let io = if env!("CARGO_CRATE_NAME") == "epoll" { "epoll" } else { "auto" };
         let text = format!(
-            "[router]\nlisten = [\"quickfire://127.0.0.1:0\", \"unix://DIR/router.sock\"]\nrun_dir = \"{}\"\n{}",
+            "[router]\nlisten = [\"quickfire://127.0.0.1:0\", \"unix://DIR/router.sock\"]\nrun_dir = \"{}\"\nio = \"{io}\"\n{}",
             dir.path().join("run").display(),
             self.toml
         );
