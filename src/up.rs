@@ -18,6 +18,7 @@ use crate::flags;
 use keeper::Keeper;
 use signals::{News, Signals};
 
+mod io;
 mod keeper;
 mod signals;
 mod welcome;
@@ -54,7 +55,11 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     });
     let options = StartOptions { publish: Some(publish), ..StartOptions::default() };
     let router = router::start_with(&config, options).map_err(Failure::usage)?;
-    print(welcome::text(&config, router.bound()))?;
+    let backends: Vec<_> = router.io_backends().cloned().collect();
+    if let Some(line) = io::fallback(&backends) {
+        eprintln!("quickfire: {line}");
+    }
+    print(welcome::text(&config, router.bound(), &io::name(&backends)))?;
 
     let mut keeper = Keeper::new(&config);
     loop {

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use quickfire_client::serve::{Call, FunctionError, serve};
 use rustix::process::Signal;
-use support::{Router, echo_manifest, eventually, processes_in, quickfire, signal, workers_in};
+use support::{
+    Router, echo_manifest, eventually, processes_in, quickfire, quickfire_without_io_uring, signal,
+    workers_in,
+};
 
 const ALL: &str = r#"
 [functions.echo]
@@ -344,17 +347,54 @@ fn running_nap(report: &str) -> Option<RunningNap> {
 }
 
 #[test]
-fn a_denied_io_uring_is_said_in_one_line() {
-    let home = tempfile::tempdir().unwrap();
-    let output = std::process::Command::new("python3")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/deny_io_uring.py"))
-        .arg(env!("CARGO_BIN_EXE_quickfire"))
-        .args(["up", "--listen", "quickfire://127.0.0.1:0"])
-        .env("QUICKFIRE_DIR", home.path())
+fn a_router_without_io_uring_says_so_in_one_line_and_serves_on_epoll() {
+    let mut router = Router::start_without_io_uring(ALL);
+    let log = router.log();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.contains("runs on epoll") && log.contains("allow io_uring_setup"), "{log}");
+
+    // Expect: small and large calls, many at once, and a drain, as on a ring.
+    let large = "large".repeat(20_000);
+    let echo = router.invoke(&["echo", "--data", &large]);
+    assert_eq!(String::from_utf8_lossy(&echo.stdout).trim_end(), large);
+    let load = router
+        .command("load")
+        .args([
+            "echo",
+            "--connect",
+            &router.url,
+            "--duration",
+            "300ms",
+            "--connections",
+            "2",
+            "--window",
+            "64",
+        ])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success());
-    assert!(text.contains("io_uring"), "{text}");
-    assert!(processes_in(home.path()).is_empty());
+    assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    let report = router.inspect();
+    let is_told = report.lines().any(|line| line.split_whitespace().eq(["shard.io_on_epoll", "1"]));
+    assert!(is_told, "{report}");
+    assert!(router.terminate().success());
+}
+
+#[test]
+fn a_router_that_must_have_io_uring_does_not_start_without() {
+    let check = |arguments: &[&str], says: &str| {
+        let home = tempfile::tempdir().unwrap();
+        let output = quickfire_without_io_uring()
+            .args(["up", "--listen", "quickfire://127.0.0.1:0"])
+            .args(arguments)
+            .env("QUICKFIRE_DIR", home.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("allow io_uring_setup") && text.contains(says), "{text}");
+        assert!(processes_in(home.path()).is_empty());
+    };
+    check(&["--io", "uring"], "seccomp filter");
+    check(&["--host", "glommio"], "host = \"bare\" needs none");
 }

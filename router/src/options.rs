@@ -147,7 +147,8 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         env: Some("QUICKFIRE_HOST"),
         kind: Kind::Choice(&["bare", "glommio"]),
         default: Some("bare"),
-        meaning: "What a shard's thread runs on: a plain loop, or a glommio executor that also runs async front-ends.",
+        meaning: "What a shard's thread runs on: a plain loop, or a glommio executor that also runs async front-ends, \
+                  and that needs io_uring whatever `io` says.",
         since: "0.1",
     },
     OptionSpec {

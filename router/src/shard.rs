@@ -99,6 +99,9 @@ pub enum ShardRefused {
     /// No ring.
     #[error(transparent)]
     Io(#[from] SetupRefused),
+    /// No ring for the thread's host.
+    #[error("host = \"glommio\" has rings of its own, whatever `io` says (host = \"bare\" needs none): {0}")]
+    Glommio(SetupRefused),
     /// No engine.
     #[error(transparent)]
     Engine(#[from] EngineRefused),

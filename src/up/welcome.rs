@@ -10,8 +10,8 @@ use crate::flags;
 /// A sample of this repository, offered where the command is started inside it.
 const PICTURE: &str = "examples/functions/samples/picture.jpg";
 
-/// The text, given the addresses bound.
-pub fn text(config: &Config, bound: &[Listen]) -> String {
+/// The text, given the addresses bound and what the shards run on.
+pub fn text(config: &Config, bound: &[Listen], io: &str) -> String {
     let mut out = format!("quickfire {} runs, pid {}\n", env!("CARGO_PKG_VERSION"), std::process::id());
     let listening: Vec<_> = bound.iter().map(Listen::to_string).collect();
     out.push_str(&format!("  listens    {}\n", listening.join("\n             ")));
@@ -29,6 +29,7 @@ pub fn text(config: &Config, bound: &[Listen]) -> String {
         shards => format!("{shards} shards"),
     };
     out.push_str(&format!("  processes  1 router ({shards}), 1 shim, {warm} functions\n"));
+    out.push_str(&format!("  io         {io}\n"));
     out.push_str(&format!("  directory  {}  (logs, counters, sockets)\n", config.router.run_dir.display()));
     out.push_str("\nTry in another terminal:\n");
     for line in suggestions(config, bound, &names) {

@@ -17,6 +17,8 @@ pub struct Router {
     pub url: String,
     pub dir: PathBuf,
     home: PathBuf,
+    /// Under a filter like Docker's, which forbids io_uring_setup.
+    is_ring_denied: bool,
     _home: Option<TempDir>,
 }
 
@@ -39,13 +41,25 @@ impl Router {
         router
     }
 
+    /// The same where io_uring is denied, as in most containers.
+    pub fn start_without_io_uring(manifest: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut router = Self::start_as(home.path(), manifest, true);
+        router._home = Some(home);
+        router
+    }
+
     /// The same in a directory that outlives the router.
     pub fn start_in(home: &Path, manifest: &str) -> Self {
+        Self::start_as(home, manifest, false)
+    }
+
+    fn start_as(home: &Path, manifest: &str, is_ring_denied: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("quickfire://127.0.0.1:{port}");
         std::fs::write(home.join("quickfire.toml"), manifest).unwrap();
-        let (child, dir) = (up(home, &url), home.join("run"));
-        let mut router = Self { child, url, dir, home: home.to_owned(), _home: None };
+        let (child, dir) = (up(home, &url, is_ring_denied), home.join("run"));
+        let mut router = Self { child, url, dir, home: home.to_owned(), is_ring_denied, _home: None };
         router.wait_until_it_answers();
         router
     }
@@ -54,18 +68,22 @@ impl Router {
     pub fn kill_and_start_again(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = up(&self.home, &self.url);
+        self.child = up(&self.home, &self.url, self.is_ring_denied);
         self.wait_until_it_answers();
     }
 
     fn wait_until_it_answers(&mut self) {
         eventually("the router answers its first call", || {
             if let Some(status) = self.child.try_wait().unwrap() {
-                let log = std::fs::read_to_string(self.home.join("up.log")).unwrap_or_default();
-                panic!("quickfire up ended with {status}: {log}");
+                panic!("quickfire up ended with {status}: {}", self.log());
             }
             self.invoke(&["echo", "--data", "ready", "--deadline", "1s"]).status.success()
         });
+    }
+
+    /// What `quickfire up` said on standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.home.join("up.log")).unwrap_or_default()
     }
 
     /// Runs `quickfire invoke` against this router.
@@ -150,10 +168,11 @@ pub fn echo_manifest(count: u32) -> String {
     format!("[functions.echo]\ncommand = [\"builtin:echo\"]\nwarm = {count}\n")
 }
 
-fn up(home: &Path, url: &str) -> Child {
+fn up(home: &Path, url: &str, is_ring_denied: bool) -> Child {
     let dir = home.join("run");
     let log = std::fs::File::options().create(true).append(true).open(home.join("up.log")).unwrap();
-    quickfire()
+    let mut program = if is_ring_denied { quickfire_without_io_uring() } else { quickfire() };
+    program
         .arg("up")
         .arg("--config")
         .arg(home.join("quickfire.toml"))
@@ -168,7 +187,19 @@ fn up(home: &Path, url: &str) -> Child {
 
 /// The program under test.
 pub fn quickfire() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quickfire"));
+    without_variables(Command::new(env!("CARGO_BIN_EXE_quickfire")))
+}
+
+/// The program under test where io_uring is denied to it and to everything it starts.
+pub fn quickfire_without_io_uring() -> Command {
+    let mut command = Command::new("python3");
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/deny_io_uring.py"))
+        .arg(env!("CARGO_BIN_EXE_quickfire"));
+    without_variables(command)
+}
+
+fn without_variables(mut command: Command) -> Command {
     command.env_remove("QUICKFIRE_CONNECT").env_remove("QUICKFIRE_DIR").env_remove("QUICKFIRE_CONFIG");
     command
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::Place;
+use crate::shard::ShardRefused;
 
 /// The longest the shard sleeps here at one time.
 pub const NAP: Duration = Duration::from_millis(20);
@@ -27,12 +28,17 @@ pub fn start(place: Place) -> io::Result<JoinHandle<()>> {
         None => Placement::Unbound,
     };
     std::thread::Builder::new().name(place.name()).spawn(move || {
+        // Asked first, because the executor panics where it is refused.
+        if let Err(refused) = crate::io::probe() {
+            let _ = place.started.send(Err(ShardRefused::Glommio(refused)));
+            return;
+        }
         let executor = match LocalExecutorBuilder::new(placement).make() {
             Ok(executor) => executor,
             Err(error) => {
                 let errno = rustix::io::Errno::from_io_error(&io::Error::other(error.to_string()));
                 let refused = crate::io::SetupRefused::Other(errno.unwrap_or(rustix::io::Errno::NOSYS));
-                let _ = place.started.send(Err(refused.into()));
+                let _ = place.started.send(Err(ShardRefused::Glommio(refused)));
                 return;
             }
         };

@@ -34,6 +34,7 @@ pub use buffers::Chunk;
 pub use edge::{Io, IoBackend};
 pub use refused::SetupRefused;
 pub use source::SourceId;
+pub use uring::probe;
 
 /// What a source's owner wants to read back from every event about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

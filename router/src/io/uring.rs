@@ -446,6 +446,12 @@ impl Drop for Uring {
     }
 }
 
+/// Whether this host allows a ring at all, for those who make one of their own.
+pub fn probe() -> Result<(), SetupRefused> {
+    let refused = |error| SetupRefused::from_setup(&error);
+    self_test(&mut IoUring::new(1).map_err(refused)?).map_err(refused)
+}
+
 /// One operation there and back: a ring that can be made but not entered, as under a filter that knows only one of the
 /// three system calls, is none.
 fn self_test(ring: &mut IoUring) -> std::io::Result<()> {
