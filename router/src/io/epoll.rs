@@ -14,8 +14,9 @@
 //! ```
 //! In and out: as in `mod.rs`. This thread is the only one that touches buffers and queues, so that there is nothing to
 //! wait for when a source is closed: its slot is free at once.
-//! Always: a source stands in `ready` or `starved` at most once (its `Arm` says which), so that neither grows beyond
-//! the number of sources; whoever was served goes behind everybody else who waits, with at most one buffer's worth.
+//! Always: a living source stands in `ready` or `starved` at most once (its `Arm` says which), and what a closed one
+//! left there is dropped when its turn comes; whoever was served goes behind everybody else who waits, with at most one
+//! buffer's worth.
 //! Never: looks at a source the kernel has not told of. Edges instead of levels, because a level would be told in every
 //! turn for each connection that waits for its next turn or for a buffer.
 //! Costs beside the ring: a system call for each receive and send, one more in each turn, and timeouts in whole
@@ -285,13 +286,13 @@ impl Epoll {
         use epoll::EventFlags as Flags;
         // Told before it was closed, and meant for nobody any more.
         let Some(source) = self.sources.find(id) else { return };
-        let is_over = flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR);
-        source.state.has_hung_up |= is_over;
-        if source.arm == Arm::Armed && (is_over || flags.contains(Flags::IN)) {
+        source.state.has_hung_up |= flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR);
+        if source.arm == Arm::Armed && flags.intersects(Flags::IN | Flags::RDHUP | Flags::HUP | Flags::ERR) {
             source.arm = Arm::Due;
             self.ready.push_back(id);
         }
-        if source.state.is_blocked && (is_over || flags.contains(Flags::OUT)) {
+        // Not for RDHUP: a peer that says nothing more may still read, and nothing says that it made room.
+        if source.state.is_blocked && flags.intersects(Flags::OUT | Flags::HUP | Flags::ERR) {
             source.state.is_blocked = false;
             self.unsent.push(id);
         }
