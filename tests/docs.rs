@@ -73,6 +73,29 @@ fn every_promise_names_a_command() {
     }
 }
 
+#[test]
+fn the_seccomp_profile_allows_io_uring_and_only_by_name() {
+    let profile: serde_json::Value =
+        serde_json::from_str(&read("docs/operating/seccomp-quickfire.json")).unwrap();
+    // What is not named does not exist (ENOSYS): libraries then try an older call instead of giving up.
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    assert_eq!(profile["defaultErrnoRet"], 38);
+    let mut names = BTreeSet::new();
+    for rule in profile["syscalls"].as_array().unwrap() {
+        assert_eq!(rule["action"], "SCMP_ACT_ALLOW", "{rule}");
+        for name in rule["names"].as_array().unwrap() {
+            let name = name.as_str().unwrap();
+            assert!(names.insert(name) || name == "socket", "{name} is there twice");
+        }
+    }
+    for needed in ["io_uring_setup", "io_uring_enter", "io_uring_register", "epoll_pwait", "memfd_create"] {
+        assert!(names.contains(needed), "{needed} is missing");
+    }
+    for refused in ["bpf", "keyctl", "mount", "ptrace", "setns", "unshare", "clone3", "userfaultfd"] {
+        assert!(!names.contains(refused), "{refused} is nothing for a container");
+    }
+}
+
 /// Checks one command line as far as that is possible without running it.
 fn check_command(document: &Path, line: &str) {
     let place = document.display();

@@ -8,8 +8,7 @@ use std::time::Duration;
 use quickfire_client::serve::{Call, FunctionError, serve};
 use rustix::process::Signal;
 use support::{
-    Router, echo_manifest, eventually, processes_in, quickfire, quickfire_without_io_uring, signal,
-    workers_in,
+    Filter, Router, echo_manifest, eventually, processes_in, quickfire, quickfire_behind, signal, workers_in,
 };
 
 const ALL: &str = r#"
@@ -348,7 +347,7 @@ fn running_nap(report: &str) -> Option<RunningNap> {
 
 #[test]
 fn a_router_without_io_uring_says_so_in_one_line_and_serves_on_epoll() {
-    let mut router = Router::start_without_io_uring(ALL);
+    let mut router = Router::start_behind(Filter::NoIoUring, ALL);
     let log = router.log();
     assert_eq!(log.lines().count(), 1, "{log}");
     assert!(log.contains("runs on epoll") && log.contains("allow io_uring_setup"), "{log}");
@@ -383,7 +382,7 @@ fn a_router_without_io_uring_says_so_in_one_line_and_serves_on_epoll() {
 fn a_router_that_must_have_io_uring_does_not_start_without() {
     let check = |arguments: &[&str], says: &str| {
         let home = tempfile::tempdir().unwrap();
-        let output = quickfire_without_io_uring()
+        let output = quickfire_behind(Filter::NoIoUring)
             .args(["up", "--listen", "quickfire://127.0.0.1:0"])
             .args(arguments)
             .env("QUICKFIRE_DIR", home.path())
@@ -397,4 +396,21 @@ fn a_router_that_must_have_io_uring_does_not_start_without() {
     };
     check(&["--io", "uring"], "seccomp filter");
     check(&["--host", "glommio"], "host = \"bare\" needs none");
+}
+
+#[test]
+fn our_profile_for_containers_is_enough_for_a_router_on_io_uring_and_its_functions() {
+    // 77: the headers that say what number a system call has are not installed, so there is nothing to build from.
+    if quickfire_behind(Filter::OurProfile).arg("--version").output().unwrap().status.code() == Some(77) {
+        eprintln!("skipped: needs the kernel's headers");
+        return;
+    }
+    let mut router = Router::start_behind(Filter::OurProfile, ALL);
+    assert_eq!(router.log(), "", "nothing is refused");
+    assert!(!router.inspect().contains("shard.io_on_epoll"));
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/functions/samples");
+    let picture = format!("{samples}/picture.jpg");
+    let thumbnail = router.invoke(&["thumbnail", "--in", &picture, "--out", "/dev/null"]);
+    assert!(thumbnail.status.success(), "{}", String::from_utf8_lossy(&thumbnail.stderr));
+    assert!(router.terminate().success());
 }

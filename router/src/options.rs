@@ -158,7 +158,7 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         kind: Kind::Choice(&["auto", "uring", "epoll"]),
         default: Some("auto"),
         meaning: "How a shard talks to the kernel. auto takes io_uring, or epoll where io_uring is refused, as in most \
-                  containers, and says so at start; uring refuses to start there. epoll costs more time for each call.",
+                  containers, and says so at start; uring refuses to start there.",
         since: "0.1",
     },
     OptionSpec {

@@ -32,7 +32,7 @@ pub fn fallback(backends: &[IoBackend]) -> Option<String> {
         1 => format!(" in shard {}", refused[0].0),
         count => format!(" in {count} of {} shards", backends.len()),
     };
-    Some(format!("runs on epoll{who}, slower than io_uring; {reason}"))
+    Some(format!("runs on epoll instead of io_uring{who}: {reason}"))
 }
 
 #[cfg(test)]
@@ -57,8 +57,8 @@ mod tests {
     fn a_line_is_said_only_where_io_uring_was_wanted_and_refused() {
         check(&[IoBackend::Uring, IoBackend::Uring], "io_uring", None);
         check(&[ASKED_FOR], "epoll", None);
-        check(&[FALLEN_BACK, FALLEN_BACK], "epoll", Some("runs on epoll, slower"));
+        check(&[FALLEN_BACK, FALLEN_BACK], "epoll", Some("runs on epoll instead of io_uring: "));
         let name = "io_uring, and epoll for 1 of 2 shards";
-        check(&[IoBackend::Uring, FALLEN_BACK], name, Some("runs on epoll in shard 1, slower"));
+        check(&[IoBackend::Uring, FALLEN_BACK], name, Some("runs on epoll instead of io_uring in shard 1: "));
     }
 }

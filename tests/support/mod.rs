@@ -17,9 +17,19 @@ pub struct Router {
     pub url: String,
     pub dir: PathBuf,
     home: PathBuf,
-    /// Under a filter like Docker's, which forbids io_uring_setup.
-    is_ring_denied: bool,
+    filter: Filter,
     _home: Option<TempDir>,
+}
+
+/// What stands between a router and the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Nothing.
+    None,
+    /// io_uring_setup is denied, as in most containers.
+    NoIoUring,
+    /// The profile for containers that we ship.
+    OurProfile,
 }
 
 /// What `quickfire functions` says of one function.
@@ -35,31 +45,28 @@ pub struct FunctionRow {
 impl Router {
     /// Starts a router with these manifest tables (see `functions`), and waits until `echo` answers.
     pub fn start(manifest: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut router = Self::start_in(home.path(), manifest);
-        router._home = Some(home);
-        router
+        Self::start_behind(Filter::None, manifest)
     }
 
-    /// The same where io_uring is denied, as in most containers.
-    pub fn start_without_io_uring(manifest: &str) -> Self {
+    /// The same behind a filter, which all processes of the router inherit.
+    pub fn start_behind(filter: Filter, manifest: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut router = Self::start_as(home.path(), manifest, true);
+        let mut router = Self::start_as(home.path(), manifest, filter);
         router._home = Some(home);
         router
     }
 
     /// The same in a directory that outlives the router.
     pub fn start_in(home: &Path, manifest: &str) -> Self {
-        Self::start_as(home, manifest, false)
+        Self::start_as(home, manifest, Filter::None)
     }
 
-    fn start_as(home: &Path, manifest: &str, is_ring_denied: bool) -> Self {
+    fn start_as(home: &Path, manifest: &str, filter: Filter) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("quickfire://127.0.0.1:{port}");
         std::fs::write(home.join("quickfire.toml"), manifest).unwrap();
-        let (child, dir) = (up(home, &url, is_ring_denied), home.join("run"));
-        let mut router = Self { child, url, dir, home: home.to_owned(), is_ring_denied, _home: None };
+        let (child, dir) = (up(home, &url, filter), home.join("run"));
+        let mut router = Self { child, url, dir, home: home.to_owned(), filter, _home: None };
         router.wait_until_it_answers();
         router
     }
@@ -68,7 +75,7 @@ impl Router {
     pub fn kill_and_start_again(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = up(&self.home, &self.url, self.is_ring_denied);
+        self.child = up(&self.home, &self.url, self.filter);
         self.wait_until_it_answers();
     }
 
@@ -168,11 +175,10 @@ pub fn echo_manifest(count: u32) -> String {
     format!("[functions.echo]\ncommand = [\"builtin:echo\"]\nwarm = {count}\n")
 }
 
-fn up(home: &Path, url: &str, is_ring_denied: bool) -> Child {
+fn up(home: &Path, url: &str, filter: Filter) -> Child {
     let dir = home.join("run");
     let log = std::fs::File::options().create(true).append(true).open(home.join("up.log")).unwrap();
-    let mut program = if is_ring_denied { quickfire_without_io_uring() } else { quickfire() };
-    program
+    quickfire_behind(filter)
         .arg("up")
         .arg("--config")
         .arg(home.join("quickfire.toml"))
@@ -187,19 +193,24 @@ fn up(home: &Path, url: &str, is_ring_denied: bool) -> Child {
 
 /// The program under test.
 pub fn quickfire() -> Command {
-    without_variables(Command::new(env!("CARGO_BIN_EXE_quickfire")))
+    quickfire_behind(Filter::None)
 }
 
-/// The program under test where io_uring is denied to it and to everything it starts.
-pub fn quickfire_without_io_uring() -> Command {
-    let mut command = Command::new("python3");
-    command
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/deny_io_uring.py"))
-        .arg(env!("CARGO_BIN_EXE_quickfire"));
-    without_variables(command)
-}
-
-fn without_variables(mut command: Command) -> Command {
+/// The program under test, with everything it starts, behind a filter.
+pub fn quickfire_behind(filter: Filter) -> Command {
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_quickfire");
+    let python = |arguments: &[&str]| {
+        let mut command = Command::new("python3");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).arg(PROGRAM);
+        command
+    };
+    let mut command = match filter {
+        Filter::None => Command::new(PROGRAM),
+        Filter::NoIoUring => python(&["tests/support/deny_io_uring.py"]),
+        Filter::OurProfile => {
+            python(&["tests/support/under_profile.py", "docs/operating/seccomp-quickfire.json"])
+        }
+    };
     command.env_remove("QUICKFIRE_CONNECT").env_remove("QUICKFIRE_DIR").env_remove("QUICKFIRE_CONFIG");
     command
 }
