@@ -79,6 +79,19 @@ fn the_later_source_wins_and_is_named() {
 }
 
 #[test]
+fn the_edge_to_the_kernel_is_chosen_by_name() {
+    let chosen = |text: &str| Config::parse(text, "q.toml").unwrap().router.io;
+    assert_eq!(chosen(""), IoChoice::Auto);
+    assert_eq!(chosen("[router]\nio = \"auto\""), IoChoice::Auto);
+    assert_eq!(chosen("[router]\nio = \"uring\""), IoChoice::Uring);
+    assert_eq!(chosen("[router]\nio = \"epoll\""), IoChoice::Epoll);
+    check(
+        "[router]\nio = \"poll\"",
+        &["q.toml:2:1: `router.io`: poll is not allowed; allowed: auto or uring or epoll"],
+    );
+}
+
+#[test]
 fn listeners_come_as_a_list_or_between_commas_and_the_run_directory_is_put_in() {
     let from_file = load("[router]\nlisten = [\"unix://DIR/a\"]\nrun_dir = \"/run/q\"", &[], &[]).unwrap();
     assert_eq!(from_file.router.listen, [Listen::Unix("/run/q/a".into())]);
