@@ -223,7 +223,10 @@ fn a_function_that_exits_at_once_gets_typed_answers_and_disturbs_nobody() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(3), "{text}");
         let is_refused = text.contains("no_worker");
-        assert!(is_refused || text.contains("the function never started"), "{text}");
+        // On a busy machine the client may give up before it hears either.
+        let has_expired =
+            text.contains("the function never started") || text.contains("the router did not answer in time");
+        assert!(is_refused || has_expired, "{text}");
         assert!(router.invoke(&["echo", "--data", "x"]).status.success());
         is_refused
     });
