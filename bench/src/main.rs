@@ -1,126 +1,85 @@
-//! `cargo run --release -p bench`: Quickfire beside the floor, in one run, as ratios.
+//! `cargo run --release -p bench`: Quickfire against its targets, beside the floor, in one run.
 //!
-//! In: the release build of `quickfire` beside this program (built when missing).  Out: a table, and with
-//! `--save` the raw figures under `bench/baselines/<date>-<machine>/`.
+//! In: the release build of `quickfire` beside this program (built first).  Out: a table of targets, raw figures as
+//! JSON, a page with plots; with `--save` the same under `bench/baselines/<date>-<machine>/`.
 //! Always: floor and Quickfire take turns, so that a slow spell of the machine meets both; medians with spread.
-//! Never: a target. What must hold is written in `docs/promises.md`; this prints what was seen.
+//! Reading order: `targets` (what must hold), `experiments` (how it is measured), `floor` (against what), then
+//! `record`, `report`, `compare`, `scale`, `instructions`.
+//! Guide: docs/performance.md.
 
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod caller;
+mod compare;
+mod experiments;
 mod floor;
+mod instructions;
+mod load;
 mod machine;
+mod process;
+mod progress;
 mod quickfire;
-mod table;
+mod record;
+mod report;
+mod scale;
+mod series;
+mod session;
+mod targets;
+mod wire;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-use crate::floor::Transport;
+use crate::arguments::{Arguments, Command};
 
-/// Compares Quickfire with the feature-less floor on this machine.
-#[derive(Parser)]
-#[command(name = "bench", version)]
-struct Arguments {
-    #[command(subcommand)]
-    role: Option<Role>,
-    /// Length of each measurement, in seconds.
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
-    /// Measurements of each kind; the median and the spread are shown.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Calls outstanding in the pipelined runs.
-    #[arg(long, default_value_t = 8192)]
-    window: u32,
-    /// Where each shard thread is hosted: bare or glommio.
-    #[arg(long, default_value = "bare")]
-    host: String,
-    /// Compare the two hosts with each other instead of Quickfire with the floor.
-    #[arg(long)]
-    hosts: bool,
-    /// Keep the raw figures under bench/baselines/.
-    #[arg(long)]
-    save: bool,
-}
-
-#[derive(Subcommand)]
-enum Role {
-    /// One process of the floor; started by this program only.
-    #[command(hide = true)]
-    FloorRole { name: String, transport: Transport, dir: PathBuf, window: u32, seconds: f64 },
+/// How the program ends; `--help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Everything asked for was done and kept its bounds.
+    Ok = 0,
+    /// A target was missed, a figure became worse, or the instruction gate is shut.
+    Short = 1,
+    /// The arguments or the machine do not allow it.
+    Usage = 2,
+    /// A measurement went wrong.
+    Failed = 3,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.role {
-        Some(Role::FloorRole { name, transport, dir, window, seconds }) => floor::roles::run(
-            name,
-            &floor::roles::Task {
+    let result = match &arguments.command {
+        None if arguments.list => {
+            print!("{}", session::list());
+            Ok(Ending::Ok)
+        }
+        None => session::run(&arguments),
+        Some(Command::Compare { before, after }) => compare::run(before, after),
+        Some(Command::Scale) => scale::run(&arguments),
+        Some(Command::Instructions { record }) => instructions::run(*record),
+        Some(Command::FloorRole { name, transport, dir, window, message_size, seconds }) => {
+            let task = floor::roles::Task {
                 dir,
                 transport: *transport,
                 window: *window,
+                message_size: *message_size,
                 duration: Duration::from_secs_f64(*seconds),
-            },
-        ),
-        None if arguments.hosts => compare_hosts(&arguments),
-        None => compare_with_floor(&arguments),
+            };
+            floor::roles::run(name, &task).map(|()| Ending::Ok).map_err(|error| error.to_string())
+        }
+        Some(Command::CallerRole { address, mix }) => serde_json::from_str(mix)
+            .map_err(std::io::Error::from)
+            .and_then(|mix| caller::role(address, &mix))
+            .map(|()| Ending::Ok)
+            .map_err(|error| error.to_string()),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ending) => ExitCode::from(ending as u8),
         Err(error) => {
             eprintln!("bench: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(Ending::Usage as u8)
         }
     }
-}
-
-fn compare_with_floor(arguments: &Arguments) -> std::io::Result<()> {
-    let mut rows = table::Table::new("Quickfire beside the floor");
-    let router = quickfire::Router::start(&arguments.host)?;
-    for run in 1..=arguments.runs {
-        eprintln!("run {run} of {}: floor over TCP, pipelined", arguments.runs);
-        rows.floor("floor-tcp pipelined", &floor::run(Transport::Tcp, arguments.window, arguments.seconds)?);
-        eprintln!("run {run} of {}: quickfire over TCP, pipelined", arguments.runs);
-        rows.quickfire("quickfire-tcp pipelined", &router.load("echo", arguments.window, arguments.seconds)?);
-        eprintln!("run {run} of {}: floor over shared memory, pipelined", arguments.runs);
-        rows.floor("floor-shm pipelined", &floor::run(Transport::Shm, arguments.window, arguments.seconds)?);
-        eprintln!("run {run} of {}: one call outstanding", arguments.runs);
-        rows.floor("floor-tcp one outstanding", &floor::run(Transport::Tcp, 1, arguments.seconds)?);
-        rows.quickfire("quickfire-tcp one outstanding", &router.load("echo", 1, arguments.seconds)?);
-        rows.floor("floor-shm one outstanding", &floor::run(Transport::Shm, 1, arguments.seconds)?);
-    }
-    rows.ratio("quickfire-tcp pipelined", "floor-tcp pipelined");
-    rows.ratio("quickfire-tcp pipelined", "floor-shm pipelined");
-    rows.ratio("quickfire-tcp one outstanding", "floor-tcp one outstanding");
-    finish(arguments, rows, "floor")
-}
-
-fn compare_hosts(arguments: &Arguments) -> std::io::Result<()> {
-    let mut rows = table::Table::new("Hosting a shard: a bare thread beside glommio's executor");
-    for run in 1..=arguments.runs {
-        for host in ["bare", "glommio"] {
-            eprintln!("run {run} of {}: {host}", arguments.runs);
-            let router = quickfire::Router::start(host)?;
-            let row = format!("{host} pipelined");
-            rows.quickfire(&row, &router.load("echo", arguments.window, arguments.seconds)?);
-            let row = format!("{host} one outstanding");
-            rows.quickfire(&row, &router.load("echo", 1, arguments.seconds)?);
-        }
-    }
-    rows.ratio("glommio pipelined", "bare pipelined");
-    rows.ratio("glommio one outstanding", "bare one outstanding");
-    finish(arguments, rows, "hosts")
-}
-
-fn finish(arguments: &Arguments, rows: table::Table, name: &str) -> std::io::Result<()> {
-    print!("{rows}");
-    if arguments.save {
-        let path = machine::baseline_dir()?.join(format!("{name}.json"));
-        std::fs::write(&path, serde_json::to_string_pretty(&rows.raw(arguments.window, arguments.seconds))?)?;
-        println!("raw figures: {}", path.display());
-    }
-    Ok(())
 }

@@ -1,167 +1,214 @@
-//! Quickfire as its users run it: `quickfire up` and `quickfire load`, real processes, everything switched on.
+//! Quickfire as its users run it: `quickfire up` with a configuration file, real processes, everything switched on.
+//!
+//! In: a [`Config`].  Out: a [`Router`] whose workers have all attached, with its addresses and its CPU time.
+//! Always: each experiment starts its own, on a free port and in a run directory of its own, and stops it when done.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-/// How long a router may take to answer its first call before the benchmark gives up.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::process;
+use crate::wire::Conversation;
 
-/// What one run of `quickfire load` measured, with the CPU time of everybody who took part.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
-    /// Checked answers per second.
-    pub calls_per_s: f64,
-    /// Median latency.
-    pub latency_ns_p50: u64,
-    /// 99th percentile latency.
-    pub latency_ns_p99: u64,
-    /// CPU time of the generator per million calls, in milliseconds.
-    pub client_cpu_ms_per_million: f64,
-    /// The same for the router process.
-    pub router_cpu_ms_per_million: f64,
-    /// The same for the shim and the function processes.
-    pub workers_cpu_ms_per_million: f64,
+/// How long a router may take until every function answers.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A configuration file in the making.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Lines below `[router]`.
+    router: Vec<String>,
+    /// Names and lines of the functions.
+    functions: Vec<(String, String)>,
+    /// Of these, the functions with processes: each must answer before anything is measured.
+    warm: Vec<String>,
 }
 
-/// A running `quickfire up` with the bundled functions; stopped when dropped.
+impl Config {
+    /// No function yet; shards are hosted by `host`.
+    pub fn new(host: &str) -> Self {
+        Self { router: vec![format!("host = \"{host}\"")], functions: Vec::new(), warm: Vec::new() }
+    }
+
+    /// One `echo` with one process.
+    pub fn echo(host: &str) -> Self {
+        Self::new(host).function("echo", "echo", 1)
+    }
+
+    /// One more line below `[router]`.
+    pub fn set(mut self, line: &str) -> Self {
+        self.router.push(line.into());
+        self
+    }
+
+    /// One more function, with so many processes of a bundled program.
+    pub fn function(self, name: &str, program: &str, warm: u32) -> Self {
+        self.function_with(name, program, warm, "")
+    }
+
+    /// The same with further lines.
+    pub fn function_with(mut self, name: &str, program: &str, warm: u32, lines: &str) -> Self {
+        let body = format!("command = [\"builtin:{program}\"]\nwarm = {warm}\n{lines}");
+        self.functions.push((name.into(), body));
+        if warm > 0 {
+            self.warm.push(name.into());
+        }
+        self
+    }
+
+    fn to_toml(&self, listen: &[String]) -> String {
+        let mut text = format!("[router]\nlisten = {listen:?}\n{}\n", self.router.join("\n"));
+        for (name, body) in &self.functions {
+            text += &format!("\n[functions.{name}]\n{body}\n");
+        }
+        text
+    }
+}
+
+/// CPU time so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// Of the router.
+    pub router_ns: u64,
+    /// Of the shim and the function processes.
+    pub workers_ns: u64,
+}
+
+/// A running `quickfire up`; stopped when dropped.
 pub struct Router {
     child: Child,
-    url: String,
+    address: String,
     dir: TempDir,
 }
 
 impl Router {
-    /// Starts a router on a free port and waits for its first answer.
-    pub fn start(host: &str) -> std::io::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let url = format!("quickfire://127.0.0.1:{port}");
-        let dir = tempfile::Builder::new().prefix("quickfire-bench-").tempdir()?;
+    /// Starts a router and waits until each function that has processes answers.
+    pub fn start(config: &Config) -> std::io::Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        // A run directory that others may enter is refused.
+        let private = Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new().prefix("quickfire-bench-").permissions(private).tempdir()?;
+        let listen = [
+            format!("quickfire://{address}"),
+            format!("unix://{}", dir.path().join("router.sock").display()),
+        ];
+        let file = dir.path().join("quickfire.toml");
+        std::fs::write(&file, config.to_toml(&listen))?;
+        let log = std::fs::File::create(dir.path().join("up.log"))?;
         let child = Command::new(binary()?)
-            .args(["up", "--listen", &url, "--host", host])
+            .args(["up", "--config"])
+            .arg(&file)
             .env("QUICKFIRE_DIR", dir.path())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()?;
-        let router = Self { child, url, dir };
-        let give_up_at = Instant::now() + START_TIMEOUT;
-        while !router.answers()? {
-            if Instant::now() > give_up_at {
-                return Err(std::io::Error::other("quickfire up did not answer a call in time"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut router = Self { child, address, dir };
+        router.wait_until_ready(&config.warm)?;
         Ok(router)
     }
 
-    fn answers(&self) -> std::io::Result<bool> {
-        let status = Command::new(binary()?)
-            .args(["invoke", "echo", "--data", "ready?", "--deadline", "1s", "--connect", &self.url])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()?;
-        Ok(status.success())
+    fn wait_until_ready(&mut self, functions: &[String]) -> std::io::Result<()> {
+        let give_up_at = Instant::now() + START_TIMEOUT;
+        let mut waiting: Vec<&String> = functions.iter().collect();
+        while !waiting.is_empty() {
+            if self.child.try_wait()?.is_some() || Instant::now() > give_up_at {
+                let log = std::fs::read_to_string(self.dir.path().join("up.log")).unwrap_or_default();
+                let last = log.lines().last().unwrap_or("it said nothing");
+                return Err(std::io::Error::other(format!("quickfire up did not get ready: {last}")));
+            }
+            if let Ok(mut conversation) = Conversation::open(&self.address, 0) {
+                waiting.retain(|name| !conversation.answers(name).unwrap_or(false));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
-    /// Runs a closed loop over one connection and reports it.
-    pub fn load(&self, function: &str, window: u32, seconds: f64) -> std::io::Result<Measured> {
-        let json = self.dir.path().join("load.json");
-        let before = self.cpu_ns();
-        let mut generator = Command::new(binary()?)
-            .args(["load", function, "--payload", "32", "--connections", "1", "--connect", &self.url])
-            .args(["--window", &window.to_string()])
-            .args(["--duration", &format!("{}ms", (seconds * 1000.0) as u64)])
-            .arg("--json")
-            .arg(&json)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let (status, generator_cpu_ns) = wait_with_cpu(&mut generator)?;
-        let after = self.cpu_ns();
-        if !status {
-            return Err(std::io::Error::other("quickfire load failed"));
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What `quickfire load --connect` takes for this way in.
+    pub fn url(&self, transport: crate::floor::Transport) -> String {
+        let dir = self.dir.path().display();
+        match transport {
+            crate::floor::Transport::Tcp => format!("quickfire://{}", self.address),
+            crate::floor::Transport::Unix => format!("unix://{dir}/router.sock"),
+            crate::floor::Transport::Shm => format!("shm://{dir}"),
         }
-        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json)?)?;
-        let number =
-            |pointer: &str| report.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
-        let calls = number("/answered").max(1.0);
-        Ok(Measured {
-            calls_per_s: number("/calls_per_s"),
-            latency_ns_p50: number("/latency_ns/p50") as u64,
-            latency_ns_p99: number("/latency_ns/p99") as u64,
-            client_cpu_ms_per_million: generator_cpu_ns as f64 / calls,
-            router_cpu_ms_per_million: (after.0 - before.0) as f64 / calls,
-            workers_cpu_ms_per_million: (after.1 - before.1) as f64 / calls,
-        })
+    }
+
+    /// Where a generator may leave its report.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// CPU time of the router process, and of all processes below it.
-    fn cpu_ns(&self) -> (u64, u64) {
+    pub fn spent(&self) -> Spent {
         let router = self.child.id();
-        let below: Vec<u32> = descendants(router);
-        (process_cpu_ns(router), below.into_iter().map(process_cpu_ns).sum())
+        let workers_ns = process::descendants(router).into_iter().map(process::cpu_ns).sum();
+        Spent { router_ns: process::cpu_ns(router), workers_ns }
+    }
+
+    /// Bytes the router has resident.
+    pub fn resident_size(&self) -> u64 {
+        process::resident_size(self.child.id())
     }
 }
 
 impl Drop for Router {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
+        process::end(&mut self.child);
     }
 }
 
-/// The `quickfire` program beside this one; built first when it is not there.
-fn binary() -> std::io::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name("quickfire");
-    if !path.exists() {
-        eprintln!("building quickfire");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo).args(["build", "--release", "--bin", "quickfire"]).status()?;
-        if !status.success() {
-            return Err(std::io::Error::other("quickfire could not be built"));
-        }
-    }
-    Ok(path)
+/// The `quickfire` program beside this one.
+pub fn binary() -> std::io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("quickfire"))
 }
 
-/// Waits for a child, watching its CPU time until it ends.
-fn wait_with_cpu(child: &mut Child) -> std::io::Result<(bool, u64)> {
-    let mut cpu_ns = 0;
-    loop {
-        cpu_ns = cpu_ns.max(process_cpu_ns(child.id()));
-        if let Some(status) = child.try_wait()? {
-            return Ok((status.success(), cpu_ns));
-        }
-        std::thread::sleep(Duration::from_millis(5));
+/// Builds `quickfire` into the folder of this program, so that what is measured is what the sources say. Does nothing
+/// when it is up to date.
+pub fn build() -> std::io::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--release", "--quiet", "-p", "quickfire", "--bin", "quickfire"])
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        // A copied pair of programs on a machine without Rust is fine as it is.
+        Err(_) if binary()?.exists() => Ok(()),
+        Ok(_) => Err(std::io::Error::other("quickfire could not be built")),
+        Err(error) => Err(std::io::Error::other(format!("cargo cannot be run to build quickfire: {error}"))),
     }
 }
 
-fn process_cpu_ns(pid: u32) -> u64 {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
-    threads.flatten().map(|thread| thread_cpu_ns(&thread.path())).sum()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The first field of schedstat: nanoseconds on a core.
-fn thread_cpu_ns(thread: &Path) -> u64 {
-    let text = std::fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
-    text.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0)
-}
-
-fn descendants(root: u32) -> Vec<u32> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        next += 1;
-        let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-        for task in tasks {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-        }
+    #[test]
+    fn a_configuration_lists_its_functions_and_knows_which_must_answer() {
+        let config = Config::new("bare").set("shards = 2").function("a", "echo", 1).function_with(
+            "b",
+            "noop",
+            0,
+            "slots = 8",
+        );
+        let text = config.to_toml(&["quickfire://127.0.0.1:1".into()]);
+        assert!(
+            text.starts_with(
+                "[router]\nlisten = [\"quickfire://127.0.0.1:1\"]\nhost = \"bare\"\nshards = 2\n"
+            )
+        );
+        assert!(text.contains("[functions.b]\ncommand = [\"builtin:noop\"]\nwarm = 0\nslots = 8"));
+        assert_eq!(config.warm, ["a"]);
     }
-    found.split_off(1)
 }

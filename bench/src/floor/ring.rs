@@ -1,7 +1,11 @@
-//! The floor's ring: fixed 64-byte messages from one process to one other, nothing else.
+//! The floor's ring: a stream of bytes from one process to one other, nothing else.
 //!
-//! Always: `tail` is written by the sender only, `head` by the receiver only, each on a line of its own.
-//! Never: sleeps, checks what the other side wrote, or knows a message's meaning. That is what makes it a floor.
+//! Always: `tail` is written by the sender only, `head` by the receiver only, each on a line of its own. Cursors count
+//! bytes and wrap; the capacity is a power of two, so that a place is a mask away.
+//! Never: sleeps, checks what the other side wrote, or knows where a message ends. That is what makes it a floor.
+//! Why bytes and not slots: whatever lies in a row is moved by one copy (two at the wrap) and shown by one store,
+//! however many messages it is. A bounds-checked call for each message cost the first version of this floor half of
+//! its throughput.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,16 +15,10 @@ use std::sync::atomic::Ordering;
 
 use shm_ring::{Mapped, Memory};
 
-/// Bytes of one message: the 32-byte frame header and a 32-byte payload.
-pub const MESSAGE_SIZE: usize = 64;
-/// Messages a ring holds: four times the largest window a run uses per batch, so that a batch never waits.
-pub const CAPACITY: u32 = 65_536;
-
 const TAIL: usize = 0;
 const HEAD: usize = 128;
 const STOP: usize = 256;
-const MESSAGES: usize = 4096;
-const SIZE: usize = MESSAGES + CAPACITY as usize * MESSAGE_SIZE;
+const BYTES: usize = 4096;
 
 /// The four directions a call takes; each is a link in the run's directory.
 pub const NAMES: [&str; 4] = ["client-forwarder", "forwarder-worker", "worker-forwarder", "forwarder-client"];
@@ -29,10 +27,11 @@ pub const NAMES: [&str; 4] = ["client-forwarder", "forwarder-worker", "worker-fo
 pub struct Rings(Vec<(Mapped, OwnedFd)>);
 
 impl Rings {
-    /// Creates the rings and their links.
-    pub fn create(dir: &Path) -> std::io::Result<Self> {
+    /// Creates the rings, each with room for all that can be outstanding, so that no sender ever has to wait.
+    pub fn create(dir: &Path, outstanding_size_max: usize) -> std::io::Result<Self> {
+        let capacity = outstanding_size_max.next_power_of_two().max(BYTES);
         let create = |name| {
-            let (memory, fd) = Mapped::create(name, SIZE).map_err(std::io::Error::other)?;
+            let (memory, fd) = Mapped::create(name, BYTES + capacity).map_err(std::io::Error::other)?;
             let target = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
             symlink(target, dir.join(name))?;
             Ok((memory, fd))
@@ -49,6 +48,7 @@ impl Rings {
 /// One end of a ring: the sender's or the receiver's, by which methods are called.
 pub struct Ring {
     memory: Mapped,
+    capacity: usize,
     tail: u32,
     head: u32,
 }
@@ -58,7 +58,9 @@ impl Ring {
     pub fn open(dir: &Path, name: &str) -> std::io::Result<Self> {
         let file = File::options().read(true).write(true).open(dir.join(name))?;
         let memory = Mapped::attach(&file).map_err(std::io::Error::other)?;
-        Ok(Self { memory, tail: 0, head: 0 })
+        let capacity = memory.size() - BYTES;
+        assert!(capacity.is_power_of_two());
+        Ok(Self { memory, capacity, tail: 0, head: 0 })
     }
 
     /// Whether the run is over.
@@ -66,42 +68,35 @@ impl Ring {
         self.memory.load_u32(STOP, Ordering::Relaxed) != 0
     }
 
-    /// Messages that can be sent now; looks at the receiver's cursor only when the last look says too few.
-    pub fn room(&mut self, wanted: u32) -> u32 {
-        if CAPACITY - self.tail.wrapping_sub(self.head) < wanted {
-            self.head = self.memory.load_u32(HEAD, Ordering::Acquire);
+    /// Sends all of it and shows it with one store. There is room: see [`Rings::create`].
+    pub fn send(&mut self, bytes: &[u8]) {
+        let place = self.tail as usize & (self.capacity - 1);
+        let (before, after) = bytes.split_at(bytes.len().min(self.capacity - place));
+        self.memory.write(BYTES + place, before);
+        if !after.is_empty() {
+            self.memory.write(BYTES, after);
         }
-        CAPACITY - self.tail.wrapping_sub(self.head)
-    }
-
-    /// Sends whole messages and publishes them with one store. The caller has asked `room`.
-    pub fn send(&mut self, messages: &[u8]) {
-        for message in messages.chunks_exact(MESSAGE_SIZE) {
-            self.memory.write(Self::place(self.tail), message);
-            self.tail = self.tail.wrapping_add(1);
-        }
+        self.tail = self.tail.wrapping_add(bytes.len() as u32);
         self.memory.store_u32(TAIL, self.tail, Ordering::Release);
     }
 
-    /// Copies waiting messages to `out`, as many as are there and fit; answers the bytes.
-    pub fn receive_into(&mut self, out: &mut [u8]) -> usize {
+    /// Takes what waits and fits; answers how many bytes that were.
+    pub fn receive(&mut self, out: &mut [u8]) -> usize {
         if self.tail == self.head {
             self.tail = self.memory.load_u32(TAIL, Ordering::Acquire);
         }
-        let count = self.tail.wrapping_sub(self.head).min((out.len() / MESSAGE_SIZE) as u32);
-        if count == 0 {
+        let size = (self.tail.wrapping_sub(self.head) as usize).min(out.len());
+        if size == 0 {
             return 0;
         }
-        let size = count as usize * MESSAGE_SIZE;
-        for message in out[..size].chunks_exact_mut(MESSAGE_SIZE) {
-            self.memory.read(Self::place(self.head), message);
-            self.head = self.head.wrapping_add(1);
+        let place = self.head as usize & (self.capacity - 1);
+        let (before, after) = out[..size].split_at_mut(size.min(self.capacity - place));
+        self.memory.read(BYTES + place, before);
+        if !after.is_empty() {
+            self.memory.read(BYTES, after);
         }
+        self.head = self.head.wrapping_add(size as u32);
         self.memory.store_u32(HEAD, self.head, Ordering::Release);
         size
-    }
-
-    fn place(cursor: u32) -> usize {
-        MESSAGES + (cursor % CAPACITY) as usize * MESSAGE_SIZE
     }
 }

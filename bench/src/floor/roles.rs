@@ -1,19 +1,29 @@
-//! The floor's three processes. Each spins, moves what is there in batches, and yields its core after a turn
-//! without work, because three spinning processes share two cores on small machines.
+//! The floor's three processes: client, forwarder, worker. Each is a loop that moves whatever waits, as many bytes at
+//! once as there are, and gives its core away when nothing did.
+//!
+//! Always: every byte is copied once into and once out of each ring, through a buffer that stays in the first-level
+//! cache; messages are counted by the client alone, as bytes divided by their size.
+//! Why a copy at all: handing out references into memory that another process writes would take unsafe code here, and
+//! a copy of 64 bytes within the cache costs about a nanosecond.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use protocol::{CallId, Extensions, FrameParts, FunctionId, HEADER_SIZE};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ring::{MESSAGE_SIZE, Ring};
+use super::link::Link;
+use super::ring::Ring;
 use super::{RoleReport, Transport};
 
-/// Messages moved per turn and direction: 64 KiB, the write size with the best loopback TCP throughput.
-const BATCH_MAX: u32 = 1024;
+/// Bytes moved at once over rings: half of a 32 KiB first-level cache, so that what was copied in is still there when
+/// it is copied out.
+const RING_BATCH_SIZE: usize = 16 * 1024;
+/// Bytes moved at once over sockets: the write size with the best loopback throughput.
+const SOCKET_BATCH_SIZE: usize = 64 * 1024;
+/// Turns between two looks at the clock: a look costs as much as moving twenty messages.
+const TURNS_PER_LOOK: u32 = 64;
 
 /// What a role is told on its command line.
 pub struct Task<'a> {
@@ -23,8 +33,19 @@ pub struct Task<'a> {
     pub transport: Transport,
     /// Messages the client keeps outstanding.
     pub window: u32,
+    /// Bytes of one message, header included.
+    pub message_size: usize,
     /// How long the client measures.
     pub duration: Duration,
+}
+
+impl Task<'_> {
+    fn batch_size(&self) -> usize {
+        match self.transport {
+            Transport::Shm => RING_BATCH_SIZE,
+            Transport::Tcp | Transport::Unix => SOCKET_BATCH_SIZE,
+        }
+    }
 }
 
 /// Runs the role `name` to its end and prints its report as one line of JSON.
@@ -42,216 +63,146 @@ pub fn run(name: &str, task: &Task<'_>) -> std::io::Result<()> {
 fn worker(task: &Task<'_>) -> std::io::Result<RoleReport> {
     let mut requests = Ring::open(task.dir, "forwarder-worker")?;
     let mut replies = Ring::open(task.dir, "worker-forwarder")?;
-    let mut batch = vec![0; BATCH_MAX as usize * MESSAGE_SIZE];
+    let mut batch = vec![0; RING_BATCH_SIZE];
+    let mut patience = Patience::new();
     while !requests.is_stopped() {
-        let room = replies.room(BATCH_MAX).min(BATCH_MAX) as usize * MESSAGE_SIZE;
-        let received = requests.receive_into(&mut batch[..room]);
-        if received == 0 {
-            std::thread::yield_now();
-            continue;
+        let size = requests.receive(&mut batch);
+        if size > 0 {
+            replies.send(&batch[..size]);
         }
-        replies.send(&batch[..received]);
+        patience.after(size);
     }
     Ok(RoleReport { cpu_ns: cpu_ns(), ..RoleReport::default() })
 }
 
 fn forwarder(task: &Task<'_>) -> std::io::Result<RoleReport> {
-    let mut client = Link::accept(task)?;
+    let mut client = Link::accept(task.dir, task.transport)?;
     let mut to_worker = Ring::open(task.dir, "forwarder-worker")?;
     let mut from_worker = Ring::open(task.dir, "worker-forwarder")?;
-    let (mut requests, mut replies) = (Buffer::new(), Buffer::new());
+    let mut requests = vec![0; task.batch_size()];
+    let mut replies = vec![0; task.batch_size()];
+    // The part of `replies` that a full socket has left over.
+    let mut left = 0..0;
+    let mut patience = Patience::new();
     while !to_worker.is_stopped() {
-        let mut work = client.receive(&mut requests)?;
-        let whole = requests.whole_messages().min(to_worker.room(BATCH_MAX) as usize) * MESSAGE_SIZE;
-        if whole > 0 {
-            to_worker.send(&requests.filled()[..whole]);
-            requests.consume(whole);
+        let received = client.receive(&mut requests)?;
+        if received > 0 {
+            to_worker.send(&requests[..received]);
         }
-        work += replies.receive_from(&mut from_worker);
-        work += client.send(&mut replies)?;
-        if work == 0 {
-            std::thread::yield_now();
+        if left.is_empty() {
+            left = 0..from_worker.receive(&mut replies);
         }
+        let mut sent = 0;
+        if !left.is_empty() {
+            sent = client.send(&replies[left.clone()])?;
+            left.start += sent;
+        }
+        patience.after(received + sent);
     }
     Ok(RoleReport { cpu_ns: cpu_ns(), ..RoleReport::default() })
 }
 
 fn client(task: &Task<'_>) -> std::io::Result<RoleReport> {
-    let mut router = Link::connect(task)?;
+    let mut router = Link::connect(task.dir, task.transport)?;
     let mut histogram = Histogram::<u64>::new(3).map_err(std::io::Error::other)?;
-    let message = [7u8; MESSAGE_SIZE];
-    let (mut requests, mut replies) = (Buffer::new(), Buffer::new());
-    let (mut outstanding, mut calls) = (0u32, 0u64);
+    let batch_size = task.batch_size();
+    let frames = frames(task.message_size, batch_size);
+    let mut replies = vec![0; batch_size];
+    let outstanding_size_max = u64::from(task.window) * task.message_size as u64;
+    let (mut sent, mut received) = (0u64, 0u64);
+    let mut patience = Patience::new();
     let started = Instant::now();
     let mut sent_at = started;
-    while started.elapsed() < task.duration {
-        let room = (requests.room().len() / MESSAGE_SIZE) as u32;
-        for _ in 0..(task.window - outstanding).min(room) {
-            requests.append(&message);
-            outstanding += 1;
-            if task.window == 1 {
+    let mut turns = 0u32;
+    let is_timed = task.window == 1;
+    loop {
+        turns = turns.wrapping_add(1);
+        if turns.is_multiple_of(TURNS_PER_LOOK) && started.elapsed() >= task.duration {
+            break;
+        }
+        let mut moved = 0;
+        let allowed = (outstanding_size_max - (sent - received)).min(batch_size as u64) as usize;
+        if allowed > 0 {
+            if is_timed && sent == received {
                 sent_at = Instant::now();
             }
+            let start = (sent % task.message_size as u64) as usize;
+            moved = router.send(&frames[start..start + allowed])?;
+            sent += moved as u64;
         }
-        let mut work = router.send(&mut requests)?;
-        work += router.receive(&mut replies)?;
-        let whole = replies.whole_messages();
-        if whole > 0 {
-            replies.consume(whole * MESSAGE_SIZE);
-            outstanding -= whole as u32;
-            calls += whole as u64;
-            if task.window == 1 {
-                histogram.record(sent_at.elapsed().as_nanos() as u64).map_err(std::io::Error::other)?;
-            }
+        let size = router.receive(&mut replies)?;
+        received += size as u64;
+        if is_timed && size > 0 && sent == received {
+            histogram.record(sent_at.elapsed().as_nanos() as u64).map_err(std::io::Error::other)?;
         }
-        if work == 0 {
-            std::thread::yield_now();
-        }
+        patience.after(moved + size);
     }
-    let percentile = |p| (task.window == 1).then(|| histogram.value_at_quantile(p));
+    let percentile = |quantile| is_timed.then(|| histogram.value_at_quantile(quantile));
     Ok(RoleReport {
-        calls,
+        calls: received / task.message_size as u64,
         elapsed_ns: started.elapsed().as_nanos() as u64,
         cpu_ns: cpu_ns(),
         latency_ns_p50: percentile(0.50),
         latency_ns_p99: percentile(0.99),
+        latency_ns_max: is_timed.then(|| histogram.max()),
     })
 }
 
-/// The way between client and forwarder, seen from one of them.
-enum Link {
-    Tcp(TcpStream),
-    Shm { out: Ring, into: Ring },
+/// Request frames in a row, enough that a batch can begin at any byte of the first.
+fn frames(message_size: usize, batch_size: usize) -> Vec<u8> {
+    let invoke = FrameParts::invoke(CallId::new(7, 1), FunctionId(0));
+    let payload = vec![7; message_size - HEADER_SIZE];
+    let mut bytes = Vec::new();
+    while bytes.len() < message_size + batch_size {
+        protocol::encode(&mut bytes, &invoke, &Extensions::default(), &payload);
+    }
+    bytes
 }
 
-impl Link {
-    fn accept(task: &Task<'_>) -> std::io::Result<Self> {
-        match task.transport {
-            Transport::Shm => Ok(Self::Shm {
-                out: Ring::open(task.dir, "forwarder-client")?,
-                into: Ring::open(task.dir, "client-forwarder")?,
-            }),
-            Transport::Tcp => {
-                let listener = TcpListener::bind("127.0.0.1:0")?;
-                let port = listener.local_addr()?.port().to_string();
-                std::fs::write(task.dir.join("port.new"), port)?;
-                std::fs::rename(task.dir.join("port.new"), task.dir.join("port"))?;
-                Self::tcp(listener.accept()?.0)
-            }
-        }
-    }
-
-    fn connect(task: &Task<'_>) -> std::io::Result<Self> {
-        match task.transport {
-            Transport::Shm => Ok(Self::Shm {
-                out: Ring::open(task.dir, "client-forwarder")?,
-                into: Ring::open(task.dir, "forwarder-client")?,
-            }),
-            Transport::Tcp => loop {
-                let Ok(port) = std::fs::read_to_string(task.dir.join("port")) else {
-                    std::thread::yield_now();
-                    continue;
-                };
-                let port: u16 = port.parse().map_err(std::io::Error::other)?;
-                return Self::tcp(TcpStream::connect(("127.0.0.1", port))?);
-            },
-        }
-    }
-
-    fn tcp(stream: TcpStream) -> std::io::Result<Self> {
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        Ok(Self::Tcp(stream))
-    }
-
-    /// Sends what it can from the front of the buffer; answers the bytes sent.
-    fn send(&mut self, buffer: &mut Buffer) -> std::io::Result<usize> {
-        let bytes = buffer.filled();
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        let sent = match self {
-            Self::Shm { out, .. } => {
-                let whole = buffer.whole_messages().min(out.room(BATCH_MAX) as usize) * MESSAGE_SIZE;
-                out.send(&bytes[..whole]);
-                whole
-            }
-            Self::Tcp(stream) => none_if_would_block(stream.write(bytes))?,
-        };
-        buffer.consume(sent);
-        Ok(sent)
-    }
-
-    /// Fills the buffer with what is there; answers the bytes received.
-    fn receive(&mut self, buffer: &mut Buffer) -> std::io::Result<usize> {
-        match self {
-            Self::Shm { into, .. } => Ok(buffer.receive_from(into)),
-            Self::Tcp(stream) => {
-                let received = none_if_would_block(stream.read(buffer.room()))?;
-                buffer.end += received;
-                Ok(received)
-            }
-        }
-    }
+/// When to give the core away: at once where the three processes have to share two, because what an idle one waits
+/// for may be waiting for its core; after some spinning where each has its own, because coming back costs a system
+/// call.
+struct Patience {
+    empty_turns: u32,
+    empty_turns_max: u32,
 }
 
-/// A batch of bytes on their way: filled at the back, consumed at the front, moved only when it runs out of room.
-struct Buffer {
-    bytes: Box<[u8]>,
-    start: usize,
-    end: usize,
-}
+impl Patience {
+    /// About ten microseconds of looking at a cursor.
+    const SPINS_WITH_A_CORE_EACH: u32 = 1_000;
 
-impl Buffer {
     fn new() -> Self {
-        Self { bytes: vec![0; 2 * BATCH_MAX as usize * MESSAGE_SIZE].into(), start: 0, end: 0 }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let empty_turns_max = if cores > 3 { Self::SPINS_WITH_A_CORE_EACH } else { 0 };
+        Self { empty_turns: 0, empty_turns_max }
     }
 
-    fn filled(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
-    }
-
-    fn whole_messages(&self) -> usize {
-        (self.end - self.start) / MESSAGE_SIZE
-    }
-
-    /// Where the next bytes go.
-    fn room(&mut self) -> &mut [u8] {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.end == self.bytes.len() {
-            self.bytes.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+    fn after(&mut self, moved: usize) {
+        if moved > 0 {
+            self.empty_turns = 0;
+        } else if self.empty_turns < self.empty_turns_max {
+            self.empty_turns += 1;
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
         }
-        &mut self.bytes[self.end..]
-    }
-
-    fn append(&mut self, message: &[u8; MESSAGE_SIZE]) {
-        self.room()[..MESSAGE_SIZE].copy_from_slice(message);
-        self.end += MESSAGE_SIZE;
-    }
-
-    fn receive_from(&mut self, ring: &mut Ring) -> usize {
-        let received = ring.receive_into(self.room());
-        self.end += received;
-        received
-    }
-
-    fn consume(&mut self, size: usize) {
-        self.start += size;
-    }
-}
-
-fn none_if_would_block(result: std::io::Result<usize>) -> std::io::Result<usize> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-        // The client leaves first; what remains is the order to stop.
-        Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Ok(0),
-        other => other,
     }
 }
 
 fn cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_those_of_the_protocol_and_of_the_size_asked_for() {
+        let bytes = frames(64, 1000);
+        let frame = protocol::decode(&bytes, 4096).unwrap().unwrap();
+        assert_eq!((frame.size(), frame.payload.len()), (64, 32));
+        assert!(bytes.len() >= 1064 && bytes.len().is_multiple_of(64));
+    }
 }
