@@ -3,7 +3,8 @@
 //!
 //! In: a [`Mix`].  Out: [`Measured`].
 //! Always: runs as a process of its own (`bench caller-role`), one thread, a closed loop over the active connections;
-//! a call's slot is taken again only when its answer has come.
+//! a call's slot is taken again only when its answer has come. The clock starts when as many answers have come as calls
+//! can be outstanding: opening thousands of connections and filling a queue is not what a call costs.
 //! Never: reports a latency, or compares payloads. `quickfire load` does; this one only has to be cheap and the same on
 //! both sides of a ratio.
 
@@ -24,6 +25,8 @@ use crate::wire::Conversation;
 const BATCH_SIZE: usize = 64 * 1024;
 /// Entries of the table from which a call's function is drawn: enough that the rarest of 100 has its share.
 const DRAWS: usize = 1 << 16;
+/// How long the first answers may take.
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of payload in each request, as everywhere else.
 const PAYLOAD: [u8; 32] = [7; 32];
 
@@ -68,20 +71,16 @@ pub fn run(router: &Router, mix: &Mix) -> Result<Measured, NotMeasured> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(NotMeasured::Failed("the caller has no pipes".into()));
-    };
+    let output = child.stdout.take().ok_or_else(|| NotMeasured::Failed("the caller has no output".into()))?;
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
     let mut next = || lines.next().transpose().map(Option::unwrap_or_default);
-    // Opening thousands of connections is not what a call costs: the clock starts when all are there.
-    let result = next().and_then(|connected| {
+    let result = next().and_then(|_warm| {
         let before = router.spent();
-        input.write_all(b"go\n")?;
         let line = next()?;
-        Ok((connected, before, router.spent(), line))
+        Ok((before, router.spent(), line))
     });
     process::end(&mut child);
-    let (_, before, after, line) = result?;
+    let (before, after, line) = result?;
     let outcome: Outcome = serde_json::from_str(&line)
         .map_err(|_| NotMeasured::Failed("the caller ended without a result".into()))?;
     if outcome.ok == 0 || outcome.refused * 1000 > outcome.ok {
@@ -110,21 +109,26 @@ pub fn role(address: &str, mix: &Mix) -> std::io::Result<()> {
     let mut active =
         conversations.into_iter().map(|one| Caller::new(one, share)).collect::<std::io::Result<Vec<_>>>()?;
 
-    println!("connected");
-    std::io::stdin().read_line(&mut String::new())?;
-    let (started, duration) = (Instant::now(), Duration::from_secs_f64(mix.seconds));
     let mut input = vec![0; BATCH_SIZE];
-    let (mut ok, mut refused) = (0, 0);
-    while started.elapsed() < duration {
-        let mut moved = 0;
-        for caller in &mut active {
-            moved += caller.send(&mut draw)?;
-            moved += caller.receive(&mut input, &mut ok, &mut refused)?;
+    let mut call_until = |is_over: &dyn Fn(u64) -> bool| -> std::io::Result<(u64, u64)> {
+        let (mut ok, mut refused) = (0, 0);
+        while !is_over(ok + refused) {
+            let mut moved = 0;
+            for caller in &mut active {
+                moved += caller.send(&mut draw)?;
+                moved += caller.receive(&mut input, &mut ok, &mut refused)?;
+            }
+            if moved == 0 {
+                std::thread::yield_now();
+            }
         }
-        if moved == 0 {
-            std::thread::yield_now();
-        }
-    }
+        Ok((ok, refused))
+    };
+    let started = Instant::now();
+    call_until(&|answered| answered >= u64::from(mix.window) || started.elapsed() > WARM_UP_TIMEOUT)?;
+    println!("warm");
+    let (started, duration) = (Instant::now(), Duration::from_secs_f64(mix.seconds));
+    let (ok, refused) = call_until(&|_| started.elapsed() >= duration)?;
     let outcome = Outcome { ok, refused, elapsed_ns: started.elapsed().as_nanos() as u64 };
     println!("{}", serde_json::to_string(&outcome)?);
     // The router is asked for its CPU time before it sees ten thousand connections close.

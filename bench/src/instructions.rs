@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_gate_shuts_above_two_percent_and_says_how_to_open_it() {
-        assert!(judge(&kept(1020.0), &kept(1000.0)).0);
+        assert!(judge(&kept(1019.0), &kept(1000.0)).0);
         let (is_open, text) = judge(&kept(1021.0), &kept(1000.0));
         assert!(!is_open && text.contains("--record"), "{text}");
         let (is_open, text) = judge(&kept(900.0), &kept(1000.0));

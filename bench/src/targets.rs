@@ -230,7 +230,7 @@ pub const TABLE: &[Target] = &[
     ),
     ratio(
         "functions-growth",
-        "router CPU per call, 1 to 10,000 functions",
+        "router CPU per call, 1 to 4,096 functions",
         "many/middle_cpu",
         "one/middle_cpu",
         AtMost(1.3),

@@ -17,11 +17,14 @@ use super::link::Link;
 use super::ring::Ring;
 use super::{RoleReport, Transport};
 
-/// Bytes moved at once over rings: half of a 32 KiB first-level cache, so that what was copied in is still there when
-/// it is copied out.
+/// Bytes moved at once where all ways are rings: half of a 32 KiB first-level cache, so that what was copied in is still
+/// there when it is copied out.
 const RING_BATCH_SIZE: usize = 16 * 1024;
-/// Bytes moved at once over sockets: the write size with the best loopback throughput.
+/// Bytes moved at once where a socket is on the way: the write size with the best loopback throughput.
 const SOCKET_BATCH_SIZE: usize = 64 * 1024;
+/// The client sends when this part of its window is free, and not each few bytes that came back: small writes breed
+/// small reads on the other side, and those small writes again, until every message pays for a system call of its own.
+const WINDOW_PARTS: u64 = 4;
 /// Turns between two looks at the clock: a look costs as much as moving twenty messages.
 const TURNS_PER_LOOK: u32 = 64;
 
@@ -63,7 +66,7 @@ pub fn run(name: &str, task: &Task<'_>) -> std::io::Result<()> {
 fn worker(task: &Task<'_>) -> std::io::Result<RoleReport> {
     let mut requests = Ring::open(task.dir, "forwarder-worker")?;
     let mut replies = Ring::open(task.dir, "worker-forwarder")?;
-    let mut batch = vec![0; RING_BATCH_SIZE];
+    let mut batch = vec![0; task.batch_size()];
     let mut patience = Patience::new();
     while !requests.is_stopped() {
         let size = requests.receive(&mut batch);
@@ -109,6 +112,7 @@ fn client(task: &Task<'_>) -> std::io::Result<RoleReport> {
     let frames = frames(task.message_size, batch_size);
     let mut replies = vec![0; batch_size];
     let outstanding_size_max = u64::from(task.window) * task.message_size as u64;
+    let worth_sending = (outstanding_size_max / WINDOW_PARTS).min(batch_size as u64) as usize;
     let (mut sent, mut received) = (0u64, 0u64);
     let mut patience = Patience::new();
     let started = Instant::now();
@@ -122,7 +126,7 @@ fn client(task: &Task<'_>) -> std::io::Result<RoleReport> {
         }
         let mut moved = 0;
         let allowed = (outstanding_size_max - (sent - received)).min(batch_size as u64) as usize;
-        if allowed > 0 {
+        if allowed >= worth_sending {
             if is_timed && sent == received {
                 sent_at = Instant::now();
             }
