@@ -99,12 +99,18 @@ pub struct RoleReport {
 pub fn run(shape: Shape) -> std::io::Result<Measured> {
     let dir = tempfile::Builder::new().prefix("floor-").tempdir()?;
     let rings = ring::Rings::create(dir.path(), shape.window as usize * shape.message_size)?;
-    let worker = spawn("worker", shape, dir.path())?;
-    let forwarder = spawn("forwarder", shape, dir.path())?;
-    let client = finish(spawn("client", shape, dir.path())?);
+    let mut worker = spawn("worker", shape, dir.path())?;
+    let mut forwarder = spawn("forwarder", shape, dir.path())?;
+    let client = spawn("client", shape, dir.path()).and_then(finish);
     rings.stop();
-    let (forwarder, worker) = (finish(forwarder)?, finish(worker)?);
-    let client = client?;
+    if client.is_err() {
+        // The forwarder may wait for a client that never comes.
+        for child in [&mut forwarder, &mut worker] {
+            child.kill()?;
+        }
+    }
+    let (forwarder, worker) = (finish(forwarder), finish(worker));
+    let (client, forwarder, worker) = (client?, forwarder?, worker?);
     let per_call = |cpu_ns: u64| cpu_ns as f64 / client.calls.max(1) as f64;
     Ok(Measured {
         calls_per_s: client.calls as f64 * 1e9 / client.elapsed_ns.max(1) as f64,

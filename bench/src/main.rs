@@ -24,7 +24,7 @@ mod record;
 mod report;
 mod scale;
 mod series;
-mod session;
+mod suite;
 mod targets;
 mod wire;
 
@@ -52,10 +52,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         None if arguments.list => {
-            print!("{}", session::list());
+            print!("{}", suite::list());
             Ok(Ending::Ok)
         }
-        None => session::run(&arguments),
+        None => suite::run(&arguments),
         Some(Command::Compare { before, after }) => compare::run(before, after),
         Some(Command::Scale) => scale::run(&arguments),
         Some(Command::Instructions { record }) => instructions::run(*record),

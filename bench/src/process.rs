@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nanoseconds that all living threads of a process have spent on a core.
 pub fn cpu_ns(pid: u32) -> u64 {
@@ -56,10 +56,18 @@ pub fn wait_with_cpu(child: &mut Child) -> std::io::Result<(bool, u64)> {
     }
 }
 
-/// Asks a process to end, and waits until it has.
+/// How long a process may take to end when asked: longer than a router drains.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Asks a process to end, makes it end if it does not, and waits until it has.
 pub fn end(child: &mut Child) {
     let pid = rustix::process::Pid::from_child(child);
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    let asked_at = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) && asked_at.elapsed() < END_TIMEOUT {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill();
     let _ = child.wait();
 }
 

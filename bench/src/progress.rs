@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// News of a session.
+/// News of a suite.
 pub struct Progress {
     bar: ProgressBar,
     planned_s: f64,
@@ -17,7 +17,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A session that is planned to take so long.
+    /// A suite that is planned to take so long.
     pub fn new(planned_s: f64) -> Self {
         let bar = ProgressBar::new((planned_s * 1000.0) as u64);
         if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:24.blue} {msg}") {

@@ -16,7 +16,7 @@ use crate::record::Record;
 use crate::report::plot::{Line, lines};
 use crate::report::{html, text};
 use crate::series::Unit;
-use crate::{machine, quickfire, session};
+use crate::{machine, quickfire, suite};
 
 /// One thing that changes.
 struct Sweep {
@@ -94,8 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<Ending, String> {
     for (name, error) in &record.failed {
         println!("{name}: failed: {error}");
     }
-    session::keep(arguments, "scale", &record, &page(&record, &selected))
-        .map_err(|error| error.to_string())?;
+    suite::keep(arguments, "scale", &record, &page(&record, &selected)).map_err(|error| error.to_string())?;
     Ok(if record.failed.is_empty() { Ending::Ok } else { Ending::Failed })
 }
 

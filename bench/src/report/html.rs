@@ -129,7 +129,7 @@ fn ratio_row(row: &Judged) -> Option<Row> {
 
 /// As many letters as fit beside a plot.
 fn shorten(label: &str) -> String {
-    match label.char_indices().nth(38) {
+    match label.char_indices().nth(42) {
         Some((end, _)) => format!("{}…", &label[..end]),
         None => label.into(),
     }

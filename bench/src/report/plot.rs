@@ -8,7 +8,7 @@ use std::fmt::Write;
 use crate::series::{Summary, Unit};
 
 const WIDTH: f64 = 860.0;
-const LEFT: f64 = 220.0;
+const LEFT: f64 = 250.0;
 const RIGHT: f64 = 90.0;
 const ROW_HEIGHT: f64 = 22.0;
 const LINES_HEIGHT: f64 = 260.0;

@@ -1,4 +1,4 @@
-//! One run of the program: every selected experiment, as many times as asked, then the table, the page and the files.
+//! The suite: every selected experiment, as many times as asked, then the table, the page and the files.
 //!
 //! Always: an experiment that goes wrong or cannot be done is not tried again, and does not keep the others from
 //! running.
