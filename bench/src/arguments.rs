@@ -12,7 +12,7 @@ Exit codes: 0 every target is kept; 1 a target is missed, a figure became worse 
 2 the arguments or the machine do not allow it; 3 a measurement went wrong. Rows that are not available do not count.
 
 Examples:
-  cargo run --release -p bench                          everything, about eight minutes
+  cargo run --release -p bench                          everything, about nine minutes
   cargo run --release -p bench -- --quick --only tcp    a first look at everything over TCP
   cargo run --release -p bench -- --save                keep the figures under bench/baselines/
   cargo run --release -p bench -- compare OLD NEW       two kept runs, row by row

@@ -10,6 +10,9 @@ use crate::record::Record;
 use crate::report::text::write_columns;
 use crate::series::{Series, Summary, Unit};
 
+/// With fewer values a spread is no spread.
+const RUNS_MIN: usize = 3;
+
 /// What became of a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
@@ -40,6 +43,10 @@ fn compare(before: &Record, after: &Record) -> (String, bool) {
         out += "Two machines: only ratios can be compared.\n";
     } else if before.seconds != after.seconds || before.window != after.window {
         out += "The runs differ in length or window: compare with care.\n";
+    }
+    let shortest = |of: &Record| of.series.values().map(|series| series.values.len()).min().unwrap_or(0);
+    if shortest(before).min(shortest(after)) < RUNS_MIN {
+        out += "Fewer than three runs: their spread says little, and so does what lies outside it.\n";
     }
     let header = ["measured", "before", "(min .. max)", "after", "(min .. max)", "change", ""];
     let mut rows = vec![header.map(String::from)];
