@@ -77,6 +77,23 @@ pub trait Memory {
     }
 }
 
+/// Memory that takes bytes from another block of memory without a private copy between: a client's payload goes into a
+/// worker's slot, a worker's result into a client's.
+pub trait CopyFrom<S: Memory>: Memory {
+    /// Copies `size` bytes at `source_offset` of `source` to `offset` of this memory. When the other side of the source
+    /// writes meanwhile, any mixture may arrive. This one goes through a private buffer, piece by piece.
+    fn copy_from(&self, offset: usize, source: &S, source_offset: usize, size: usize) {
+        let mut buffer = [0; 512];
+        let mut done = 0;
+        while done < size {
+            let piece = buffer.len().min(size - done);
+            source.read(source_offset + done, &mut buffer[..piece]);
+            self.write(offset + done, &buffer[..piece]);
+            done += piece;
+        }
+    }
+}
+
 /// Memory a trusting side may look at in place.
 ///
 /// # Safety

@@ -107,6 +107,16 @@ impl Area {
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) };
     }
 
+    /// Copies from one block of shared memory into another.
+    #[inline]
+    pub(crate) fn copy_from(&self, offset: usize, source: &Area, source_offset: usize, count: usize) {
+        let into = self.bytes_at(offset, count, self.writable_size);
+        let from = source.bytes_at(source_offset, count, source.size);
+        // SAFETY: the source is inside its memory and the target inside a writable one (checked by `bytes_at`). `copy`,
+        // not `copy_nonoverlapping`: two areas may be clones of one block. Torn copies as in `read`.
+        unsafe { ptr::copy(from.cast_const(), into, count) };
+    }
+
     #[inline]
     pub(crate) fn read_record(&self, offset: usize) -> Record {
         assert!(offset.is_multiple_of(8));
@@ -202,7 +212,7 @@ impl Area {
     }
 }
 
-/// Implements `Memory` and `BorrowPayload` for a type with a field `area`.
+/// Implements `Memory`, `CopyFrom` itself and `BorrowPayload` for a type with a field `area`.
 macro_rules! memory_through_area {
     ($type:ty) => {
         impl $crate::access::Memory for $type {
@@ -259,6 +269,13 @@ macro_rules! memory_through_area {
             }
             fn futex_wake(&self, offset: usize) {
                 self.area.futex_wake(offset);
+            }
+        }
+
+        impl $crate::access::CopyFrom<$type> for $type {
+            #[inline]
+            fn copy_from(&self, offset: usize, source: &$type, source_offset: usize, size: usize) {
+                self.area.copy_from(offset, &source.area, source_offset, size);
             }
         }
 

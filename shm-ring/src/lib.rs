@@ -18,12 +18,16 @@
 //! what the router must be able to rely on (free list, table of slots in flight) lies in its private memory. The
 //! worker trusts the router, which started it: see [`WorkerEnd`].
 //!
-//! Reading order: [`layout`] (the bytes), [`RouterEnd`], [`WorkerEnd`], then [`doorbell`] (sleeping and waking).
+//! Clients of the same host have such a ring too, with the roles turned round: [`client_ring`].
+//!
+//! Reading order: [`layout`] (the bytes), [`RouterEnd`], [`WorkerEnd`], then [`doorbell`] (sleeping and waking), then
+//! [`client_ring`].
 //! Why this shape: `docs/decisions/0003-shared-memory-slots.md`. Normative text: `docs/spec/shm.md`.
-//! Tests: beside the code, and `tests/{oracle,hostile,loom,two_processes,allocation,spec}.rs`.
+//! Tests: beside the code, and `tests/{oracle,hostile,client_ring,loom,two_processes,allocation,spec}.rs`.
 
 mod access;
 mod area;
+pub mod client_ring;
 pub mod doorbell;
 mod fault;
 mod free_slots;
@@ -36,7 +40,7 @@ pub mod peer;
 mod router_end;
 mod worker_end;
 
-pub use access::{BorrowPayload, Memory};
+pub use access::{BorrowPayload, CopyFrom, Memory};
 pub use fault::{AttachError, GeometryError, PushRefused, RouterMisbehaved, WorkerMisbehaved};
 pub use heap::HeapMemory;
 pub use inspect::{RingReport, inspect};

@@ -18,7 +18,7 @@
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use crate::access::{Memory, PREFETCH_DISTANCE};
+use crate::access::{CopyFrom, Memory, PREFETCH_DISTANCE};
 use crate::fault::{PushRefused, WorkerMisbehaved};
 use crate::free_slots::FreeSlots;
 use crate::inspect::{SlotStage, stage_of};
@@ -166,22 +166,50 @@ impl<M: Memory> RouterEnd<M> {
     /// Writes a request into a free slot. The worker learns of it by [`Self::publish`].
     #[inline]
     pub fn push(&mut self, request: Request, payload: &[u8]) -> Result<SlotIndex, PushRefused> {
+        self.push_with(request, payload.len(), |memory, place| memory.write(place, payload))
+    }
+
+    /// As [`Self::push`], with a payload of `payload_size` bytes that lies at `source_offset` of another memory: the one
+    /// copy on its way from a client's ring.
+    #[inline]
+    pub fn push_from<S: Memory>(
+        &mut self,
+        request: Request,
+        source: &S,
+        source_offset: usize,
+        payload_size: usize,
+    ) -> Result<SlotIndex, PushRefused>
+    where
+        M: CopyFrom<S>,
+    {
+        self.push_with(request, payload_size, |memory, place| {
+            memory.copy_from(place, source, source_offset, payload_size);
+        })
+    }
+
+    #[inline]
+    fn push_with(
+        &mut self,
+        request: Request,
+        payload_size: usize,
+        write: impl FnOnce(&M, usize),
+    ) -> Result<SlotIndex, PushRefused> {
         let payload_size_max = self.geometry.region_size();
-        if payload.len() > payload_size_max as usize {
-            return Err(PushRefused::PayloadTooLarge { payload_size: payload.len(), payload_size_max });
+        if payload_size > payload_size_max as usize {
+            return Err(PushRefused::PayloadTooLarge { payload_size, payload_size_max });
         }
         let Some(slot) = self.free.take() else { return Err(PushRefused::NoCredit) };
         if let Some(later) = self.free.peek_untouched(PREFETCH_DISTANCE) {
             self.memory.prefetch_to_write(self.geometry.slot(later));
         }
-        let control = self.write_request(slot, &request, payload);
+        let control = self.write_request(slot, &request, payload_size as u32, write);
         let entry = &mut self.entries[slot.0 as usize];
         *entry = Entry {
             invocation_id: request.invocation_id,
             pushed_at_ns: request.pushed_at_ns,
             control,
             life: Life::Pushed,
-            has_touched_region: entry.has_touched_region || payload.len() > slot::INLINE_PAYLOAD_SIZE_MAX,
+            has_touched_region: entry.has_touched_region || payload_size > slot::INLINE_PAYLOAD_SIZE_MAX,
         };
         // Room is certain: an entry of this ring is overwritten one lap later, and a slot is submitted again only
         // after it was answered. A worker that answers what it never took loses requests of its own, nobody else's.
@@ -257,6 +285,13 @@ impl<M: Memory> RouterEnd<M> {
         self.assert_answered(completion);
         let place = self.geometry.result_place(completion.slot, completion.result_size);
         self.memory.append_to(place, completion.result_size as usize, out);
+    }
+
+    /// Where the result lies in [`Self::memory`], for copying it into another ring.
+    #[inline]
+    pub fn result_place(&self, completion: &Completion) -> usize {
+        self.assert_answered(completion);
+        self.geometry.result_place(completion.slot, completion.result_size)
     }
 
     /// Appends the payload of a pushed request to `out` and returns its trace and idempotency key: for giving the call to
@@ -403,19 +438,24 @@ impl<M: Memory> RouterEnd<M> {
     }
 
     #[inline]
-    fn write_request(&self, slot: SlotIndex, request: &Request, payload: &[u8]) -> RouterControl {
+    fn write_request(
+        &self,
+        slot: SlotIndex,
+        request: &Request,
+        payload_size: u32,
+        write: impl FnOnce(&M, usize),
+    ) -> RouterControl {
         let place = self.geometry.slot(slot);
         let writing = RouterControl::new(router_state::WRITING, 0);
         self.memory.store_u32(place + slot::ROUTER_CONTROL, writing.0, Ordering::Relaxed);
         // For the reader of our corpse only: keeps the compiler from moving the contents before the warning.
         compiler_fence(Ordering::Release);
 
-        let payload_size = payload.len() as u32;
         self.memory.store_u32(place + slot::PAYLOAD_SIZE, payload_size, Ordering::Relaxed);
         self.memory.store_u64(place + slot::INVOCATION_ID, request.invocation_id, Ordering::Relaxed);
         self.memory.store_u64(place + slot::DEADLINE_AT_NS, request.deadline_at_ns, Ordering::Relaxed);
         self.memory.store_u64(place + slot::PUSHED_AT_NS, request.pushed_at_ns, Ordering::Relaxed);
-        self.memory.write(self.geometry.payload_place(slot, payload_size), payload);
+        write(&self.memory, self.geometry.payload_place(slot, payload_size));
 
         let control = self.write_context(place, request);
         // SYNC(ring.slot_ready): the contents before the word that says they are there. The worker is given the slot

@@ -14,6 +14,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, fence};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
+use shm_ring::client_ring::{self, ClientEnd, ClientIdentity, ServiceEnd, service_line};
 use shm_ring::layout::{constants, router_line, slot, worker_line};
 use shm_ring::{
     Generation, Geometry, Identity, Memory, Outcome, Request, RouterEnd, SlotIndex, Started, WorkerEnd,
@@ -42,7 +43,7 @@ impl LoomMemory {
     fn new(geometry: Geometry) -> Self {
         let mut offsets: Vec<usize> = (0..constants::SIZE).step_by(4).collect();
         offsets.extend((router_line::SUBMISSION_TAIL..=router_line::WAKE_COUNT).step_by(4));
-        offsets.extend((worker_line::SUBMISSION_HEAD..=worker_line::WORKER_SLEEPING).step_by(4));
+        offsets.extend((worker_line::SUBMISSION_HEAD..=service_line::WAKE_COUNT).step_by(4));
         let mut payloads = Vec::new();
         for index in 0..SLOT_COUNT {
             offsets.extend([geometry.submission_entry(index), geometry.completion_entry(index)]);
@@ -317,5 +318,127 @@ fn a_call_goes_there_and_back_while_both_sides_sleep() {
         }
         thread.join().unwrap();
         router.invariants();
+    });
+}
+
+fn client_ring() -> (ClientEnd<LoomMemory>, ServiceEnd<LoomMemory>) {
+    let geometry = Geometry::new(SLOT_COUNT, 4096).unwrap();
+    let memory = LoomMemory::new(geometry);
+    let identity = ClientIdentity { generation: Generation(1), client_id: 0 };
+    let service = ServiceEnd::new(memory.clone(), geometry, identity);
+    (ClientEnd::attach(memory).unwrap(), service)
+}
+
+fn submit(client: &mut ClientEnd<LoomMemory>, call_id: u64) {
+    let call = client_ring::Call {
+        call_id,
+        function_id: 0,
+        criticality: 1,
+        deadline_at_ns: u64::MAX,
+        flags: 0,
+        trace: None,
+        idempotency_key: None,
+    };
+    client.submit(&call, &payload(call_id)).unwrap();
+}
+
+/// Takes one call and returns its payload as the result.
+fn serve_one(service: &mut ServiceEnd<LoomMemory>) -> bool {
+    let Some(call) = service.next_call().unwrap() else { return false };
+    let mut bytes = [0; PAYLOAD_SIZE];
+    let place = service.payload_place(call.slot, call.payload_size);
+    service.memory().read(place, &mut bytes);
+    assert_eq!(bytes, payload(call.call_id));
+    let answer = client_ring::Answer { status: 0, flags: 0, retry_after_us: 0, timings: None };
+    service.answer(call.slot, answer, PAYLOAD_SIZE as u32, |memory, place| memory.write(place, &bytes));
+    true
+}
+
+fn receive_one(client: &mut ClientEnd<LoomMemory>, expected: u64) -> bool {
+    let Some(answered) = client.next_answer().unwrap() else { return false };
+    assert_eq!(answered.call_id, expected);
+    let mut bytes = Vec::new();
+    client.read_result(&answered, &mut bytes);
+    assert_eq!(bytes, payload(expected));
+    client.release(answered);
+    true
+}
+
+#[test]
+fn a_clients_call_goes_there_and_back_while_both_sides_sleep() {
+    model(|| {
+        let (mut client, mut service) = client_ring();
+        let bell = Bell::new();
+        let clients_bell = bell.clone();
+        let thread = thread::spawn(move || {
+            submit(&mut client, 1);
+            if client.publish() {
+                clients_bell.ring();
+            }
+            while !receive_one(&mut client, 1) {
+                client.wait(0, None).unwrap();
+            }
+        });
+        while !serve_one(&mut service) {
+            if service.announce_sleep() {
+                bell.hear();
+                service.announce_awake();
+            }
+        }
+        if service.publish() {
+            service.wake();
+        }
+        thread.join().unwrap();
+        service.invariants();
+    });
+}
+
+#[test]
+fn no_second_wake_up_of_a_client_is_lost_either() {
+    model(|| {
+        let (mut client, mut service) = client_ring();
+        submit(&mut client, 1);
+        submit(&mut client, 2);
+        client.publish();
+        let thread = thread::spawn(move || {
+            for call_id in 1..=2 {
+                while !receive_one(&mut client, call_id) {
+                    client.wait(0, None).unwrap();
+                }
+            }
+        });
+        for _ in 0..2 {
+            assert!(serve_one(&mut service));
+            if service.publish() {
+                service.wake();
+            }
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn no_ring_of_a_client_is_lost() {
+    model(|| {
+        let (mut client, mut service) = client_ring();
+        let bell = Bell::new();
+        let clients_bell = bell.clone();
+        let thread = thread::spawn(move || {
+            for call_id in 1..=2 {
+                submit(&mut client, call_id);
+                if client.publish() {
+                    clients_bell.ring();
+                }
+            }
+        });
+        for _ in 0..2 {
+            while !serve_one(&mut service) {
+                if service.announce_sleep() {
+                    bell.hear();
+                    service.announce_awake();
+                }
+            }
+        }
+        thread.join().unwrap();
     });
 }

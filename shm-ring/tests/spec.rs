@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use shm_ring::client_ring::{self, call_slot, client_line, service_line};
 use shm_ring::layout::{self, Outcome, constants, router_line, slot, worker_line};
 use shm_ring::{Geometry, SlotIndex};
 
@@ -108,6 +109,78 @@ fn slots_are_what_the_page_says() {
 }
 
 #[test]
+fn client_rings_are_what_the_page_says() {
+    check(
+        "Client ring constants",
+        &[
+            ("magic", constants::MAGIC, 8),
+            ("version", constants::VERSION, 4),
+            ("slot_count", constants::SLOT_COUNT, 4),
+            ("generation", constants::GENERATION, 4),
+            ("region_size", constants::REGION_SIZE, 4),
+            ("memory_size", constants::MEMORY_SIZE, 8),
+            ("client_id", client_ring::CLIENT_ID, 4),
+        ],
+    );
+    assert!(SPEC.contains(&format!(
+        "| 0 | 8 | magic | the bytes `{}` |",
+        client_ring::MAGIC.to_le_bytes().escape_ascii()
+    )));
+    check(
+        "Client line",
+        &[
+            ("submission_tail", client_line::SUBMISSION_TAIL, 4),
+            ("completion_head", client_line::COMPLETION_HEAD, 4),
+            ("client_sleeping", client_line::CLIENT_SLEEPING, 4),
+        ],
+    );
+    check(
+        "Service line",
+        &[
+            ("submission_head", service_line::SUBMISSION_HEAD, 4),
+            ("completion_tail", service_line::COMPLETION_TAIL, 4),
+            ("router_sleeping", service_line::ROUTER_SLEEPING, 4),
+            ("router_draining", service_line::ROUTER_DRAINING, 4),
+            ("wake_count", service_line::WAKE_COUNT, 4),
+        ],
+    );
+    check(
+        "Call slot, client part",
+        &[
+            ("client_control", call_slot::CLIENT_CONTROL, 4),
+            ("payload_size", call_slot::PAYLOAD_SIZE, 4),
+            ("call_id", call_slot::CALL_ID, 8),
+            ("deadline_at_ns", call_slot::DEADLINE_AT_NS, 8),
+            ("function_id", call_slot::FUNCTION_ID, 4),
+            ("criticality", call_slot::CRITICALITY, 1),
+            ("zero", call_slot::CRITICALITY + 1, 3),
+            ("inline_payload", call_slot::INLINE_PAYLOAD, call_slot::INLINE_PAYLOAD_SIZE_MAX),
+            ("trace", call_slot::CONTEXT_TRACE, 32),
+            ("idempotency_key", call_slot::CONTEXT_IDEMPOTENCY_KEY, 16),
+        ],
+    );
+    check(
+        "Call slot, service part",
+        &[
+            ("service_control", call_slot::SERVICE_CONTROL, 4),
+            ("result_size", call_slot::RESULT_SIZE, 4),
+            ("answered_id", call_slot::ANSWERED_ID, 8),
+            ("retry_after_us", call_slot::RETRY_AFTER_US, 4),
+            ("zero", call_slot::RETRY_AFTER_US + 4, 12),
+            ("inline_result", call_slot::INLINE_RESULT, call_slot::INLINE_RESULT_SIZE_MAX),
+        ],
+    );
+    let timings = format!(
+        "lie at offset {}, and a result lies inline only if it has at most {} bytes",
+        call_slot::TIMINGS,
+        call_slot::INLINE_RESULT_BESIDE_TIMINGS_SIZE_MAX
+    );
+    assert!(SPEC.contains(&timings), "{timings}");
+    assert!(SPEC.contains(&format!("state ({} ready)", client_ring::READY)));
+    assert!(SPEC.contains(&format!("state ({} done)", client_ring::DONE)));
+}
+
+#[test]
 fn outcomes_are_what_the_page_says() {
     let names = [
         (Outcome::Ok, "ok"),
@@ -139,7 +212,7 @@ fn the_example_is_computed_right() {
 
 #[test]
 fn rules_are_numbered_without_gaps() {
-    for number in 1..=34 {
+    for number in 1..=53 {
         assert!(SPEC.contains(&format!("S-{number}")), "S-{number}");
     }
 }
