@@ -1,4 +1,5 @@
-//! The attach protocol: fixed records between a router shard, its workers and the shim, on a local stream socket.
+//! The attach protocol: fixed records between a router shard, its workers, the shim and clients with a ring of their own,
+//! on a local stream socket.
 //!
 //! In: bytes of the attach socket.  Out: [`Message`]s, or [`AttachPeerMisbehaved`].
 //! Always: a record is 64 bytes, followed by `name_size` bytes of a function's name where the kind has one. Each
@@ -11,7 +12,7 @@
 //!  0 u32 magic "QKFA" |  4 u16 version     |  6 u16 kind       |  8 u16 name_size | 10 u16 reason | 12 u32 process_id
 //! 16 u64 token        | 24 u64 config_digest
 //! 32 u32 worker_index | 36 u32 generation  | 40 u32 slot_count | 44 u32 region_size
-//! 48 u32 function_id  | 52 u16 shard | 54 u16 zero | 56 u32 exit_code | 60 u32 zero       fields of other kinds: zero
+//! 48 u32 function_id  | 52 u16 shard | 54 u16 status | 56 u32 exit_code | 60 u32 zero     fields of other kinds: zero
 //!
 //! worker                          router shard                        shim
 //!   | AttachWorker ------------------>|<------------------ AttachShim  |
@@ -21,7 +22,18 @@
 //!   |                                 |<------------- FunctionFailing  |
 //!   |<-- Stop                         |   ShimStop ------------------->|
 //!   | end of stream: the peer is dead                                  |
+//!
+//! client                          router shard      (docs/spec/shm.md, "Client attach")
+//!   | AttachClient ------------------>|
+//!   |<-- ClientAttached + memfd + eventfd, or Refused, then closed
+//!   | Resolve ----------------------->|
+//!   |<--------------------- Resolved  |
+//!   | CancelCall -------------------->|
+//!   |<----------------------- Goaway  |
 //! ```
+//!
+//! Why a client's few words that are not calls travel here and not in its ring: they are rare, and a ring of which
+//! every entry is a call needs one check less on the path of each.
 
 use crate::ids::FunctionId;
 use crate::name::{FunctionName, NameInvalid};
@@ -66,7 +78,7 @@ pub enum Message {
         /// The shard that speaks.
         shard: u16,
     },
-    /// Router to worker or shim: no, and the socket is closed.
+    /// Router to worker, shim or client: no, and the socket is closed.
     Refused {
         /// Why.
         reason: AttachRefused,
@@ -82,6 +94,56 @@ pub enum Message {
         /// How its last process ended: the exit code, or 128 + the signal.
         exit_code: u32,
     },
+    /// Client to router: I want to call functions through a ring.
+    AttachClient {
+        /// Its process.
+        process_id: u32,
+        /// Slots wanted; 0 for what is usual.
+        slot_count: u32,
+        /// The largest payload wanted; 0 for what is usual.
+        payload_size_max: u32,
+    },
+    /// Router to client, together with two file descriptors: the ring's memory and the router's doorbell.
+    ClientAttached(ClientAttached),
+    /// Client to router: which number has this function?
+    Resolve {
+        /// The function.
+        name: FunctionName,
+    },
+    /// Router to client: the answer to the oldest `Resolve` without one.
+    Resolved {
+        /// The function's number, if the status is ok.
+        function_id: FunctionId,
+        /// As in the wire's RESOLVED.
+        status: u16,
+    },
+    /// Client to router: nobody wants this call's answer any more. It is answered all the same.
+    CancelCall {
+        /// Its place in the ring.
+        slot: u32,
+        /// The client's own number of it.
+        call_id: u64,
+    },
+    /// Router to client: no new calls; as the wire's GOAWAY.
+    Goaway {
+        /// Why, as on the wire.
+        status: u16,
+    },
+}
+
+/// What a client is told about its ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientAttached {
+    /// Its place in the shard's table of clients.
+    pub client_index: u32,
+    /// Which client in that place: told apart from earlier ones.
+    pub generation: u32,
+    /// Its shard.
+    pub shard: u16,
+    /// Slots of its ring.
+    pub slot_count: u32,
+    /// Bytes of each slot's request region and result region.
+    pub region_size: u32,
 }
 
 /// What a worker is told about itself.
@@ -101,7 +163,7 @@ pub struct Attached {
     pub region_size: u32,
 }
 
-/// Why a worker or shim is not taken.
+/// Why a worker, shim or client is not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[repr(u16)]
 pub enum AttachRefused {
@@ -135,11 +197,17 @@ pub enum AttachRefused {
     /// The process is not the one that the kernel names, or belongs to another user.
     #[error("the peer's credentials are not those of a process of this router")]
     PeerUntrusted = 10,
+    /// The shard's table of clients is full.
+    #[error("the shard has as many shared-memory clients as it may")]
+    TooManyClients = 11,
+    /// Not even one slot of that size fits the memory that one client may have.
+    #[error("a ring for payloads of that size is larger than the memory one client may have")]
+    RingTooLarge = 12,
 }
 
 impl AttachRefused {
     /// Every reason, by number.
-    pub const ALL: [AttachRefused; 10] = [
+    pub const ALL: [AttachRefused; 12] = [
         AttachRefused::VersionUnsupported,
         AttachRefused::UnknownFunction,
         AttachRefused::TokenWrong,
@@ -150,6 +218,8 @@ impl AttachRefused {
         AttachRefused::Quarantined,
         AttachRefused::RingUnavailable,
         AttachRefused::PeerUntrusted,
+        AttachRefused::TooManyClients,
+        AttachRefused::RingTooLarge,
     ];
 
     fn from_number(number: u16) -> Option<AttachRefused> {
@@ -211,7 +281,7 @@ struct Record {
     region_size: u32,
     function_id: u32,
     shard: u16,
-    reserved_54: u16,
+    status: u16,
     exit_code: u32,
     reserved_60: u32,
 }
@@ -231,7 +301,7 @@ const _: () = assert!(offset_of!(ArchivedRecord, slot_count) == 40);
 const _: () = assert!(offset_of!(ArchivedRecord, region_size) == 44);
 const _: () = assert!(offset_of!(ArchivedRecord, function_id) == 48);
 const _: () = assert!(offset_of!(ArchivedRecord, shard) == 52);
-const _: () = assert!(offset_of!(ArchivedRecord, reserved_54) == 54);
+const _: () = assert!(offset_of!(ArchivedRecord, status) == 54);
 const _: () = assert!(offset_of!(ArchivedRecord, exit_code) == 56);
 const _: () = assert!(offset_of!(ArchivedRecord, reserved_60) == 60);
 
@@ -243,6 +313,12 @@ const KIND_REFUSED: u16 = 5;
 const KIND_STOP: u16 = 6;
 const KIND_SHIM_STOP: u16 = 7;
 const KIND_FUNCTION_FAILING: u16 = 8;
+const KIND_ATTACH_CLIENT: u16 = 9;
+const KIND_CLIENT_ATTACHED: u16 = 10;
+const KIND_RESOLVE: u16 = 11;
+const KIND_RESOLVED: u16 = 12;
+const KIND_CANCEL_CALL: u16 = 13;
+const KIND_GOAWAY: u16 = 14;
 
 /// Looks at the front of `bytes`. `Ok(None)` means that the message is not complete yet; otherwise the message and
 /// its size, behind which the next one starts.
@@ -287,6 +363,24 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbeh
         KIND_FUNCTION_FAILING => {
             Message::FunctionFailing { name: FunctionName::from_bytes(name)?, exit_code: record.exit_code }
         }
+        KIND_ATTACH_CLIENT => Message::AttachClient {
+            process_id: record.process_id,
+            slot_count: record.slot_count,
+            payload_size_max: record.region_size,
+        },
+        KIND_CLIENT_ATTACHED => Message::ClientAttached(ClientAttached {
+            client_index: record.worker_index,
+            generation: record.generation,
+            shard: record.shard,
+            slot_count: record.slot_count,
+            region_size: record.region_size,
+        }),
+        KIND_RESOLVE => Message::Resolve { name: FunctionName::from_bytes(name)? },
+        KIND_RESOLVED => {
+            Message::Resolved { function_id: FunctionId(record.function_id), status: record.status }
+        }
+        KIND_CANCEL_CALL => Message::CancelCall { slot: record.worker_index, call_id: record.token },
+        KIND_GOAWAY => Message::Goaway { status: record.status },
         unknown => return Err(AttachPeerMisbehaved::UnknownKind(unknown)),
     };
     Ok(Some((message, RECORD_SIZE + name_size)))
@@ -301,11 +395,11 @@ fn check_record(record: &Record) -> Result<(), AttachPeerMisbehaved> {
     if version != VERSION {
         return Err(AttachPeerMisbehaved::VersionUnsupported { version });
     }
-    if !(KIND_ATTACH_WORKER..=KIND_FUNCTION_FAILING).contains(&kind) {
+    if !(KIND_ATTACH_WORKER..=KIND_GOAWAY).contains(&kind) {
         return Err(AttachPeerMisbehaved::UnknownKind(kind));
     }
     let name_size_max = match kind {
-        KIND_ATTACH_WORKER | KIND_FUNCTION_FAILING => crate::limits::NAME_SIZE_MAX,
+        KIND_ATTACH_WORKER | KIND_FUNCTION_FAILING | KIND_RESOLVE => crate::limits::NAME_SIZE_MAX,
         _ => 0,
     };
     if usize::from(name_size) > name_size_max {
@@ -361,6 +455,27 @@ impl Message {
                 let name_size = name.as_bytes().len() as u16;
                 (Record { kind: KIND_FUNCTION_FAILING, name_size, exit_code, ..blank }, Some(name))
             }
+            Message::AttachClient { process_id, slot_count, payload_size_max } => {
+                let region_size = payload_size_max;
+                (Record { kind: KIND_ATTACH_CLIENT, process_id, slot_count, region_size, ..blank }, None)
+            }
+            Message::ClientAttached(attached) => {
+                let ClientAttached { client_index, generation, shard, slot_count, region_size } = attached;
+                let worker_index = client_index;
+                let kind = KIND_CLIENT_ATTACHED;
+                (Record { kind, worker_index, generation, shard, slot_count, region_size, ..blank }, None)
+            }
+            Message::Resolve { name } => {
+                let name_size = name.as_bytes().len() as u16;
+                (Record { kind: KIND_RESOLVE, name_size, ..blank }, Some(name))
+            }
+            Message::Resolved { function_id, status } => {
+                (Record { kind: KIND_RESOLVED, function_id: function_id.0, status, ..blank }, None)
+            }
+            Message::CancelCall { slot, call_id } => {
+                (Record { kind: KIND_CANCEL_CALL, worker_index: slot, token: call_id, ..blank }, None)
+            }
+            Message::Goaway { status } => (Record { kind: KIND_GOAWAY, status, ..blank }, None),
         }
     }
 }
@@ -381,6 +496,7 @@ fn encode_record(record: &Record) -> [u8; RECORD_SIZE] {
     bytes[44..48].copy_from_slice(&record.region_size.to_le_bytes());
     bytes[48..52].copy_from_slice(&record.function_id.to_le_bytes());
     bytes[52..54].copy_from_slice(&record.shard.to_le_bytes());
+    bytes[54..56].copy_from_slice(&record.status.to_le_bytes());
     bytes[56..60].copy_from_slice(&record.exit_code.to_le_bytes());
     bytes
 }

@@ -18,6 +18,18 @@ fn every_message() -> Vec<Message> {
         Message::Stop,
         Message::ShimStop,
         Message::FunctionFailing { name, exit_code: 139 },
+        Message::AttachClient { process_id: 4712, slot_count: 1024, payload_size_max: 1 << 14 },
+        Message::ClientAttached(ClientAttached {
+            client_index: 1,
+            generation: 2,
+            shard: 3,
+            slot_count: 64,
+            region_size: 1 << 20,
+        }),
+        Message::Resolve { name },
+        Message::Resolved { function_id: FunctionId(7), status: 16 },
+        Message::CancelCall { slot: 5, call_id: u64::MAX - 1 },
+        Message::Goaway { status: 80 },
     ];
     messages.extend(AttachRefused::ALL.map(|reason| Message::Refused { reason }));
     messages
@@ -89,7 +101,7 @@ fn what_is_wrong_with_a_record_is_named_before_its_name_arrives() {
         Err(AttachPeerMisbehaved::VersionUnsupported { version: 2 })
     );
     assert_eq!(cut(patched(worker, 6, &[0, 0])), Err(AttachPeerMisbehaved::UnknownKind(0)));
-    assert_eq!(cut(patched(worker, 6, &[9, 0])), Err(AttachPeerMisbehaved::UnknownKind(9)));
+    assert_eq!(cut(patched(worker, 6, &[15, 0])), Err(AttachPeerMisbehaved::UnknownKind(15)));
     assert_eq!(
         cut(patched(worker, 8, &[129, 0])),
         Err(AttachPeerMisbehaved::NameUnexpected { kind: 1, name_size: 129 })
@@ -99,8 +111,8 @@ fn what_is_wrong_with_a_record_is_named_before_its_name_arrives() {
         Err(AttachPeerMisbehaved::NameUnexpected { kind: 6, name_size: 1 })
     );
     assert_eq!(
-        cut(patched(Message::Refused { reason: AttachRefused::Draining }, 10, &[11, 0])),
-        Err(AttachPeerMisbehaved::UnknownReason(11))
+        cut(patched(Message::Refused { reason: AttachRefused::Draining }, 10, &[13, 0])),
+        Err(AttachPeerMisbehaved::UnknownReason(13))
     );
 }
 
