@@ -56,6 +56,10 @@ pub struct RouterConfig {
     pub connection_credits: u32,
     /// Connections of one shard.
     pub connections_max: u32,
+    /// Clients of one shard that call through shared memory.
+    pub shm_clients_max: u32,
+    /// Bytes of shared memory one such client may fill.
+    pub shm_memory_max: u64,
     /// Bytes of answers kept for one connection that does not read.
     pub output_size_max: u32,
     /// Invocations one shard holds, queued and running.

@@ -339,7 +339,6 @@ impl LocalEnd {
             Verdict::Pushed(push) => {
                 pending.outstanding = Some((push.invocation, promise));
                 let body = Body { extensions: &[], payload: &request.payload };
-                desk.payloads.put_in_ring(push.invocation, manner, body);
                 workers.push_body(desk, push, manner, body);
             }
             Verdict::Admitted(invocation) => {

@@ -104,6 +104,25 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "shm_clients_max",
+        flag: Some("shm-clients-max"),
+        env: Some("QUICKFIRE_SHM_CLIENTS_MAX"),
+        kind: Kind::count(0, 4096),
+        default: Some("64"),
+        meaning: "Clients of one shard that call through shared memory (shm:// addresses). One more is refused; 0 refuses all.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "shm_memory_max",
+        flag: Some("shm-memory-max"),
+        env: Some("QUICKFIRE_SHM_MEMORY_MAX"),
+        kind: Kind::size(MIB, 64 * GIB),
+        // 1024 slots with two regions of 16 KiB are 32 MiB; 128 slots for payloads of 1 MiB are all of it.
+        default: Some("256MiB"),
+        meaning: "Bytes of shared memory one such client may fill. A client that asks for large payloads gets fewer slots.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "output_size_max",
         flag: Some("output-size-max"),
         env: Some("QUICKFIRE_OUTPUT_SIZE_MAX"),

@@ -7,6 +7,7 @@
 //!                           ▼                                    pushed  │  │ worker lost, tried again
 //!  too large for one, ▶ InPool / Kept ───────────────────────────────────┘◀─┘
 //!  or in-process
+//!  shared-memory client ──▶ InClient (its own slot) ──▶ InRing
 //! ```
 //! A call of a quick function is bound to a worker on admission: its bytes go from the receive buffer straight into the
 //! ring, and only their size is noted here (`put_in_ring`), in case the worker is lost.
@@ -55,6 +56,11 @@ pub struct Body<'a> {
     pub payload: &'a [u8],
 }
 
+impl Body<'_> {
+    /// Nothing.
+    pub const EMPTY: Body<'static> = Body { extensions: &[], payload: &[] };
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Nowhere,
@@ -71,6 +77,17 @@ enum At {
     },
     /// Copied into the worker's ring.
     InRing,
+    /// In the ring of a shared-memory client, whose slot is occupied until the answer.
+    InClient(ClientPlace),
+}
+
+/// Where the body of a shared-memory client's call lies: in the client's own memory, not in ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientPlace {
+    /// The client's index.
+    pub client: u32,
+    /// The slot of its ring.
+    pub slot: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -159,8 +176,7 @@ impl Payloads {
 
     /// Notes that the body of an admitted call was copied into its worker's ring at once.
     #[inline]
-    pub fn put_in_ring(&mut self, invocation: InvocationId, manner: Manner, body: Body<'_>) {
-        let size = (body.extensions.len() + body.payload.len()) as u32;
+    pub fn put_in_ring(&mut self, invocation: InvocationId, manner: Manner, size: u32) {
         self.set(invocation, Place { at: At::InRing, size, manner });
     }
 
@@ -201,6 +217,22 @@ impl Payloads {
         self.set(invocation, Place { at, size: size as u32, manner });
     }
 
+    /// Notes that an admitted call's body lies in its client's ring, and stays there: it takes no room of ours.
+    #[inline]
+    pub fn put_in_client(&mut self, invocation: InvocationId, manner: Manner, place: ClientPlace, size: u32) {
+        self.set(invocation, Place { at: At::InClient(place), size, manner });
+    }
+
+    /// The body of a call that is about to be pushed, if it lies in its client's ring: where, and how many bytes.
+    #[inline]
+    pub fn in_client(&self, invocation: InvocationId) -> Option<(Manner, ClientPlace, u32)> {
+        let place = &self.places[slot(invocation)];
+        match place.at {
+            At::InClient(client) => Some((place.manner, client, place.size)),
+            _ => None,
+        }
+    }
+
     /// The body of a call that is about to be pushed.
     #[inline]
     pub fn body<'a>(&'a self, io: &'a Io, invocation: InvocationId) -> (Manner, Body<'a>) {
@@ -210,7 +242,9 @@ impl Payloads {
             At::InChunk { chunk, offset } => &self.chunk_bytes(io, chunk)[offset as usize..][..size],
             At::InPool(block) => self.pool.bytes(block, size),
             At::Kept { index, offset } => &self.kept[index as usize][offset as usize..][..size],
-            At::Nowhere | At::InRing => panic!("the engine pushes a call only while its bytes are kept"),
+            At::Nowhere | At::InRing | At::InClient(_) => {
+                panic!("the engine pushes a call only while its bytes are kept")
+            }
         };
         let (extensions, payload) = bytes.split_at(usize::from(place.manner.extension_size));
         (place.manner, Body { extensions, payload })
@@ -296,7 +330,7 @@ impl Payloads {
         let at = std::mem::replace(&mut place.at, next);
         let size = place.size as usize;
         match at {
-            At::Nowhere | At::InRing => return,
+            At::Nowhere | At::InRing | At::InClient(_) => return,
             At::InChunk { .. } => {}
             At::InPool(block) => self.pool.give_back(block),
             At::Kept { index, .. } => {

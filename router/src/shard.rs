@@ -22,8 +22,9 @@ use crate::frontend::{Bell, LOCAL, LocalEnd};
 use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
 use crate::net::{Desk, Net, NetOptions};
 use crate::payloads::Payloads;
+use crate::shm_clients::{ShmClients, ShmOptions};
 use crate::stats::ShardStats;
-use crate::workers::{Attach, AttachOptions, Deliver, ShimState, Workers};
+use crate::workers::{Attach, AttachOptions, Deliver, NoResult, ResultBytes, ShimState, Workers};
 
 /// Events of the kernel handled in one turn: 64 receive buffers hold 2 MiB, about 30,000 small calls and two
 /// milliseconds. More would make the calls at the front wait for those behind.
@@ -61,6 +62,8 @@ pub struct ShardOptions {
     pub io_choice: IoChoice,
     /// Bounds of its connections.
     pub net: NetOptions,
+    /// Bounds of its shared-memory clients.
+    pub shm: ShmOptions,
     /// Who may attach.
     pub attach: AttachOptions,
     /// Bounds of its engine.
@@ -112,6 +115,7 @@ pub struct Shard {
     io: Io,
     engine: Engine,
     net: Net,
+    shm: ShmClients,
     workers: Workers,
     attach: Attach,
     local: LocalEnd,
@@ -149,6 +153,8 @@ pub enum Owner {
     WorkerBell(u32),
     /// A worker's process.
     WorkerProcess(u32),
+    /// The bell of a client with a ring.
+    ClientBell(u32),
 }
 
 impl Shard {
@@ -168,6 +174,7 @@ impl Shard {
             io,
             engine,
             net,
+            shm: ShmClients::new(options.shm),
             workers: Workers::default(),
             attach,
             local: inputs.local,
@@ -192,26 +199,28 @@ impl Shard {
         let now = self.begin_turn(); //                                                         clock.rs
         let mut desk =
             Desk { now, engine: &mut self.engine, payloads: &mut self.payloads, stats: &mut self.stats };
-        let mut replies = Replies { net: &mut self.net, local: &mut self.local };
+        let mut replies = Replies { net: &mut self.net, shm: &mut self.shm, local: &mut self.local };
 
         let mut work = self.workers.reap(&mut desk, &mut self.io, &mut replies); // results, 8      workers.rs
         work += replies.local.take(&mut desk, &mut self.workers); //           in-process calls  frontend.rs
         work += take_events(&mut desk, &mut self.io, &mut replies, &mut self.workers, &mut self.attach); // 1, 2  net.rs
+        work += replies.shm.take(&mut desk, &mut self.io, &mut self.workers); // 1, 2  shm_clients.rs
         replies.net.on_time(&mut desk, &mut self.io); //                       who is too late
         self.attach.on_time(&mut desk, &mut self.io);
         self.workers.on_time(now);
         desk.engine.handle_time(now, &self.workers); //                        deadlines         engine: deadlines.rs
         while let Some(push) = desk.engine.poll_push(now) {
-            self.workers.push(&mut desk, &self.io, push); //                   stages 3, 4, 5    engine: dispatch.rs
+            self.workers.push(&mut desk, &self.io, replies.shm, push); //                   stages 3, 4, 5    engine: dispatch.rs
             work += 1;
         }
         while let Some(answer) = desk.engine.poll_answer() {
             desk.payloads.release(answer.invocation);
-            replies.deliver(&mut desk, &mut self.io, &answer, 0, |_| {}); //   stage 8           engine: reply.rs
+            replies.deliver(&mut desk, &mut self.io, &answer, 0, &NoResult); //   stage 8           engine: reply.rs
             work += 1;
         }
         work += self.workers.act(&mut desk, &mut self.io); //                  cancel, stop, kill
         self.workers.publish(&mut desk); //                                    once for each touched ring
+        replies.shm.publish(&mut desk, &mut self.io); //                        once for each touched client
         replies.net.flush(&mut desk, &mut self.io); //                         one send for each connection
         desk.payloads.settle(&mut self.io); //                                 buffers back      payloads.rs
         self.io.submit(); //                                                   one system call   io/
@@ -246,6 +255,7 @@ impl Shard {
         let may_sleep = self.commands.announce_sleep()
             & self.local.announce_sleep()
             & self.workers.announce_sleep()
+            & self.shm.announce_sleep()
             & !self.io.has_pending();
         if may_sleep {
             let unpublished_max = self.publish_before_sleep();
@@ -313,6 +323,7 @@ impl Shard {
         if is_drain_asked && self.drain.begin(now, &self.drain_options) {
             desk.engine.handle_drain();
             self.net.drain(&mut desk, &mut self.io);
+            self.shm.drain(&mut desk, &mut self.io, &mut self.workers);
             self.attach.drain();
             self.workers.announce_draining();
         }
@@ -320,12 +331,13 @@ impl Shard {
             return work;
         }
         let remaining = Remaining {
-            is_quiet: desk.engine.is_idle() && self.net.open_count() == 0,
+            is_quiet: desk.engine.is_idle() && self.net.open_count() == 0 && self.shm.attached_count() == 0,
             workers: self.workers.attached_count(),
         };
         match self.drain.advance(now, &self.drain_options, remaining) {
             Some(Step::Cut) => {
                 self.net.cancel_all(&mut desk);
+                self.shm.cancel_all(&mut desk);
                 self.local.cancel_all(&mut desk);
             }
             Some(Step::Stop) => {
@@ -428,6 +440,7 @@ fn take_events(
                 Owner::AttachPeer(index) => attach.on_ready(desk, io, workers, replies, index),
                 Owner::WorkerProcess(index) => workers.on_process_event(desk, io, replies, index),
                 Owner::WorkerBell(index) => workers.on_bell(desk, index),
+                Owner::ClientBell(index) => replies.shm.on_bell(desk, io, index),
                 // Whoever rang has left what it rang for: commands and calls are taken in every turn.
                 _ => {}
             },
@@ -436,9 +449,10 @@ fn take_events(
     work
 }
 
-/// Where answers go: to a connection, or to a ticket in this process. Every answer passes here, and is measured.
+/// Where answers go: to a connection, to a client's ring, or to a ticket in this process. Every answer passes here, and is measured.
 struct Replies<'a> {
     net: &'a mut Net,
+    shm: &'a mut ShmClients,
     local: &'a mut LocalEnd,
 }
 
@@ -450,14 +464,25 @@ impl Deliver for Replies<'_> {
         io: &mut Io,
         answer: &Answer,
         payload_size: usize,
-        write: impl FnOnce(&mut Vec<u8>),
+        result: &impl ResultBytes,
     ) {
         measure(desk.stats, answer);
+        let append = |out: &mut Vec<u8>| {
+            if payload_size > 0 {
+                result.append_to(out);
+            }
+        };
         if answer.origin.connection == LOCAL {
-            self.local.answer(desk, answer, payload_size, write);
+            self.local.answer(desk, answer, payload_size, append);
+        } else if ShmClients::is_origin(&answer.origin) {
+            self.shm.answer(desk, answer, payload_size, result);
         } else {
-            self.net.answer(desk, io, answer, payload_size, write);
+            self.net.answer(desk, io, answer, payload_size, append);
         }
+    }
+
+    fn clients(&mut self) -> &mut ShmClients {
+        self.shm
     }
 }
 
@@ -493,6 +518,7 @@ impl Owner {
             Owner::AttachPeer(index) => (4, index),
             Owner::WorkerBell(index) => (5, index),
             Owner::WorkerProcess(index) => (6, index),
+            Owner::ClientBell(index) => (7, index),
         };
         Tag(kind << 32 | u64::from(index))
     }
@@ -507,7 +533,8 @@ impl Owner {
             3 => Owner::AttachListener,
             4 => Owner::AttachPeer(index),
             5 => Owner::WorkerBell(index),
-            _ => Owner::WorkerProcess(index),
+            6 => Owner::WorkerProcess(index),
+            _ => Owner::ClientBell(index),
         }
     }
 }

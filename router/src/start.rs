@@ -29,6 +29,7 @@ use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::shard::{Command, Publish, ShardInputs, ShardOptions, ShardRefused};
+use crate::shm_clients::ShmOptions;
 use crate::workers::{AttachOptions, FunctionRing, ShimState};
 
 /// Commands that may wait for one shard; more than a person can type.
@@ -285,6 +286,11 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
         io: options.io.unwrap_or_default(),
         io_choice: router.io,
         net,
+        shm: ShmOptions {
+            clients_max: router.shm_clients_max,
+            memory_max: router.shm_memory_max,
+            ..ShmOptions::default()
+        },
         attach: AttachOptions {
             shard: shard as u16,
             user_id: options.attach_user_id.unwrap_or_else(|| geteuid().as_raw()),

@@ -55,7 +55,7 @@ counters! {
     connections_refused: "count", "Connections refused because there were too many.";
     accept_failures: "count", "Times accepting stopped for want of descriptors or memory.";
     hello_timeouts: "count", "Connections closed because they said no HELLO in time.";
-    clients_misbehaved: "count", "Connections closed because their bytes broke the protocol.";
+    clients_misbehaved: "count", "Connections and client rings closed because their bytes broke the protocol.";
     slow_readers: "count", "Connections closed because they did not read their answers.";
     clients_gone_mid_frame: "count", "Connections that ended inside a frame.";
     clients_gone_calls: "count", "Calls cancelled because their client went away.";
@@ -88,6 +88,13 @@ counters! {
     io_rearmed: "count", "Sources armed again because the kernel had ended their operation, or after they starved.";
     io_short_sends: "count", "Sends that went out in parts.";
     output_bytes_held: "bytes", "Bytes of answers now that clients have not taken yet.";
+    shm_clients_attached: "count", "Clients that attached a ring of their own.";
+    shm_clients_attached_now: "count", "Clients with a ring of their own now.";
+    shm_clients_detached: "count", "Clients with a ring that went away, or were closed.";
+    shm_clients_refused: "count", "Clients that asked for a ring and were refused.";
+    shm_calls: "count", "Calls taken from clients' rings.";
+    shm_client_bells: "count", "Times a client's bell rang.";
+    shm_client_wakes: "count", "Sleeping clients woken.";
 }
 
 /// Latencies of one function's calls, or of all.

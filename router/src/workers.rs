@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+mod result;
 mod seat;
 
 use std::collections::VecDeque;
@@ -19,27 +20,37 @@ use engine::{
     Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, WorkerAction, WorkerId,
 };
 use protocol::{FunctionId, Status};
-use shm_ring::{Completion, Outcome, Request, SlotIndex, WorkerMisbehaved};
+use shm_ring::{Completion, Mapped, Outcome, PushRefused, Request, RouterEnd, SlotIndex, WorkerMisbehaved};
 
 use crate::counters::Attached;
 use crate::io::Io;
 use crate::net::Desk;
 use crate::payloads::{Body, Manner};
+use crate::shm_clients::ShmClients;
+
+use result::RingResult;
 
 pub use attach::{Attach, AttachOptions, ShimState};
+pub use result::{NoResult, ResultBytes};
 pub use seat::Seat;
+
+/// Trace and idempotency key of a call, as its function is given them.
+pub type Context = (Option<[u8; 32]>, Option<[u8; 16]>);
 
 /// Where answers go.
 pub trait Deliver {
-    /// An answer with `payload_size` bytes of result, which `write` appends.
+    /// An answer with `payload_size` bytes of result.
     fn deliver(
         &mut self,
         desk: &mut Desk<'_>,
         io: &mut Io,
         answer: &Answer,
         payload_size: usize,
-        write: impl FnOnce(&mut Vec<u8>),
+        result: &impl ResultBytes,
     );
+
+    /// Those who attach beside workers.
+    fn clients(&mut self) -> &mut ShmClients;
 }
 
 /// All workers of a shard.
@@ -69,9 +80,18 @@ const BELLS_UNEARNED_MAX: u64 = 1024;
 impl Workers {
     /// Writes a call into its worker's ring. The worker sees it after [`Workers::publish`].
     #[inline]
-    pub fn push(&mut self, desk: &mut Desk<'_>, io: &Io, push: Push) {
-        let (manner, body) = desk.payloads.body(io, push.invocation);
-        self.write(desk.now, push, manner, body);
+    pub fn push(&mut self, desk: &mut Desk<'_>, io: &Io, clients: &ShmClients, push: Push) {
+        if let Some((manner, place, size)) = desk.payloads.in_client(push.invocation) {
+            let context = clients.context(place, manner.flags);
+            self.write(desk.now, push, manner, context, |ring, request| {
+                clients.push_payload(place, size, ring, request)
+            });
+        } else {
+            let (manner, body) = desk.payloads.body(io, push.invocation);
+            self.write(desk.now, push, manner, context(manner, body), |ring, request| {
+                ring.push(request, body.payload)
+            });
+        }
         desk.payloads.on_pushed(push.invocation);
         desk.stats.counters.pushes += 1;
     }
@@ -79,16 +99,40 @@ impl Workers {
     /// The same for a call that is pushed as it comes in, with its body wherever it was received.
     #[inline]
     pub fn push_body(&mut self, desk: &mut Desk<'_>, push: Push, manner: Manner, body: Body<'_>) {
-        self.write(desk.now, push, manner, body);
+        let size = (body.extensions.len() + body.payload.len()) as u32;
+        self.push_with(desk, push, manner, size, context(manner, body), |ring, request| {
+            ring.push(request, body.payload)
+        });
+    }
+
+    /// The same for a body of `size` bytes that `write_payload` brings into the ring.
+    #[inline]
+    pub fn push_with(
+        &mut self,
+        desk: &mut Desk<'_>,
+        push: Push,
+        manner: Manner,
+        size: u32,
+        context: Context,
+        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request) -> Result<SlotIndex, PushRefused>,
+    ) {
+        desk.payloads.put_in_ring(push.invocation, manner, size);
+        self.write(desk.now, push, manner, context, write_payload);
         desk.stats.counters.pushes += 1;
     }
 
     #[inline]
-    fn write(&mut self, now: Nanos, push: Push, manner: Manner, body: Body<'_>) {
+    fn write(
+        &mut self,
+        now: Nanos,
+        push: Push,
+        manner: Manner,
+        (trace, idempotency_key): Context,
+        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request) -> Result<SlotIndex, PushRefused>,
+    ) {
         let seat = self.seats[push.worker.index as usize]
             .as_mut()
             .expect("the engine pushes to attached workers only");
-        let (trace, idempotency_key) = context(manner, body);
         let request = Request {
             invocation_id: push.invocation.0,
             deadline_at_ns: push.deadline_at.0,
@@ -99,7 +143,7 @@ impl Workers {
             idempotency_key,
         };
         // The engine's credits are the ring's slots and its bound of payloads the ring's: a refusal is our bug.
-        let slot = seat.ring.push(request, body.payload).expect("a free slot and room for the payload");
+        let slot = write_payload(&mut seat.ring, request).expect("a free slot and room for the payload");
         let index = push.invocation.slot() as usize;
         if index >= self.ring_slots.len() {
             self.ring_slots.resize((index + 1).next_power_of_two().max(1024), SlotIndex(0));
@@ -431,12 +475,8 @@ fn complete(
         Completed::Answer(answer) => {
             let has_result = matches!(answer.status, Status::Ok | Status::FunctionError);
             let payload_size = if has_result { completion.result_size as usize } else { 0 };
-            let ring = &seat.ring;
-            replies.deliver(desk, io, &answer, payload_size, |out| {
-                if has_result {
-                    ring.read_result(&completion, out);
-                }
-            });
+            let result = RingResult { ring: &seat.ring, completion: &completion };
+            replies.deliver(desk, io, &answer, payload_size, &result);
         }
         Completed::AlreadyAnswered | Completed::Stale => desk.stats.counters.completions_stale += 1,
     }
@@ -453,7 +493,7 @@ fn touch(touched: &mut Vec<u32>, seat: &mut Seat, index: u32) {
 
 /// The parts of a call's extensions that its function is given.
 #[inline]
-fn context(manner: Manner, body: Body<'_>) -> (Option<[u8; 32]>, Option<[u8; 16]>) {
+fn context(manner: Manner, body: Body<'_>) -> Context {
     if body.extensions.is_empty() {
         return (None, None);
     }

@@ -298,7 +298,7 @@ fn a_slot_submitted_twice_is_named_until_it_is_answered() {
     again(2);
     assert_eq!(service.next_call(), Err(ClientMisbehaved::SlotInUse { slot }));
     assert_eq!(service.next_call(), Ok(None), "the entry is not stumbled over again");
-    assert_eq!(service.taken().collect::<Vec<_>>(), [(slot, 0)]);
+    assert_eq!(service.taken().collect::<Vec<_>>(), [(slot, u64::MAX)]);
     service.answer(taken.slot, OK, 0, |_, _| ());
     again(3);
     assert!(service.next_call().unwrap().is_some(), "answered and free, whoever reads the answer");
@@ -396,7 +396,7 @@ proptest! {
                     let mut payload = vec![0; taken.payload_size as usize];
                     service.memory().read(service.payload_place(taken.slot, taken.payload_size), &mut payload);
                     let _ = service.context(taken.slot, taken.flags);
-                    service.note(taken.slot, turn);
+                    service.note(taken.slot, turn + 1);
                     prop_assert!(!held.contains(&taken.slot), "held once");
                     held.push(taken.slot);
                 }

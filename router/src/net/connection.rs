@@ -367,7 +367,6 @@ impl Connection {
             Verdict::Pushed(push) => {
                 self.calls.insert(call_id, push.invocation);
                 let body = payloads::Body { extensions: frame.extensions, payload: frame.payload };
-                intake.desk.payloads.put_in_ring(push.invocation, manner, body);
                 intake.workers.push_body(intake.desk, push, manner, body);
             }
             Verdict::Refused(status) => self.refuse(intake, call_id, status),

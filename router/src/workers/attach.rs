@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  connect ──▶ Visitor ── AttachWorker ──▶ Worker   gets ring and bell, is watched until its end
-//!                 │   └── AttachShim ────▶ Shim     is listened to until its end
+//!                 │   ├── AttachShim ────▶ Shim     is listened to until its end
+//!                 │   └── AttachClient ──▶ Client   gets ring and bell, is listened to until its end (shm_clients.rs)
 //!                 └── anything else, too late, or not our user ──▶ refused and closed
 //! ```
 //! In: records on a Unix socket (`protocol::attach`).  Out: seats in [`Workers`], words to the engine.
-//! Always: peers run as our user (SO_PEERCRED) and carry the token of this router's configuration; visitors are bounded
-//! in number, bytes and time.
+//! Always: peers run as our user (SO_PEERCRED); workers carry the token of this router's configuration; visitors are
+//! bounded in number, bytes and time, and what one peer may say in one turn is bounded too.
 //! Never: blocks: every read and write is done with what is there.
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,7 @@ use super::{Deliver, FunctionRing, Seat, Workers};
 use crate::io::{Io, SourceId};
 use crate::net::Desk;
 use crate::shard::Owner;
+use crate::shm_clients::{ClientId, ShmClients, Wanted};
 
 /// Peers that have not said who they are, at one time.
 const VISITORS_MAX: usize = 256;
@@ -38,6 +40,10 @@ const VISITORS_MAX: usize = 256;
 const VISIT_TIMEOUT: Nanos = Nanos::from_secs(5);
 /// A listener that ran out of descriptors rests this long.
 const ACCEPT_PAUSE: Nanos = Nanos::from_ms(50);
+
+/// Readings of one peer's socket in one turn. A client may cancel all of its 4096 calls at once; one that never stops
+/// talking would hold the shard.
+const READS_PER_EVENT_MAX: usize = 16_384;
 
 /// What peers are measured against.
 #[derive(Debug, Clone)]
@@ -73,6 +79,7 @@ enum Role {
     Visitor { until: Nanos },
     Worker(WorkerId),
     Shim,
+    Client(ClientId),
 }
 
 struct Peer {
@@ -160,13 +167,13 @@ impl Attach {
         index: u32,
     ) {
         let mut bytes = [0; attach::MESSAGE_SIZE_MAX];
-        loop {
+        for _ in 0..READS_PER_EVENT_MAX {
             let Some(peer) = self.peers.get_mut(index as usize).and_then(Option::as_mut) else { return };
             match rustix::net::recv(&*peer.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return self.on_gone(desk, io, workers, replies, index),
                 Ok((size, _)) => {
                     peer.partial.extend_from_slice(&bytes[..size]);
-                    if !self.take_messages(desk, io, workers, index) {
+                    if !self.take_messages(desk, io, workers, replies.clients(), index) {
                         return self.on_gone(desk, io, workers, replies, index);
                     }
                 }
@@ -175,6 +182,8 @@ impl Attach {
                 Err(_) => return self.on_gone(desk, io, workers, replies, index),
             }
         }
+        desk.stats.counters.attach_misbehaved += 1;
+        self.on_gone(desk, io, workers, replies, index);
     }
 
     /// Visitors that took too long, and a listener that rested long enough.
@@ -218,15 +227,25 @@ impl Attach {
     }
 
     /// Takes the complete messages of a peer. False: it is to be closed.
-    fn take_messages(&mut self, desk: &mut Desk<'_>, io: &mut Io, workers: &mut Workers, index: u32) -> bool {
+    fn take_messages(
+        &mut self,
+        desk: &mut Desk<'_>,
+        io: &mut Io,
+        workers: &mut Workers,
+        clients: &mut ShmClients,
+        index: u32,
+    ) -> bool {
         loop {
             let Some(peer) = self.peers[index as usize].as_mut() else { return false };
             match attach::decode(&peer.partial) {
                 Ok(None) => return true,
                 Ok(Some((message, size))) => {
                     peer.partial.drain(..size);
-                    if let Err(reason) = self.on_message(desk, io, workers, index, message) {
-                        desk.stats.counters.workers_refused += 1;
+                    if let Err(reason) = self.on_message(desk, io, workers, clients, index, message) {
+                        match message {
+                            Message::AttachClient { .. } => desk.stats.counters.shm_clients_refused += 1,
+                            _ => desk.stats.counters.workers_refused += 1,
+                        }
                         if let Some(peer) = &self.peers[index as usize] {
                             send(&peer.socket, refused(reason));
                         }
@@ -249,6 +268,7 @@ impl Attach {
         desk: &mut Desk<'_>,
         io: &mut Io,
         workers: &mut Workers,
+        clients: &mut ShmClients,
         index: u32,
         message: Message,
     ) -> Result<(), attach::AttachRefused> {
@@ -259,6 +279,22 @@ impl Attach {
             }
             (Role::Visitor { .. }, Message::AttachShim { config_digest, .. }) => {
                 self.take_shim(index, config_digest)
+            }
+            (Role::Visitor { .. }, Message::AttachClient { slot_count, payload_size_max, .. }) => {
+                let wanted = Wanted { slot_count, payload_size_max };
+                let client = clients.attach(desk, io, &peer.socket, self.options.shard, wanted)?;
+                let Some(peer) = self.peers[index as usize].as_mut() else { return Ok(()) };
+                peer.role = Role::Client(client);
+                self.visitor_count -= 1;
+                Ok(())
+            }
+            (Role::Client(client), Message::Resolve { name }) => {
+                clients.resolve(desk, *client, &name);
+                Ok(())
+            }
+            (Role::Client(client), Message::CancelCall { slot, call_id }) => {
+                clients.cancel(desk, io, workers, *client, (slot, call_id));
+                Ok(())
             }
             (Role::Shim, Message::FunctionFailing { name, .. }) => {
                 if let Some(function) = desk.engine.resolve(name.as_str()) {
@@ -380,6 +416,10 @@ impl Attach {
     ) {
         let worker = match self.peers[index as usize].as_ref().map(|peer| &peer.role) {
             Some(Role::Worker(worker)) => Some(*worker),
+            Some(Role::Client(client)) => {
+                replies.clients().on_socket_closed(desk, io, *client);
+                None
+            }
             _ => None,
         };
         self.close(io, index);
@@ -395,7 +435,7 @@ impl Attach {
         match peer.role {
             Role::Visitor { .. } => self.visitor_count -= 1,
             Role::Shim => self.shim.set(None),
-            Role::Worker(_) => {}
+            Role::Worker(_) | Role::Client(_) => {}
         }
         io.close(peer.source);
         self.free.push(index);

@@ -86,7 +86,9 @@ struct Entry {
     tag: u64,
 }
 
-const FREE: u64 = u64::MAX;
+const FREE: u64 = 0;
+/// Taken, and not noted yet.
+const UNKNOWN: u64 = u64::MAX;
 
 impl<M: Memory> ServiceEnd<M> {
     /// Writes the constants into zeroed memory, which is given to the client afterwards.
@@ -122,7 +124,7 @@ impl<M: Memory> ServiceEnd<M> {
         self.check_call(index).map(Some)
     }
 
-    /// Notes under which number the router knows the call in a taken slot: any but `u64::MAX`.
+    /// Notes under which number the router knows the call in a taken slot: any but 0.
     #[inline]
     pub fn note(&mut self, slot: SlotIndex, tag: u64) {
         assert!(tag != FREE, "this number says that a slot is free");
@@ -339,7 +341,7 @@ impl<M: Memory> ServiceEnd<M> {
         let context_flags = FLAG_TRACE | FLAG_IDEMPOTENCY_KEY;
         let flags = if control.has_context() { flags } else { flags & !context_flags };
         let call_id = header.invocation_id;
-        *entry = Entry { call_id, tag: 0 };
+        *entry = Entry { call_id, tag: UNKNOWN };
         self.taken_count += 1;
         let target = header.pushed_at_ns;
         Ok(TakenCall {

@@ -1,0 +1,39 @@
+//! The bytes of a result while they lie in a worker's slot, and the two ways in which they leave it.
+#![forbid(unsafe_code)]
+
+use shm_ring::{Completion, CopyFrom, Mapped, RouterEnd};
+
+/// Bytes that an answer carries.
+pub trait ResultBytes {
+    /// Appends them to a frame.
+    fn append_to(&self, out: &mut Vec<u8>);
+    /// Copies them to a place in a client's memory.
+    fn copy_to(&self, memory: &Mapped, place: usize);
+}
+
+/// For answers without a result.
+pub struct NoResult;
+
+impl ResultBytes for NoResult {
+    fn append_to(&self, _out: &mut Vec<u8>) {}
+    fn copy_to(&self, _memory: &Mapped, _place: usize) {}
+}
+
+/// A result in its worker's slot.
+pub(super) struct RingResult<'a> {
+    pub ring: &'a RouterEnd<Mapped>,
+    pub completion: &'a Completion,
+}
+
+impl ResultBytes for RingResult<'_> {
+    #[inline]
+    fn append_to(&self, out: &mut Vec<u8>) {
+        self.ring.read_result(self.completion, out);
+    }
+
+    #[inline]
+    fn copy_to(&self, memory: &Mapped, place: usize) {
+        let source = self.ring.result_place(self.completion);
+        memory.copy_from(place, self.ring.memory(), source, self.completion.result_size as usize);
+    }
+}
