@@ -157,7 +157,7 @@ pub enum PlanInvalid {
     #[error("the duration must be above zero")]
     NoDuration,
     /// Not a router's address.
-    #[error("`{0}` is not a router address: expected quickfire://HOST:PORT or unix:///PATH")]
+    #[error("`{0}` is not a router address: expected quickfire://HOST:PORT, unix:///PATH or shm:///RUN_DIR")]
     TargetUnreadable(String),
 }
 

@@ -330,34 +330,59 @@ impl<W> Slot<W> {
     }
 }
 
-/// The one place where a status becomes what the caller sees. `answer` builds the result of a success.
+/// What an answer says beside its result, whichever way it came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verdict<'a> {
+    pub(crate) status: u16,
+    pub(crate) flags: Flags,
+    pub(crate) retry_after_us: u32,
+    pub(crate) payload: &'a [u8],
+}
+
 fn outcome_of<T>(
     frame: &Frame<'_>,
     answer: impl FnOnce() -> T,
 ) -> Result<Result<T, CallError>, RouterMisbehaved> {
-    let number = frame.header.status;
-    let started = frame.header.flags.contains(Flags::STARTED);
-    let Ok(status) = Status::try_from(number) else {
-        // A newer router: its class is all we know (W-81).
-        return match Class::of_number(number) {
-            Class::Protocol => Err(RouterMisbehaved::StatusMisplaced(number)),
-            class => Ok(Err(CallError::UnknownStatus { number, class, started })),
-        };
+    let header = &frame.header;
+    let verdict = Verdict {
+        status: header.status,
+        flags: header.flags,
+        retry_after_us: header.budget_us,
+        payload: frame.payload,
     };
-    Ok(match status.class() {
-        Class::Ok => Ok(answer()),
-        Class::FunctionError => Err(CallError::FunctionError(Bytes::copy_from_slice(frame.payload))),
-        Class::Refused => {
-            let retry_after_us = u64::from(frame.header.budget_us);
-            let retry_after = (retry_after_us > 0).then(|| Duration::from_micros(retry_after_us));
-            Err(CallError::Refused { status, retry_after })
-        }
-        Class::Expired if status == Status::Expired => Err(CallError::Expired(Expiry::NeverStarted)),
-        Class::Expired => Err(CallError::Expired(Expiry::Stopped)),
-        Class::Cancelled => Err(CallError::Cancelled { started }),
-        Class::WorkerLost => Err(CallError::WorkerLost { status, started }),
-        Class::Protocol => return Err(RouterMisbehaved::StatusMisplaced(number)),
-    })
+    verdict.outcome(answer)
+}
+
+impl Verdict<'_> {
+    /// The one place where a status becomes what the caller sees. `answer` builds the result of a success.
+    pub(crate) fn outcome<T>(
+        &self,
+        answer: impl FnOnce() -> T,
+    ) -> Result<Result<T, CallError>, RouterMisbehaved> {
+        let number = self.status;
+        let started = self.flags.contains(Flags::STARTED);
+        let Ok(status) = Status::try_from(number) else {
+            // A newer router: its class is all we know (W-81).
+            return match Class::of_number(number) {
+                Class::Protocol => Err(RouterMisbehaved::StatusMisplaced(number)),
+                class => Ok(Err(CallError::UnknownStatus { number, class, started })),
+            };
+        };
+        Ok(match status.class() {
+            Class::Ok => Ok(answer()),
+            Class::FunctionError => Err(CallError::FunctionError(Bytes::copy_from_slice(self.payload))),
+            Class::Refused => {
+                let retry_after_us = u64::from(self.retry_after_us);
+                let retry_after = (retry_after_us > 0).then(|| Duration::from_micros(retry_after_us));
+                Err(CallError::Refused { status, retry_after })
+            }
+            Class::Expired if status == Status::Expired => Err(CallError::Expired(Expiry::NeverStarted)),
+            Class::Expired => Err(CallError::Expired(Expiry::Stopped)),
+            Class::Cancelled => Err(CallError::Cancelled { started }),
+            Class::WorkerLost => Err(CallError::WorkerLost { status, started }),
+            Class::Protocol => return Err(RouterMisbehaved::StatusMisplaced(number)),
+        })
+    }
 }
 
 #[cfg(test)]

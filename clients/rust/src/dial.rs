@@ -65,6 +65,10 @@ impl Dial {
     fn open(&self) -> io::Result<Stream> {
         match &self.url {
             RouterUrl::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path)?)),
+            RouterUrl::Shm(_) => {
+                let text = "this client speaks over sockets; shm:// addresses are for ShmClient";
+                Err(io::Error::new(io::ErrorKind::Unsupported, text))
+            }
             RouterUrl::Tcp { host, port } => {
                 let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
                 for address in (host.as_str(), *port).to_socket_addrs()? {

@@ -244,6 +244,12 @@ pub enum RouterMisbehaved {
     /// An answer to nothing that is outstanding.
     #[error("the router answered call {0:#x}, which is not outstanding")]
     AnswerToNothing(u64),
+    /// What it wrote into a shared-memory ring.
+    #[error("{0}")]
+    Ring(shm_ring::client_ring::ServiceMisbehaved),
+    /// A record on the attach socket that has no place there.
+    #[error("the router's record is not one a client is sent")]
+    RecordUnexpected,
     /// A status that ends connections, as the end of a call.
     #[error("the router answered a call with status {0}, which ends connections")]
     StatusMisplaced(u16),

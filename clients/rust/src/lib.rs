@@ -31,6 +31,7 @@
 //! connection.rs  Session          slots, frames, deadlines: pure, no socket, no clock
 //! io_thread.rs                    reads, deadlines, reconnecting
 //! dial.rs, stream.rs, url.rs      socket, HELLO, addresses
+//! shm.rs                          ShmClient: the same calls through shared memory, for one thread
 //! ```
 //!
 //! Guide: docs/coding/rust-client.md.  Wire protocol: docs/spec/wire.md.
@@ -46,6 +47,7 @@ mod dial;
 mod error;
 mod io_thread;
 mod link;
+pub mod shm;
 mod stream;
 mod url;
 
@@ -53,6 +55,7 @@ pub use call::{Answer, Call, CallBuilder};
 pub use client::{Client, ClientBuilder, Function, HeldWrites};
 pub use error::{CallError, ConnectError, Disconnect, Expiry, ResolveError, RouterMisbehaved};
 pub use protocol::{Cause, Criticality, Fault, Retry, Status, Timings, TraceContext};
+pub use shm::ShmClient;
 pub use url::{RouterUrl, URL_DEFAULT, URL_VARIABLE, UrlError};
 
 pub mod serve;

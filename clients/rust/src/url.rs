@@ -1,4 +1,4 @@
-//! Where a router listens, as people write it: `quickfire://HOST:PORT` or `unix:///PATH`.
+//! Where a router listens, as people write it: `quickfire://HOST:PORT`, `unix:///PATH` or `shm:///RUN_DIR`.
 //!
 //! In: text from a flag, the environment or code.  Out: a [`RouterUrl`], or a [`UrlError`] that says what is wrong.
 //! Never: looks a name up or opens anything (see `dial.rs`).
@@ -38,6 +38,8 @@ pub enum RouterUrl {
     },
     /// `unix:///PATH`: a Unix stream socket at an absolute path.
     Unix(PathBuf),
+    /// `shm:///RUN_DIR`: shared memory with the router that has this run directory. For [`ShmClient`](crate::ShmClient).
+    Shm(PathBuf),
 }
 
 impl RouterUrl {
@@ -57,8 +59,10 @@ impl RouterUrl {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// Neither `quickfire://` nor `unix://`.
-    #[error("`{url}` is not a router address: expected quickfire://HOST:PORT or unix:///PATH")]
+    /// None of the three.
+    #[error(
+        "`{url}` is not a router address: expected quickfire://HOST:PORT, unix:///PATH or shm:///RUN_DIR"
+    )]
     UnknownScheme {
         /// What was given.
         url: String,
@@ -77,8 +81,8 @@ pub enum UrlError {
         /// The part that should be a port.
         port: String,
     },
-    /// A Unix address needs an absolute path: `unix:///PATH`, with three slashes.
-    #[error("`{url}` needs an absolute path: unix:///PATH")]
+    /// These addresses need an absolute path: `unix:///PATH`, `shm:///RUN_DIR`, with three slashes.
+    #[error("`{url}` needs an absolute path: unix:///PATH or shm:///RUN_DIR")]
     PathNotAbsolute {
         /// What was given.
         url: String,
@@ -102,6 +106,12 @@ impl FromStr for RouterUrl {
                 return Err(UrlError::PathNotAbsolute { url: url.into() });
             }
             return Ok(Self::Unix(path.into()));
+        }
+        if let Some(path) = url.strip_prefix("shm://") {
+            if !path.starts_with('/') {
+                return Err(UrlError::PathNotAbsolute { url: url.into() });
+            }
+            return Ok(Self::Shm(path.into()));
         }
         let Some(authority) = url.strip_prefix("quickfire://") else {
             return Err(UrlError::UnknownScheme { url: url.into() });
@@ -131,6 +141,7 @@ impl fmt::Display for RouterUrl {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "quickfire://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "quickfire://{host}:{port}"),
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Shm(path) => write!(f, "shm://{}", path.display()),
         }
     }
 }
@@ -172,6 +183,7 @@ mod tests {
         check("quickfire://[::1]:9", Ok("quickfire://[::1]:9"));
         check("quickfire://[::1]", Ok("quickfire://[::1]:7450"));
         check("unix:///run/q.sock", Ok("unix:///run/q.sock"));
+        check("shm:///run/quickfire", Ok("shm:///run/quickfire"));
     }
 
     #[test]
@@ -182,8 +194,9 @@ mod tests {
         check("quickfire://a:0", Err("`quickfire://a:0`: `0` is not a port (1 to 65535)"));
         check("quickfire://a:b", Err("`quickfire://a:b`: `b` is not a port (1 to 65535)"));
         check("quickfire://a:1/x", Err("`quickfire://a:1/x` has something after the port: `/x`"));
-        check("unix://run/q", Err("`unix://run/q` needs an absolute path: unix:///PATH"));
-        let scheme = "`http://a` is not a router address: expected quickfire://HOST:PORT or unix:///PATH";
+        check("unix://run/q", Err("`unix://run/q` needs an absolute path: unix:///PATH or shm:///RUN_DIR"));
+        check("shm://run", Err("`shm://run` needs an absolute path: unix:///PATH or shm:///RUN_DIR"));
+        let scheme = "`http://a` is not a router address: expected quickfire://HOST:PORT, unix:///PATH or shm:///RUN_DIR";
         check("http://a", Err(scheme));
     }
 }

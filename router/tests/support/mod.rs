@@ -69,11 +69,12 @@ pub struct Setup {
     pub io: Option<IoOptions>,
     pub net: Option<fn(&mut NetOptions)>,
     pub attach_user_id: Option<u32>,
+    pub router: String,
 }
 
 impl Setup {
     pub fn new(functions: &str) -> Setup {
-        Setup { toml: functions.to_owned(), io: None, net: None, attach_user_id: None }
+        Setup { toml: functions.to_owned(), io: None, net: None, attach_user_id: None, router: String::new() }
     }
 
     pub fn start(self) -> Bench {
@@ -81,8 +82,14 @@ impl Setup {
         // tests/epoll.rs runs the stories of the other files on epoll.
         let io = if env!("CARGO_CRATE_NAME") == "epoll" { "epoll" } else { "auto" };
         let text = format!(
-            "[router]\nlisten = [\"quickfire://127.0.0.1:0\", \"unix://DIR/router.sock\"]\nrun_dir = \"{}\"\nio = \"{io}\"\n{}",
+            "[router]
+listen = [\"quickfire://127.0.0.1:0\", \"unix://DIR/router.sock\"]
+run_dir = \"{}\"
+io = \"{io}\"
+{}
+{}",
             dir.path().join("run").display(),
+            self.router,
             self.toml
         );
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));

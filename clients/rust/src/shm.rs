@@ -1,0 +1,560 @@
+//! Calls through shared memory: a ring of this process's own at a router of the same host, for one thread.
+//!
+//! ```no_run
+//! use quickfire_client::shm::{Call, Options, ShmClient};
+//!
+//! let mut client = ShmClient::connect("shm:///run/user/1000/quickfire", &Options::default())?;
+//! let echo = client.resolve("echo")?;
+//!
+//! // One call.
+//! let answer = client.call(&Call { ..Call::of(echo) }, b"hello")?;
+//! assert_eq!(&answer.payload[..], b"hello");
+//!
+//! // Many at once, without a copy or an allocation on this side.
+//! for call_id in 0..100 {
+//!     client.submit(&Call { call_id, ..Call::of(echo) }, b"hello")?;
+//! }
+//! client.flush();
+//! while client.outstanding() > 0 {
+//!     while let Some(answered) = client.poll()? {
+//!         assert_eq!(client.result(&answered), b"hello");
+//!         client.release(answered);
+//!     }
+//!     client.wait(None)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! In: calls.  Out: answers, in any order, in place in the ring.
+//! Always: what was submitted is shown to the router by [`ShmClient::flush`], a whole batch at a time: one store, and a
+//! system call only if the router does not look at this ring just now.
+//! Always: when the router ends, the ring is looked at once more: answers published before the end are still taken.
+//! Never: allocates after connecting (except in [`ShmClient::call`], which copies), or makes a system call in `submit`,
+//! `poll`, `result` and `release`.
+//! Why not behind [`Client`](crate::Client): that one gives handles to many threads and futures, and pays a lock and two
+//! thread switches for it; who attaches a ring wants the nanoseconds. Not here yet: connecting again on its own.
+//! Spec: docs/spec/shm.md, "Client rings".  Tests: `router/tests/shm_clients.rs`, `tests/e2e.rs`.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::attach::{self, AttachRefused, ClientAttached, MESSAGE_SIZE_MAX, Message};
+use protocol::{Flags, FunctionId, FunctionName, Status, Timings};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::time::{ClockId, clock_gettime};
+use shm_ring::client_ring::{ClientEnd, WaitOutcome};
+use shm_ring::doorbell::EventDoorbell;
+use shm_ring::{Mapped, SlotIndex, pass};
+
+use crate::call::Answer;
+use crate::connection::Verdict;
+use crate::error::{CallError, ConnectError, Disconnect, Expiry, ResolveError, RouterMisbehaved};
+use crate::url::RouterUrl;
+
+pub use shm_ring::PushRefused as SubmitRefused;
+pub use shm_ring::client_ring::Answered;
+
+/// The longest sleep on the ring: a router that dies wakes nobody, so the socket is looked at this often.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
+
+/// How long after a call's deadline the router's own word is waited for, as in `link.rs`.
+const DEADLINE_GRACE: Duration = Duration::from_millis(10);
+
+/// One round of the ring's spinning: see `ClientEnd::wait`.
+const SPIN_ROUND_NS: u64 = 15;
+
+/// What to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The router's shard: its attach socket is `attach-SHARD.sock` in the run directory.
+    pub shard: u32,
+    /// Calls that may be outstanding at once; 0 leaves it to the router, which may also grant fewer.
+    pub slot_count: u32,
+    /// The largest request and the largest result; 0 leaves it to the router.
+    pub payload_size_max: u32,
+    /// How long the router may take to answer while connecting.
+    pub timeout: Duration,
+    /// How long [`ShmClient::wait`] looks for answers before it sleeps.
+    pub spin: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // About the cost of waking a core: who has spun that long has lost what it wanted to save.
+        let (timeout, spin) = (Duration::from_secs(5), Duration::from_micros(50));
+        Self { shard: 0, slot_count: 0, payload_size_max: 0, timeout, spin }
+    }
+}
+
+/// A call, beside its payload. Start from [`Call::of`] and change what matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Which function: see [`ShmClient::resolve`].
+    pub function: FunctionId,
+    /// Any number; the answer brings it back.
+    pub call_id: u64,
+    /// How much it matters.
+    pub criticality: protocol::Criticality,
+    /// The answer is needed by then: CLOCK_MONOTONIC nanoseconds, as [`now_ns`] gives them.
+    pub deadline_at_ns: Option<u64>,
+    /// `IDEMPOTENT` and `WANT_TIMINGS` mean something here.
+    pub flags: Flags,
+    /// The trace this call belongs to.
+    pub trace: Option<protocol::TraceContext>,
+    /// Calls with the same key are the same call.
+    pub idempotency_key: Option<[u8; 16]>,
+}
+
+impl Call {
+    /// A call of this function with nothing special about it.
+    pub fn of(function: FunctionId) -> Self {
+        Self {
+            function,
+            call_id: 0,
+            criticality: protocol::Criticality::Normal,
+            deadline_at_ns: None,
+            flags: Flags::NONE,
+            trace: None,
+            idempotency_key: None,
+        }
+    }
+
+    #[inline]
+    fn in_ring(&self) -> shm_ring::client_ring::Call {
+        shm_ring::client_ring::Call {
+            call_id: self.call_id,
+            function_id: self.function.0,
+            criticality: self.criticality as u8,
+            deadline_at_ns: self.deadline_at_ns.unwrap_or(u64::MAX),
+            flags: self.flags.0,
+            trace: self.trace.map(|trace| trace.encode()),
+            idempotency_key: self.idempotency_key,
+        }
+    }
+}
+
+/// The time that deadlines are told in.
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Since boot: never negative, and 584 years until it wraps.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// A ring at a router. Dropping it cancels what is outstanding.
+pub struct ShmClient {
+    ring: ClientEnd<Mapped>,
+    bell: EventDoorbell,
+    socket: UnixStream,
+    /// Bytes of the socket that are no whole record yet.
+    unread: Vec<u8>,
+    attached: ClientAttached,
+    goaway: Option<Status>,
+    ended: Option<Disconnect>,
+    spin_count_max: u32,
+}
+
+impl ShmClient {
+    /// Attaches to the router at `shm:///RUN_DIR`.
+    ///
+    /// # Errors
+    /// If there is no router, it has no room for another client, or is not one that this client can talk to.
+    pub fn connect(url: &str, options: &Options) -> Result<Self, ConnectError> {
+        match url.parse()? {
+            RouterUrl::Shm(run_dir) => Self::attach(&run_dir, options),
+            url => Err(ConnectError::Unreachable {
+                url,
+                source: io::Error::new(io::ErrorKind::Unsupported, "a ShmClient needs shm:///RUN_DIR"),
+            }),
+        }
+    }
+
+    /// Attaches to the router that has this run directory.
+    ///
+    /// # Errors
+    /// As for [`ShmClient::connect`].
+    pub fn attach(run_dir: &Path, options: &Options) -> Result<Self, ConnectError> {
+        let url = RouterUrl::Shm(run_dir.to_owned());
+        try_attach(&attach_socket(run_dir, options.shard), options).map_err(|failed| match failed {
+            Failed::Io(source) => ConnectError::Unreachable { url, source },
+            Failed::Misbehaved(source) => ConnectError::RouterMisbehaved { url, source },
+            Failed::Refused(reason) => {
+                ConnectError::Refused { url, status: status_of(reason), reason: reason.to_string() }
+            }
+        })
+    }
+
+    /// A function's number at this router. Waits for the router's answer.
+    ///
+    /// # Errors
+    /// If there is no such function, or the router cannot be asked.
+    pub fn resolve(&mut self, name: &str) -> Result<FunctionId, ResolveError> {
+        let function_name = FunctionName::new(name)?;
+        let failed = |cause| ResolveError::Failed {
+            name: name.into(),
+            source: CallError::Disconnected { maybe_started: false, cause },
+        };
+        let mut bytes = Vec::new();
+        Message::Resolve { name: function_name }.encode(&mut bytes);
+        (&self.socket).write_all(&bytes).map_err(|error| failed(Disconnect::Io(error.kind())))?;
+        loop {
+            while let Some(message) = self.next_message().map_err(failed)? {
+                if let Message::Resolved { function_id, status } = message {
+                    return match Status::try_from(status) {
+                        Ok(Status::Ok) => Ok(function_id),
+                        _ => Err(ResolveError::UnknownFunction { name: name.into() }),
+                    };
+                }
+                self.on_message(&message).map_err(failed)?;
+            }
+            let mut bytes = [0; MESSAGE_SIZE_MAX];
+            match (&self.socket).read(&mut bytes) {
+                Ok(0) => return Err(failed(self.end(Disconnect::Closed))),
+                Ok(size) => self.unread.extend_from_slice(&bytes[..size]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(Disconnect::Io(error.kind()))),
+            }
+        }
+    }
+
+    /// Writes a call into the ring. The router learns of it by [`ShmClient::flush`].
+    ///
+    /// # Errors
+    /// Without a free slot, or with a payload larger than [`ShmClient::payload_size_max`].
+    #[inline]
+    pub fn submit(&mut self, call: &Call, payload: &[u8]) -> Result<SlotIndex, SubmitRefused> {
+        self.ring.submit(&call.in_ring(), payload)
+    }
+
+    /// The same with a payload made in place: `fill` is given all of its bytes, in whatever condition.
+    ///
+    /// # Errors
+    /// As for [`ShmClient::submit`].
+    #[inline]
+    pub fn submit_in_place(
+        &mut self,
+        call: &Call,
+        payload_size: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<SlotIndex, SubmitRefused> {
+        self.ring.submit_in_place(&call.in_ring(), payload_size, fill)
+    }
+
+    /// Shows the router everything submitted since the last time, and rings if it does not look at this ring.
+    #[inline]
+    pub fn flush(&mut self) {
+        if self.ring.publish() {
+            // Fails only for a descriptor that is not an eventfd; then the router's next look finds the calls.
+            let _ = self.bell.ring();
+        }
+    }
+
+    /// The next answer, if there is one. Its slot is in use until [`ShmClient::release`].
+    ///
+    /// # Errors
+    /// If the router is gone, or wrote what no router writes. What had been answered before is given out first.
+    #[inline]
+    pub fn poll(&mut self) -> Result<Option<Answered>, Disconnect> {
+        match self.ring.next_answer() {
+            Ok(None) => self.ended.map_or(Ok(None), Err),
+            Ok(answered) => Ok(answered),
+            Err(misbehaved) => {
+                Err(self.end(Disconnect::RouterMisbehaved(RouterMisbehaved::Ring(misbehaved))))
+            }
+        }
+    }
+
+    /// Waits until there is an answer, the time-out is over, or the router is gone, which [`ShmClient::poll`] then tells.
+    /// True: there is an answer. Flushes before.
+    ///
+    /// # Errors
+    /// If the router wrote what no router writes.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Disconnect> {
+        self.flush();
+        let give_up_at_ns = timeout
+            .map(|timeout| now_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)));
+        loop {
+            let left = give_up_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns())));
+            let sleep = left.map_or(SLEEP_MAX, |left| left.min(SLEEP_MAX));
+            match self.ring.wait(self.spin_count_max, Some(sleep)) {
+                Ok(WaitOutcome::Ready) => return Ok(true),
+                Ok(WaitOutcome::Nothing) => {}
+                Err(misbehaved) => {
+                    return Err(self.end(Disconnect::RouterMisbehaved(RouterMisbehaved::Ring(misbehaved))));
+                }
+            }
+            self.look_at_socket();
+            if self.ended.is_some() || left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The result in place.
+    #[inline]
+    pub fn result<'a>(&'a self, answered: &'a Answered) -> &'a [u8] {
+        self.ring.result(answered)
+    }
+
+    /// Where the time went, if the call asked.
+    pub fn timings(&self, answered: &Answered) -> Option<Timings> {
+        self.ring.timings(answered).map(|bytes| Timings::decode(&bytes))
+    }
+
+    /// The answer as [`Client`](crate::Client) gives it, copied.
+    ///
+    /// # Errors
+    /// If the call ended in another way than with its function's result.
+    pub fn outcome(&self, answered: &Answered) -> Result<Answer, CallError> {
+        let verdict = Verdict {
+            status: answered.status.into(),
+            flags: Flags(answered.flags),
+            retry_after_us: answered.retry_after_us,
+            payload: self.result(answered),
+        };
+        let answer =
+            || Answer { payload: Bytes::copy_from_slice(verdict.payload), timings: self.timings(answered) };
+        verdict.outcome(answer).unwrap_or_else(|misbehaved| {
+            let cause = Disconnect::RouterMisbehaved(misbehaved);
+            Err(CallError::Disconnected { maybe_started: true, cause })
+        })
+    }
+
+    /// Gives an answer's slot back.
+    #[inline]
+    pub fn release(&mut self, answered: Answered) {
+        self.ring.release(answered);
+    }
+
+    /// Asks the router to stop a call and returns at once. The call still ends: as cancelled, or with an answer that was
+    /// faster. Flushes before.
+    pub fn cancel(&mut self, slot: SlotIndex, call_id: u64) {
+        self.flush();
+        let mut bytes = Vec::new();
+        Message::CancelCall { slot: slot.0, call_id }.encode(&mut bytes);
+        // A socket that takes nothing is a router that is gone, which `poll` tells.
+        let _ = (&self.socket).write_all(&bytes);
+    }
+
+    /// Makes one call and waits for its end; nothing else may be outstanding.
+    ///
+    /// # Errors
+    /// If the call ended in another way than with its function's result; [`CallError::WouldBlock`] while other calls are
+    /// outstanding.
+    pub fn call(&mut self, call: &Call, payload: &[u8]) -> Result<Answer, CallError> {
+        if self.outstanding() > 0 {
+            return Err(CallError::WouldBlock);
+        }
+        let slot = self.submit(call, payload).map_err(|refused| match refused {
+            SubmitRefused::NoCredit => CallError::WouldBlock,
+            SubmitRefused::PayloadTooLarge { .. } => {
+                CallError::Refused { status: Status::PayloadTooLarge, retry_after: None }
+            }
+        })?;
+        loop {
+            let left = call.deadline_at_ns.map(|at_ns| {
+                Duration::from_nanos(at_ns.saturating_sub(now_ns())).saturating_add(DEADLINE_GRACE)
+            });
+            let lost = |cause| CallError::Disconnected { maybe_started: true, cause };
+            let is_there = self.wait(left).map_err(lost)?;
+            if let Some(answered) = self.poll().map_err(lost)? {
+                let outcome = self.outcome(&answered);
+                self.release(answered);
+                return outcome;
+            }
+            if !is_there && left.is_some() {
+                self.cancel(slot, call.call_id);
+                return Err(CallError::Expired(Expiry::NoAnswer));
+            }
+        }
+    }
+
+    /// Calls without an answer, and answers not released.
+    #[inline]
+    pub fn outstanding(&self) -> u32 {
+        self.ring.outstanding()
+    }
+
+    /// Calls that can be submitted now.
+    #[inline]
+    pub fn free_slots(&self) -> u32 {
+        self.ring.free_slots()
+    }
+
+    /// Calls that may be outstanding at once.
+    pub fn slot_count(&self) -> u32 {
+        self.ring.geometry().slot_count()
+    }
+
+    /// The largest request, and the largest result.
+    pub fn payload_size_max(&self) -> u32 {
+        self.ring.geometry().region_size()
+    }
+
+    /// The shard that serves it.
+    pub fn shard(&self) -> u16 {
+        self.attached.shard
+    }
+
+    /// The router goes away and takes no new calls; those made are still answered. Looks at memory only.
+    pub fn is_router_draining(&self) -> bool {
+        self.ring.is_router_draining()
+    }
+
+    /// Looks, without waiting, whether the router has said something or is gone; [`ShmClient::poll`] then tells.
+    pub fn look_at_socket(&mut self) {
+        let mut bytes = [0; MESSAGE_SIZE_MAX];
+        while self.ended.is_none() {
+            match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => {
+                    self.end(Disconnect::Closed);
+                }
+                Ok((size, _)) => {
+                    self.unread.extend_from_slice(&bytes[..size]);
+                    if let Err(cause) = self.take_messages() {
+                        self.end(cause);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(errno) => {
+                    self.end(Disconnect::Io(io::Error::from(errno).kind()));
+                }
+            }
+        }
+    }
+
+    fn take_messages(&mut self) -> Result<(), Disconnect> {
+        while let Some(message) = self.next_message()? {
+            self.on_message(&message)?;
+        }
+        Ok(())
+    }
+
+    fn next_message(&mut self) -> Result<Option<Message>, Disconnect> {
+        match attach::decode(&self.unread) {
+            Ok(None) => Ok(None),
+            Ok(Some((message, size))) => {
+                self.unread.drain(..size);
+                Ok(Some(message))
+            }
+            Err(_) => Err(Disconnect::RouterMisbehaved(RouterMisbehaved::RecordUnexpected)),
+        }
+    }
+
+    fn on_message(&mut self, message: &Message) -> Result<(), Disconnect> {
+        match message {
+            Message::Goaway { status } => {
+                // An unknown reason is a reason all the same.
+                self.goaway = Some(Status::try_from(*status).unwrap_or(Status::GoingAway));
+                Ok(())
+            }
+            _ => Err(Disconnect::RouterMisbehaved(RouterMisbehaved::RecordUnexpected)),
+        }
+    }
+
+    /// The first end counts, and a router that said why and then closed has said why.
+    fn end(&mut self, cause: Disconnect) -> Disconnect {
+        let cause = match (cause, self.goaway) {
+            (Disconnect::Closed | Disconnect::Io(_), Some(status)) => Disconnect::GoAway(status),
+            _ => cause,
+        };
+        *self.ended.get_or_insert(cause)
+    }
+}
+
+impl std::fmt::Debug for ShmClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShmClient")
+            .field("attached", &self.attached)
+            .field("outstanding", &self.outstanding())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a shard of the router listens for those who attach.
+fn attach_socket(run_dir: &Path, shard: u32) -> PathBuf {
+    run_dir.join(format!("attach-{shard}.sock"))
+}
+
+enum Failed {
+    Io(io::Error),
+    Misbehaved(RouterMisbehaved),
+    Refused(AttachRefused),
+}
+
+impl<E: Into<io::Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+fn try_attach(path: &Path, options: &Options) -> Result<ShmClient, Failed> {
+    let socket = UnixStream::connect(path)?;
+    // A time limit of zero means "none" to sockets.
+    let timeout = Some(options.timeout.max(Duration::from_millis(1)));
+    socket.set_read_timeout(timeout)?;
+    socket.set_write_timeout(timeout)?;
+    let mut bytes = Vec::with_capacity(MESSAGE_SIZE_MAX);
+    let Options { slot_count, payload_size_max, .. } = *options;
+    Message::AttachClient { process_id: std::process::id(), slot_count, payload_size_max }.encode(&mut bytes);
+    (&socket).write_all(&bytes)?;
+
+    let mut unread = Vec::with_capacity(MESSAGE_SIZE_MAX);
+    let mut fds = Vec::new();
+    let unexpected = || Failed::Misbehaved(RouterMisbehaved::RecordUnexpected);
+    let attached = loop {
+        if let Some((message, size)) = attach::decode(&unread).map_err(|_| unexpected())? {
+            unread.drain(..size);
+            match message {
+                Message::ClientAttached(attached) => break attached,
+                Message::Refused { reason } => return Err(Failed::Refused(reason)),
+                _ => return Err(unexpected()),
+            }
+        }
+        let mut bytes = [0; MESSAGE_SIZE_MAX];
+        match pass::receive_with_fds(&socket, &mut bytes, &mut fds)? {
+            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            size => unread.extend_from_slice(&bytes[..size]),
+        }
+    };
+    let Ok([memory_fd, bell_fd]) = <[OwnedFd; 2]>::try_from(fds) else { return Err(unexpected()) };
+    let memory = Mapped::attach(&memory_fd).map_err(io::Error::other)?;
+    let ring = ClientEnd::attach(memory).map_err(io::Error::other)?;
+    let (geometry, identity) = (ring.geometry(), ring.identity());
+    let told = (attached.client_index, attached.generation, attached.slot_count, attached.region_size);
+    let found = (identity.client_id, identity.generation.0, geometry.slot_count(), geometry.region_size());
+    if told != found {
+        return Err(unexpected());
+    }
+    // Page faults now instead of in the first calls. The regions come when they are needed.
+    let regions_size = geometry.slot_count() as usize * 2 * geometry.region_size() as usize;
+    ring.memory().populate(geometry.memory_size() - regions_size);
+    let spin_rounds = u64::try_from(options.spin.as_nanos()).unwrap_or(u64::MAX) / SPIN_ROUND_NS;
+    Ok(ShmClient {
+        ring,
+        bell: EventDoorbell::from_fd(bell_fd),
+        socket,
+        unread,
+        attached,
+        goaway: None,
+        ended: None,
+        spin_count_max: u32::try_from(spin_rounds).unwrap_or(u32::MAX),
+    })
+}
+
+/// The status that says the same on a connection.
+fn status_of(reason: AttachRefused) -> Status {
+    match reason {
+        AttachRefused::TooManyClients => Status::TooManyConnections,
+        AttachRefused::Draining => Status::GoingAway,
+        AttachRefused::RingTooLarge => Status::PayloadTooLarge,
+        AttachRefused::VersionUnsupported => Status::UnsupportedVersion,
+        _ => Status::Overloaded,
+    }
+}
