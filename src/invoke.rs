@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
+use quickfire_client::shm::Flags;
 use quickfire_client::{
     Answer, CallError, Client, ConnectError, Criticality, Fault, ResolveError, Retry, RouterUrl,
 };
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
 
+mod ring;
 mod timings;
 
 /// How long a router may take to answer the connection.
@@ -81,7 +83,7 @@ pub fn connect_flag() -> Arg {
         .long("connect")
         .value_name("URL")
         .value_parser(|text: &str| text.parse::<RouterUrl>().map_err(|reason| reason.to_string()))
-        .help("The router: quickfire://HOST:PORT or unix:///PATH. [env: QUICKFIRE_CONNECT] [default: quickfire://127.0.0.1:7450]")
+        .help("The router: quickfire://HOST:PORT, unix:///PATH, or shm:///RUN_DIR for shared memory. [env: QUICKFIRE_CONNECT] [default: quickfire://127.0.0.1:7450]")
 }
 
 /// The criticality that was given.
@@ -106,14 +108,32 @@ pub fn url(matches: &ArgMatches) -> Result<RouterUrl, Failure> {
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let name = matches.get_one::<String>("name").map(String::as_str).unwrap_or_default();
     let request = request(matches)?;
+    let reached = match url(matches)? {
+        RouterUrl::Shm(run_dir) => ring::call(matches, &run_dir, name, &request)?,
+        url => call(matches, url, name, &request)?,
+    };
+    let Reached { answer, connected, round_trip } = reached;
+    if let Some(timings) = &answer.timings {
+        eprint!("{}", timings::draw(name, timings, connected, round_trip));
+    }
+    deliver(matches, &answer)?;
+    Ok(Ending::Ok)
+}
+
+/// An answer, and what the way to it took.
+struct Reached {
+    answer: Answer,
+    connected: Duration,
+    round_trip: Duration,
+}
+
+fn call(matches: &ArgMatches, url: RouterUrl, name: &str, request: &[u8]) -> Result<Reached, Failure> {
     let begun = Instant::now();
-    let client = Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .connect_to(url(matches)?)
-        .map_err(cannot_connect)?;
+    let client =
+        Client::builder().connect_timeout(CONNECT_TIMEOUT).connect_to(url).map_err(cannot_connect)?;
     let connected = begun.elapsed();
     let function = client.function(name).map_err(cannot_resolve)?;
-    let mut call = function.call(&request).criticality(criticality(matches));
+    let mut call = function.call(request).criticality(criticality(matches));
     if let Some(budget) = matches.get_one::<Duration>("deadline") {
         call = call.deadline(*budget);
     }
@@ -125,11 +145,15 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     }
     let begun = Instant::now();
     let answer = call.wait().map_err(|error| call_failed(name, &error))?;
-    if let Some(timings) = &answer.timings {
-        eprint!("{}", timings::draw(name, timings, connected, begun.elapsed()));
-    }
-    deliver(matches, &answer)?;
-    Ok(Ending::Ok)
+    Ok(Reached { answer, connected, round_trip: begun.elapsed() })
+}
+
+/// What `--idempotent` and `--timings` ask for, as flags of the call.
+fn options(matches: &ArgMatches) -> Flags {
+    [("idempotent", Flags::IDEMPOTENT), ("timings", Flags::WANT_TIMINGS)]
+        .into_iter()
+        .filter(|(id, _)| matches.get_flag(id))
+        .fold(Flags::NONE, |flags, (_, flag)| flags.with(flag))
 }
 
 fn request(matches: &ArgMatches) -> Result<Vec<u8>, Failure> {

@@ -83,7 +83,8 @@ pub fn command() -> Command {
              The run ends with code 1 if an answer did not belong to its request, with 3 if no call succeeded.\n\n\
              Examples:\n  \
              quickfire load echo --window 64 --duration 5s\n  \
-             quickfire load echo --rate 100k --connections 8 --json report.json --html report.html\n\n\
+             quickfire load echo --rate 100k --connections 8 --json report.json --html report.html\n  \
+             quickfire load echo --window 512 --connect shm:///run/user/1000/quickfire\n\n\
              {EXIT_CODES_HELP}"
         ))
 }

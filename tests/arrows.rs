@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("router", &["engine", "protocol", "queue", "shm-ring"]),
     ("worker-shim", &["protocol", "shm-ring"]),
     ("quickfire-client", &["protocol", "shm-ring"]),
-    ("loadgen", &["protocol"]),
+    ("loadgen", &["protocol", "quickfire-client"]),
     ("example-functions", &["quickfire-client"]),
     (
         "quickfire",

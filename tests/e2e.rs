@@ -91,6 +91,70 @@ fn timings_show_the_stages() {
 }
 
 #[test]
+fn calls_and_load_go_through_shared_memory_too() {
+    let router = Router::start(ALL);
+    let shm = format!("shm://{}", router.dir.display());
+    let invoke = |arguments: &[&str]| {
+        let output = router.command("invoke").args(arguments).args(["--connect", &shm]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), output.stdout, text)
+    };
+    let (code, answer, timings) = invoke(&["echo", "--data", "hello", "--timings"]);
+    assert_eq!((code, answer.trim_ascii_end()), (Some(0), &b"hello"[..]), "{timings}");
+    assert!(timings.contains("answered"), "{timings}");
+    let (code, _, text) = invoke(&["thumbnail", "--data", "this is no picture"]);
+    assert_eq!(code, Some(1), "{text}");
+    let (code, _, text) = invoke(&["nothing", "--data", "x"]);
+    assert_eq!(code, Some(3), "{text}");
+    let (code, _, text) = invoke(&["sleeper", "--data", "x", "--deadline", "50ms"]);
+    assert_eq!(code, Some(3), "{text}");
+    let nobody = quickfire().args(["invoke", "echo", "--connect", "shm:///nobody/here"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(4));
+
+    let json = router.dir.join("load.json");
+    for shape in [
+        ["--window", "512", "--connections", "1", "--payload", "64"],
+        ["--window", "64", "--connections", "3", "--payload", "5KiB"],
+        ["--rate", "5k", "--connections", "2", "--payload", "64"],
+    ] {
+        let output = router
+            .command("load")
+            .args(["echo", "--connect", &shm, "--duration", "300ms"])
+            .args(shape)
+            .arg("--json")
+            .arg(&json)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{shape:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        assert!(report["answered"].as_u64().unwrap() > 0, "{shape:?}");
+        assert_eq!(report["mismatched"].as_u64(), Some(0), "{shape:?}");
+        assert_eq!(report["answered"], report["sent"], "{shape:?}");
+        assert_eq!(report["ok"], report["sent"], "{shape:?}: {}", report["errors"]);
+    }
+}
+
+#[test]
+fn a_client_process_killed_in_the_middle_leaves_nothing_behind() {
+    let router = Router::start(&echo_manifest(1));
+    let shm = format!("shm://{}", router.dir.display());
+    let mut load = router
+        .command("load")
+        .args(["echo", "--connect", &shm, "--duration", "60s", "--window", "256"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("calls go through its ring", || router.row("echo").ok > 1000);
+    load.kill().unwrap();
+    load.wait().unwrap();
+    eventually("its calls are gone", || router.row("echo").queued == 0);
+    assert!(router.invoke(&["echo", "--data", "still there"]).status.success());
+    let again = router.command("invoke").args(["echo", "--data", "x", "--connect", &shm]).output().unwrap();
+    assert!(again.status.success());
+}
+
+#[test]
 fn load_reports_what_it_measured() {
     let router = Router::start(&echo_manifest(1));
     let (json, html) = (router.dir.join("load.json"), router.dir.join("load.html"));

@@ -88,6 +88,7 @@ fn open(plan: &Plan) -> io::Result<DialledSocket> {
             stream.set_write_timeout(Some(timeout))?;
             Ok(DialledSocket::Unix(stream))
         }
+        Target::Shm(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
         Target::Tcp { host, port } => {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
             for address in (host.as_str(), *port).to_socket_addrs()? {

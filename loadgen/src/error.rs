@@ -76,6 +76,9 @@ pub enum RouterMisbehaved {
     /// Another frame than the one that had to come next.
     #[error("a frame of kind {0:?} where its answer to the last one had to come")]
     AnswerExpected(Kind),
+    /// What it gave or said is no ring of shared memory.
+    #[error("it gave no ring that can be used")]
+    NotARing,
     /// It granted no credit.
     #[error("it granted no credits")]
     NoCredits,

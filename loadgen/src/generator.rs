@@ -23,17 +23,17 @@ use crate::schedule::{Lateness, Pacer, Schedule};
 use crate::tally::{Tally, Unanswered, Watched};
 
 /// Sends of one turn: a backlog larger than this lets answers be taken in between.
-const SENDS_PER_TURN_MAX: usize = 4_096;
+pub(crate) const SENDS_PER_TURN_MAX: usize = 4_096;
 
 /// A send nearer than this is waited for without sleeping: epoll's millisecond, and a slow wake-up.
-const SLEEP_MARGIN_NS: u64 = 2_000_000;
+pub(crate) const SLEEP_MARGIN_NS: u64 = 2_000_000;
 
 /// Without anything to send, look this long for answers before sleeping: longer than an answer in a busy pipeline
 /// takes, shorter than anyone would notice in the processor time of an idle run.
-const SPIN_NS: u64 = 100_000;
+pub(crate) const SPIN_NS: u64 = 100_000;
 
 /// The longest sleep, so that the end of the run and a request to stop are seen.
-const SLEEP_MAX: Duration = Duration::from_millis(10);
+pub(crate) const SLEEP_MAX: Duration = Duration::from_millis(10);
 
 pub(crate) struct Generator<'a> {
     plan: &'a Plan,
@@ -372,11 +372,11 @@ impl<'a> Generator<'a> {
     }
 }
 
-fn ns_since(start: Instant) -> u64 {
+pub(crate) fn ns_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn thread_cpu_ns() -> u64 {
+pub(crate) fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000_000
         + u64::try_from(time.tv_nsec).unwrap_or_default()

@@ -28,6 +28,7 @@ mod pattern;
 mod plan;
 mod progress;
 mod report;
+mod rings;
 mod run;
 mod schedule;
 mod tally;

@@ -85,6 +85,8 @@ pub enum Target {
     },
     /// `unix:///PATH`.
     Unix(PathBuf),
+    /// `shm:///RUN_DIR`: rings in shared memory, one for each connection.
+    Shm(PathBuf),
 }
 
 /// What decides when the next call is sent.
@@ -207,6 +209,9 @@ impl FromStr for Target {
         if let Some(path) = text.strip_prefix("unix://") {
             return path.starts_with('/').then(|| Self::Unix(path.into())).ok_or_else(unreadable);
         }
+        if let Some(path) = text.strip_prefix("shm://") {
+            return path.starts_with('/').then(|| Self::Shm(path.into())).ok_or_else(unreadable);
+        }
         let authority = text.strip_prefix("quickfire://").ok_or_else(unreadable)?.trim_end_matches('/');
         let (host, port) = match authority.strip_prefix('[') {
             Some(bracketed) => bracketed.split_once(']').ok_or_else(unreadable)?,
@@ -230,6 +235,7 @@ impl fmt::Display for Target {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "quickfire://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "quickfire://{host}:{port}"),
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Shm(path) => write!(f, "shm://{}", path.display()),
         }
     }
 }
@@ -281,12 +287,20 @@ mod tests {
 
     #[test]
     fn targets_are_read_and_written_back() {
-        for text in ["quickfire://127.0.0.1:7450", "quickfire://[::1]:80", "unix:///run/q.sock"] {
+        for text in
+            ["quickfire://127.0.0.1:7450", "quickfire://[::1]:80", "unix:///run/q.sock", "shm:///run/q"]
+        {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
-        for wrong in
-            ["http://a", "quickfire://", "quickfire://:1", "quickfire://a:x", "unix://a", "quickfire://a/b"]
-        {
+        for wrong in [
+            "http://a",
+            "shm://a",
+            "quickfire://",
+            "quickfire://:1",
+            "quickfire://a:x",
+            "unix://a",
+            "quickfire://a/b",
+        ] {
             assert_eq!(wrong.parse::<Target>(), Err(PlanInvalid::TargetUnreadable(wrong.into())));
         }
     }

@@ -1,5 +1,6 @@
 //! One run from plan to report: dial, generate on a thread of its own, tell how it goes, judge.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -10,11 +11,12 @@ use protocol::{CallId, FrameParts, limits};
 use crate::connection::{Connection, Template};
 use crate::dial::dial;
 use crate::error::LoadError;
-use crate::generator::Generator;
+use crate::generator::{Generator, Outcome};
 use crate::pattern::Pattern;
-use crate::plan::{Plan, Workload};
+use crate::plan::{Plan, Target, Workload};
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::rings::RingGenerator;
 use crate::tally::Watched;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,8 +39,7 @@ pub fn run_until(
     stop: &AtomicBool,
 ) -> Result<Report, LoadError> {
     plan.validate()?;
-    let (connections, template) = connect(plan)?;
-    let generator = Generator::new(plan, template, connections).map_err(LoadError::NoResources)?;
+    let generate = generator(plan)?;
     let watched = &Watched::default();
     let outcome = thread::scope(|scope| {
         // Never sent on: its sender is dropped when the generator ends, however it ends.
@@ -46,7 +47,7 @@ pub fn run_until(
         let generating =
             thread::Builder::new().name("quickfire-load".into()).spawn_scoped(scope, move || {
                 let _running = running;
-                generator.run(watched, stop)
+                generate(watched, stop)
             })?;
         let mut news = News::new(plan.duration);
         while ended.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -57,6 +58,19 @@ pub fn run_until(
         outcome
     });
     Ok(Report::new(plan, outcome.map_err(LoadError::NoResources)?))
+}
+
+/// What the generating thread does: over sockets or through rings, connected already.
+type Generate<'a> = Box<dyn FnOnce(&Watched, &AtomicBool) -> io::Result<Outcome> + Send + 'a>;
+
+fn generator(plan: &Plan) -> Result<Generate<'_>, LoadError> {
+    if let Target::Shm(run_dir) = &plan.target {
+        let generator = RingGenerator::connect(plan, run_dir)?;
+        return Ok(Box::new(move |watched, stop| Ok(generator.run(watched, stop))));
+    }
+    let (connections, template) = connect(plan)?;
+    let generator = Generator::new(plan, template, connections).map_err(LoadError::NoResources)?;
+    Ok(Box::new(move |watched, stop| generator.run(watched, stop)))
 }
 
 fn connect(plan: &Plan) -> Result<(Vec<Connection>, Template), LoadError> {

@@ -43,21 +43,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::attach::{self, AttachRefused, ClientAttached, MESSAGE_SIZE_MAX, Message};
-use protocol::{Flags, FunctionId, FunctionName, Status, Timings};
+use protocol::{FunctionName, Status, Timings};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::time::{ClockId, clock_gettime};
 use shm_ring::client_ring::{ClientEnd, WaitOutcome};
 use shm_ring::doorbell::EventDoorbell;
-use shm_ring::{Mapped, SlotIndex, pass};
+use shm_ring::{Mapped, pass};
 
 use crate::call::Answer;
 use crate::connection::Verdict;
 use crate::error::{CallError, ConnectError, Disconnect, Expiry, ResolveError, RouterMisbehaved};
 use crate::url::RouterUrl;
 
-pub use shm_ring::PushRefused as SubmitRefused;
+pub use protocol::{Flags, FunctionId};
 pub use shm_ring::client_ring::Answered;
+pub use shm_ring::{PushRefused as SubmitRefused, SlotIndex};
 
 /// The longest sleep on the ring: a router that dies wakes nobody, so the socket is looked at this often.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
