@@ -16,7 +16,7 @@ use protocol::attach::{self, AttachRefused, Message};
 use protocol::{Criticality, Flags, FrameParts, FunctionId, Status};
 use quickfire_client::shm::{Call, Options, ShmClient, SubmitRefused, now_ns};
 use quickfire_client::{CallError, ConnectError, Disconnect, Expiry, ResolveError, TraceContext};
-use shm_ring::client_ring::{self, ClientEnd, READY, call_slot, client_line};
+use shm_ring::client_ring::{self, ClientEnd, READY, call_slot, client_line, service_line};
 use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Mapped, Memory, Outcome, SlotIndex, pass};
 use support::*;
@@ -282,15 +282,21 @@ fn a_draining_router_answers_what_was_asked_then_says_goodbye() {
 fn an_idle_client_is_parked_and_heard_again() {
     let bench = echo().start();
     let _worker = bench.echo_worker();
-    let mut client = client(&bench);
-    for round in 1..=3_u64 {
-        client.call(&echo_call(), b"").expect("served");
-        let sleeps = bench.seen.shard(|counters| counters.sleeps);
-        bench.until("the shard sleeps", |seen| seen.shard(|counters| counters.sleeps > sleeps));
-        assert!(bench.seen.shard(|counters| counters.shm_client_bells) <= round);
+    let mut client = Hostile::attach(&bench);
+    for _ in 0..3 {
+        let is_parked =
+            || client.ring.memory().load_u32(service_line::ROUTER_SLEEPING, Ordering::Acquire) % 2 == 1;
+        wait_until("it is parked", is_parked);
+        client.submit(b"after a pause");
+        assert!(client.ring.publish(), "a parked ring asks to be rung for");
+        client.ring_bell();
+        wait_until("an answer", || {
+            let outcome = client.ring.wait(0, Some(Duration::from_millis(10))).expect("honest");
+            outcome == client_ring::WaitOutcome::Ready
+        });
+        let answered = client.ring.next_answer().expect("honest").expect("waited for");
+        client.ring.release(answered);
     }
-    client.call(&echo_call(), b"").expect("served");
-    bench.until("it rang", |seen| seen.shard(|counters| counters.shm_client_bells >= 1));
 }
 
 /// A client by hand.
