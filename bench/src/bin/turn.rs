@@ -135,12 +135,15 @@ fn decode(shard: &mut Shard) {
     }
 }
 
-/// Stages 2 and 3: admission, into the run queue.
+/// Stages 2 to 4: admission, into the run queue, or bound to the worker at once.
 #[inline(never)]
 fn admit(shard: &mut Shard) {
     for request in shard.requests.drain(..) {
-        let verdict = shard.engine.handle_request(shard.now, request);
-        assert!(matches!(verdict, Verdict::Admitted(_)));
+        match shard.engine.handle_request(shard.now, request) {
+            Verdict::Pushed(push) => shard.pushes.push(push),
+            Verdict::Admitted(_) => {}
+            Verdict::Refused(status) => panic!("refused: {status:?}"),
+        }
     }
 }
 

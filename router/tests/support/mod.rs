@@ -82,12 +82,7 @@ impl Setup {
         // tests/epoll.rs runs the stories of the other files on epoll.
         let io = if env!("CARGO_CRATE_NAME") == "epoll" { "epoll" } else { "auto" };
         let text = format!(
-            "[router]
-listen = [\"quickfire://127.0.0.1:0\", \"unix://DIR/router.sock\"]
-run_dir = \"{}\"
-io = \"{io}\"
-{}
-{}",
+            "[router]\nlisten = [\"quickfire://127.0.0.1:0\", \"unix://DIR/router.sock\"]\nrun_dir = \"{}\"\nio = \"{io}\"\n{}\n{}",
             dir.path().join("run").display(),
             self.router,
             self.toml
