@@ -135,14 +135,14 @@ fn decode(shard: &mut Shard) {
     }
 }
 
-/// Stages 2 to 4: admission, into the run queue, or bound to the worker at once.
+/// Stages 2 and 3: admission, into the run queue or bound to the worker at once.
 #[inline(never)]
 fn admit(shard: &mut Shard) {
     for request in shard.requests.drain(..) {
         match shard.engine.handle_request(shard.now, request) {
             Verdict::Pushed(push) => shard.pushes.push(push),
             Verdict::Admitted(_) => {}
-            Verdict::Refused(status) => panic!("refused: {status:?}"),
+            Verdict::Refused(status) => panic!("a call of ours was refused: {status:?}"),
         }
     }
 }
