@@ -208,6 +208,43 @@ fn a_client_that_vanishes_while_its_call_runs_harms_nobody() {
 }
 
 #[test]
+fn a_call_whose_worker_dies_is_tried_again_with_the_same_bytes_if_it_may() {
+    let bench = echo().start();
+    let _first = bench.worker("echo", |shift| shift.is_over = shift.take().is_some());
+    let mut client = client(&bench);
+    let payload: Vec<u8> = (0..1000).map(|index| (index % 251) as u8).collect();
+    let may = Call {
+        call_id: 1,
+        flags: Flags::IDEMPOTENT,
+        trace: Some(TraceContext::decode(&[3; 32])),
+        ..echo_call()
+    };
+    client.submit(&may, &payload).expect("a slot");
+    client.flush();
+    bench.until("the first is gone", |seen| seen.shard(|counters| counters.workers_detached) == 1);
+    let _second = bench.echo_worker();
+    assert_eq!(next(&mut client), (1, Ok(payload)));
+}
+
+#[test]
+fn a_call_that_had_begun_in_a_worker_that_dies_is_answered_as_lost() {
+    let bench = echo().start();
+    let _worker = bench.worker("echo", |shift| shift.is_over = shift.take().is_some());
+    let error = client(&bench).call(&echo_call(), b"").expect_err("its worker died");
+    assert_eq!(error, CallError::WorkerLost { status: Status::WorkerLost, started: true });
+}
+
+#[test]
+fn the_client_for_sockets_says_that_it_does_not_take_rings() {
+    let bench = echo().start();
+    let url = format!("shm://{}", bench.router.run_dir().path().display());
+    let error = quickfire_client::Client::connect(&url).expect_err("not this one");
+    assert!(error.to_string().contains("ShmClient"), "{error}");
+    assert!(ShmClient::connect(&url, &Options::default()).is_ok());
+    assert!(ShmClient::connect("unix:///x", &Options::default()).is_err());
+}
+
+#[test]
 fn a_client_that_reads_no_answers_blocks_itself_only() {
     let bench = echo().start();
     let worker = bench.echo_worker();

@@ -3,7 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use shm_ring::{Generation, Geometry, HeapMemory, Identity, Outcome, Request, RouterEnd, WorkerEnd};
+use shm_ring::client_ring::{Answer, Call, ClientEnd, ClientIdentity, ServiceEnd};
+use shm_ring::{Generation, Geometry, HeapMemory, Identity, Memory, Outcome, Request, RouterEnd, WorkerEnd};
 
 struct Counting;
 
@@ -59,6 +60,44 @@ fn a_ring_at_work_allocates_nothing() {
             result.clear();
             router.read_result(&completion, &mut result);
             router.release(completion);
+        }
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get), before);
+}
+
+#[test]
+fn a_client_ring_at_work_allocates_nothing() {
+    let geometry = Geometry::new(64, 4096).unwrap();
+    let memory = HeapMemory::new(geometry.memory_size());
+    let identity = ClientIdentity { generation: Generation(1), client_id: 0 };
+    let mut service = ServiceEnd::new(memory.clone(), geometry, identity);
+    let mut client = ClientEnd::attach(memory).unwrap();
+    let mut calls = Vec::with_capacity(64);
+    let payload = [7; 300];
+    let before = ALLOCATIONS.with(Cell::get);
+    for batch in 0..100_u64 {
+        for index in 0..64 {
+            let call = Call {
+                call_id: batch * 64 + index,
+                function_id: 0,
+                criticality: 2,
+                deadline_at_ns: u64::MAX,
+                flags: 0,
+                trace: Some([1; 32]),
+                idempotency_key: Some([2; 16]),
+            };
+            client.submit(&call, &payload).unwrap();
+        }
+        client.publish();
+        service.next_calls(&mut calls, 64).unwrap();
+        for call in calls.drain(..) {
+            let answer = Answer { status: 0, flags: 0, retry_after_us: 0, timings: Some(&[3; 64]) };
+            service.answer(call.slot, answer, 100, |memory, place| memory.write(place, &payload[..100]));
+        }
+        service.publish();
+        while let Some(answered) = client.next_answer().unwrap() {
+            assert_eq!(client.result(&answered).len(), 100);
+            client.release(answered);
         }
     }
     assert_eq!(ALLOCATIONS.with(Cell::get), before);
