@@ -222,6 +222,8 @@ impl fmt::Display for Disconnect {
     }
 }
 
+impl std::error::Error for Disconnect {}
+
 /// The router's bytes break the protocol. The connection is closed; the caller is not at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
