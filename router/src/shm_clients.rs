@@ -50,10 +50,6 @@ const SHM: u32 = 1 << 31;
 /// batch.
 const PARK_AFTER: Nanos = Nanos::from_us(200);
 
-/// Calls read out of a ring before the first of them is admitted. Their lines come from another core, about 100 ns each;
-/// read in a row, several are on their way at once, while admitting one between two reads would wait for each.
-const READ_BATCH: usize = 32;
-
 /// Times a client may ring without calling, as for workers: an honest one rings at most once for each call (S-46).
 const BELLS_UNEARNED_MAX: u64 = 1024;
 
@@ -108,8 +104,6 @@ pub struct ShmClients {
     watched: Vec<u32>,
     /// Indices of clients that were answered in this turn.
     touched: Vec<u32>,
-    /// Calls read and not admitted yet: empty between two uses.
-    batch: Vec<TakenCall>,
     /// Clients that were told to go and have no call left.
     leaving: Vec<ClientId>,
     attached_count: u32,
@@ -126,7 +120,6 @@ impl ShmClients {
             generation_next: 0,
             watched: Vec::new(),
             touched: Vec::new(),
-            batch: Vec::with_capacity(READ_BATCH),
             leaving: Vec::new(),
             attached_count: 0,
             is_draining: false,
@@ -398,30 +391,22 @@ impl ShmClients {
         index: u32,
     ) -> Result<usize, ClientMisbehaved> {
         let Some(client) = self.clients[index as usize].as_mut() else { return Ok(0) };
-        let count_max = client.ring.geometry().slot_count() as usize;
         let mut count = 0;
-        loop {
-            let batch_size = READ_BATCH.min(count_max - count);
-            let read = client.ring.next_calls(&mut self.batch, batch_size);
-            count += self.batch.len();
-            let is_last = self.batch.len() < batch_size || count == count_max;
-            for call in self.batch.drain(..) {
-                admit(desk, workers, client, &call);
-                if client.ring.tag(call.slot).is_none() {
-                    touch(&mut self.touched, client, index);
-                }
-            }
-            read?;
-            if is_last {
-                break;
+        while count < client.ring.geometry().slot_count()
+            && let Some(call) = client.ring.next_call()?
+        {
+            count += 1;
+            admit(desk, workers, client, &call);
+            if client.ring.tag(call.slot).is_none() {
+                touch(&mut self.touched, client, index);
             }
         }
         if count > 0 {
             client.called_at = desk.now;
-            client.call_count += count as u64;
-            desk.stats.counters.shm_calls += count as u64;
+            client.call_count += u64::from(count);
+            desk.stats.counters.shm_calls += u64::from(count);
         }
-        Ok(count)
+        Ok(count as usize)
     }
 
     /// Parks a ring that has been quiet. True: it is not to be watched any more.

@@ -72,7 +72,6 @@ fn a_client_ring_at_work_allocates_nothing() {
     let identity = ClientIdentity { generation: Generation(1), client_id: 0 };
     let mut service = ServiceEnd::new(memory.clone(), geometry, identity);
     let mut client = ClientEnd::attach(memory).unwrap();
-    let mut calls = Vec::with_capacity(64);
     let payload = [7; 300];
     let before = ALLOCATIONS.with(Cell::get);
     for batch in 0..100_u64 {
@@ -89,8 +88,7 @@ fn a_client_ring_at_work_allocates_nothing() {
             client.submit(&call, &payload).unwrap();
         }
         client.publish();
-        service.next_calls(&mut calls, 64).unwrap();
-        for call in calls.drain(..) {
+        while let Some(call) = service.next_call().unwrap() {
             let answer = Answer { status: 0, flags: 0, retry_after_us: 0, timings: Some(&[3; 64]) };
             service.answer(call.slot, answer, 100, |memory, place| memory.write(place, &payload[..100]));
         }

@@ -124,20 +124,6 @@ impl<M: Memory> ServiceEnd<M> {
         self.check_call(index).map(Some)
     }
 
-    /// Appends up to `count_max` calls to `into`. On an error, those before it are there.
-    #[inline]
-    pub fn next_calls(
-        &mut self,
-        into: &mut Vec<TakenCall>,
-        count_max: usize,
-    ) -> Result<(), ClientMisbehaved> {
-        for _ in 0..count_max {
-            let Some(call) = self.next_call()? else { break };
-            into.push(call);
-        }
-        Ok(())
-    }
-
     /// Notes under which number the router knows the call in a taken slot: any but 0.
     #[inline]
     pub fn note(&mut self, slot: SlotIndex, tag: u64) {
