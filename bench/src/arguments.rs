@@ -51,7 +51,7 @@ pub struct Arguments {
     /// Compare the two hosts with each other instead.
     #[arg(long)]
     pub hosts: bool,
-    /// Keep figures and page under bench/baselines/<date>-<machine>/.
+    /// Keep figures and page under `bench/baselines/<date>-<machine>/`.
     #[arg(long, global = true)]
     pub save: bool,
     /// Where the raw figures go [default: target/bench/].
