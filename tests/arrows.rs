@@ -59,6 +59,14 @@ const OUTSIDE_NAMES: [&str; 9] = [
 const UNSAFE_PLACES: [&str; 4] = ["queue/", "shm-ring/", "router/src/io/", "worker-shim/src/process.rs"];
 
 #[test]
+fn cargo_run_without_a_name_runs_quickfire() {
+    let metadata = metadata();
+    let chosen: Vec<_> =
+        metadata.workspace_packages().into_iter().filter_map(|it| it.default_run.clone()).collect();
+    assert_eq!(chosen, ["quickfire"], "with a second default there is none");
+}
+
+#[test]
 fn dependencies_point_one_way() {
     let metadata = metadata();
     let arrows: BTreeMap<_, BTreeSet<_>> =

@@ -84,7 +84,7 @@ fn build() -> Result<PathBuf, String> {
         "--release",
         "-p",
         "bench",
-        "--bin",
+        "--example",
         "turn",
         "--message-format",
         "json-render-diagnostics",
