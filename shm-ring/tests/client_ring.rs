@@ -1,7 +1,8 @@
 //! A client's ring from both ends: calls that go through it, and a client that writes what it likes. The router names
 //! the fault, keeps its accounts, and goes on.
 
-use std::cell::RefCell;
+mod scribbled;
+
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,11 +17,17 @@ use shm_ring::{
     Request, RouterEnd, SlotIndex, WorkerEnd,
 };
 
+use scribbled::{Scribbled, scribble};
+
 const SLOT_COUNT: u32 = 4;
 const REGION_SIZE: u32 = 4096;
 
 fn geometry() -> Geometry {
     Geometry::new(SLOT_COUNT, REGION_SIZE).unwrap()
+}
+
+fn scribbled(size: usize) -> Scribbled {
+    Scribbled::new(size, client_line::SUBMISSION_TAIL, geometry().request_region(SlotIndex(0)))
 }
 
 fn service<M: Memory>(memory: impl FnOnce(usize) -> M) -> ServiceEnd<M> {
@@ -175,8 +182,8 @@ fn a_payload_goes_from_ring_to_ring_and_the_result_back_in_one_copy_each() {
 
 #[test]
 fn memory_without_a_shortcut_copies_through_a_private_buffer() {
-    let source = Scribbled { memory: HeapMemory::new(4096), script: RefCell::default() };
-    let target = Scribbled { memory: HeapMemory::new(4096), script: RefCell::default() };
+    let source = scribbled(4096);
+    let target = scribbled(4096);
     let bytes: Vec<u8> = (0..1300).map(|index| (index % 251) as u8).collect();
     source.write(100, &bytes);
     target.copy_from(7, &source, 100, bytes.len());
@@ -305,83 +312,14 @@ fn a_slot_submitted_twice_is_named_until_it_is_answered() {
     service.invariants();
 }
 
-/// Memory in which something changes before every read.
-struct Scribbled {
-    memory: HeapMemory,
-    script: RefCell<Vec<Scribble>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Scribble {
-    /// Where, in words of four bytes, from the first line after the constants.
-    word: usize,
-    value: u32,
-    happens: bool,
-}
-
-impl Scribbled {
-    fn strike(&self) {
-        let Some(scribble) = self.script.borrow_mut().pop() else { return };
-        if scribble.happens {
-            let end = geometry().request_region(SlotIndex(0));
-            let first = client_line::SUBMISSION_TAIL;
-            let offset = first + (scribble.word * 4) % (end - first);
-            self.memory.store_u32(offset, scribble.value, Ordering::Relaxed);
-        }
-    }
-}
-
-impl CopyFrom<Scribbled> for Scribbled {}
-
-impl Memory for Scribbled {
-    fn size(&self) -> usize {
-        self.memory.size()
-    }
-    fn load_u32(&self, offset: usize, order: Ordering) -> u32 {
-        self.strike();
-        self.memory.load_u32(offset, order)
-    }
-    fn store_u32(&self, offset: usize, value: u32, order: Ordering) {
-        self.memory.store_u32(offset, value, order);
-    }
-    fn load_u64(&self, offset: usize, order: Ordering) -> u64 {
-        self.strike();
-        self.memory.load_u64(offset, order)
-    }
-    fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
-        self.memory.store_u64(offset, value, order);
-    }
-    fn read(&self, offset: usize, into: &mut [u8]) {
-        self.strike();
-        self.memory.read(offset, into);
-    }
-    fn write(&self, offset: usize, from: &[u8]) {
-        self.memory.write(offset, from);
-    }
-    fn fence_seq_cst(&self) {
-        self.memory.fence_seq_cst();
-    }
-}
-
-fn scribble() -> impl Strategy<Value = Scribble> {
-    // Near the control lines, in the index rings (4096 bytes on), and anywhere; small numbers pass more checks.
-    let word = prop_oneof![0_usize..48, 992_usize..1060, any::<usize>().prop_map(|word| word >> 2)];
-    let value = prop_oneof![0_u32..8, any::<u32>(), Just(4_u32), Just(u32::from(READY))];
-    (word, value, prop::bool::weighted(0.2)).prop_map(|(word, value, happens)| Scribble {
-        word,
-        value,
-        happens,
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn scribbling_between_any_two_reads_never_breaks_the_routers_accounts(
-        script in proptest::collection::vec(scribble(), 0..600),
+        script in proptest::collection::vec(scribble(u32::from(READY)), 0..600),
         turns in 1_u64..200,
     ) {
-        let mut service = service(|size| Scribbled { memory: HeapMemory::new(size), script: RefCell::default() });
+        let mut service = service(scribbled);
         let mut client = ClientEnd::attach(service.memory().memory.clone()).unwrap();
         *service.memory().script.borrow_mut() = script;
         let mut held = Vec::new();
