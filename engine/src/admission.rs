@@ -7,6 +7,7 @@
 //! Tests: `tests/admission.rs`, one row per reason.
 
 use protocol::{Criticality, Flags, FunctionId, Status};
+use queue::LaneIndex;
 
 use crate::counters::Counter;
 use crate::dispatch::Push;
@@ -77,6 +78,8 @@ impl Refusal {
 struct Admitted {
     criticality: Criticality,
     deadline_at: Nanos,
+    /// A place in the table: the last thing that can be refused.
+    slot: u32,
 }
 
 impl Engine {
@@ -87,16 +90,19 @@ impl Engine {
         self.counters.count(Counter::CallsReceived);
         match self.admit(now, &request) {
             Ok(admitted) => self.accept(now, &request, admitted),
-            Err(refusal) => {
-                self.counters.count(refusal.counter());
-                Verdict::Refused(status_of(Ending::Refused(refusal), false))
-            }
+            Err(refusal) => self.refuse(refusal),
         }
+    }
+
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) -> Verdict {
+        self.counters.count(refusal.counter());
+        Verdict::Refused(status_of(Ending::Refused(refusal), false))
     }
 
     /// Every reason to say no, in order.
     #[inline]
-    fn admit(&self, now: Nanos, request: &Request) -> Result<Admitted, Refusal> {
+    fn admit(&mut self, now: Nanos, request: &Request) -> Result<Admitted, Refusal> {
         // 1. What can never work, whenever it is asked.
         if self.is_draining {
             return Err(Refusal::Draining);
@@ -130,26 +136,26 @@ impl Engine {
             return Err(Refusal::QueueFull);
         }
         // Answers that nobody polls count as room taken: they are bounded by the same limit.
-        if self.invocations.is_full() || self.answers.len() >= self.limits.invocations_max as usize {
+        if self.answers.len() >= self.limits.invocations_max as usize {
             return Err(Refusal::Overloaded);
         }
-        Ok(Admitted { criticality, deadline_at })
+        let slot = self.invocations.claim().ok_or(Refusal::Overloaded)?;
+        Ok(Admitted { criticality, deadline_at, slot })
     }
 
     #[inline]
     fn accept(&mut self, now: Nanos, request: &Request, admitted: Admitted) -> Verdict {
-        let slot = self.invocations.claim().expect("admission has seen that the table is not full");
-        if slot >= self.run_links.capacity() {
-            self.grow_links();
-        }
-        let spec = &self.functions[request.function.0 as usize].spec;
-        let is_idempotent = spec.idempotent || request.flags.contains(Flags::IDEMPOTENT);
+        self.counters.count(Counter::CallsAdmitted);
+        let slot = admitted.slot;
+        let function = &self.functions[request.function.0 as usize];
+        let is_idempotent = function.spec.idempotent || request.flags.contains(Flags::IDEMPOTENT);
+        let direct_worker = function.direct_worker();
         let invocation = self.invocations.at_mut(slot);
         invocation.on(Event::Admit);
         *invocation = Invocation {
             generation: invocation.generation,
             state: invocation.state,
-            lane: 0,
+            lane: LaneIndex::new(admitted.criticality as u8, 0).index() as u8,
             attempts: 0,
             marks: Marks::NONE
                 .with(Marks::WANT_TIMINGS, request.flags.contains(Flags::WANT_TIMINGS))
@@ -163,14 +169,14 @@ impl Engine {
             pushed_at: Nanos::ZERO,
             origin: request.origin,
         };
-        self.counters.count(Counter::CallsAdmitted);
-        let bucket = run_queue::bucket_of(admitted.deadline_at.since(now));
-        let lane = queue::LaneIndex::new(admitted.criticality as u8, bucket);
-        if self.may_push_directly(request.function) {
-            self.invocations.at_mut(slot).lane = lane.index() as u8;
-            return Verdict::Pushed(self.bind(now, request.function.0, slot));
+        if let Some(worker_index) = direct_worker {
+            return Verdict::Pushed(self.bind(now, worker_index, slot));
         }
-        self.enqueue(slot, lane);
+        if slot >= self.run_links.capacity() {
+            self.grow_links();
+        }
+        let bucket = run_queue::bucket_of(admitted.deadline_at.since(now));
+        self.enqueue(slot, LaneIndex::new(admitted.criticality as u8, bucket));
         Verdict::Admitted(self.invocations.id_of(slot))
     }
 

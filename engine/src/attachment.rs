@@ -9,10 +9,11 @@
 //! Tests: `tests/workers.rs`.
 
 use protocol::FunctionId;
-use queue::{LaneIndex, List};
+use queue::LaneIndex;
 
 use crate::counters::Counter;
 use crate::deadlines::{StartEvidence, Started};
+use crate::held::slot_held;
 use crate::invocation::{Event, InvocationId, Marks, State};
 use crate::reply::{Ending, Run};
 use crate::time::Nanos;
@@ -71,6 +72,7 @@ impl Engine {
         worker.function = id;
         worker.slots = slots;
         worker.credits = slots;
+        worker.held.reserve(slots);
         worker.progress_at = now;
         worker.look_at = Nanos::NEVER;
         let id = WorkerId { index, generation: worker.generation };
@@ -169,9 +171,7 @@ impl Engine {
     #[inline]
     pub(crate) fn held_by(&self, worker: WorkerId, invocation: InvocationId) -> Option<u32> {
         let index = self.attached(worker)?;
-        let slot = self.invocations.slot_of(invocation)?;
-        let entry = self.invocations.at(slot);
-        (entry.state.is_held() && entry.worker == index).then_some(slot)
+        slot_held(invocation, index, &self.invocations)
     }
 
     /// Dispatch must not choose this worker any more.
@@ -203,14 +203,15 @@ impl Engine {
         evidence: &impl StartEvidence,
     ) {
         let entry = &mut self.workers[worker.index as usize];
-        let mut held = std::mem::replace(&mut entry.held, List::EMPTY);
+        let held = std::mem::take(&mut entry.held);
         entry.look_at = Nanos::NEVER;
         entry.credits = entry.slots;
-        let number = entry.function.0 as usize;
-        while let Some(slot) = held.pop_front(&mut self.run_links) {
-            self.functions[number].running -= 1;
-            let started = evidence.started(worker, self.invocations.id_of(slot));
-            self.take_call_back(now, slot, ending, started);
+        let mut position = 0;
+        while let Some(id) = held.at(position) {
+            position += 1;
+            if let Some(slot) = slot_held(id, worker.index, &self.invocations) {
+                self.take_call_back(now, slot, ending, evidence.started(worker, id));
+            }
         }
     }
 

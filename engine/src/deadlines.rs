@@ -25,6 +25,7 @@
 
 use crate::Engine;
 use crate::counters::Counter;
+use crate::held::slot_held;
 use crate::invocation::{Event, InvocationId, Marks, State};
 use crate::reply::{Ending, Run};
 use crate::time::Nanos;
@@ -95,10 +96,11 @@ impl Engine {
     fn look_at_worker(&mut self, now: Nanos, index: usize, evidence: &impl StartEvidence) -> u32 {
         let mut earliest = Nanos::NEVER;
         let mut visits = 0;
-        let mut next = self.workers[index].held.front();
-        while let Some(slot) = next {
-            next = self.run_links.next(slot);
+        let mut position = 0;
+        while let Some(id) = self.workers[index].held.at(position) {
+            position += 1;
             visits += 1;
+            let Some(slot) = slot_held(id, index as u32, &self.invocations) else { continue };
             let invocation = self.invocations.at(slot);
             if invocation.state != State::Pushed {
                 continue;
@@ -173,7 +175,10 @@ impl Engine {
     fn is_stalled(&self, now: Nanos, worker_index: u32, evidence: &impl StartEvidence) -> bool {
         let worker = &self.workers[worker_index as usize];
         now.since(worker.progress_at) >= self.limits.kill_grace
-            && worker.held.iter(&self.run_links).all(|held| self.look(held, evidence) == Started::No)
+            && worker
+                .held
+                .iter(worker_index, &self.invocations)
+                .all(|held| self.look(held, evidence) == Started::No)
     }
 
     fn kill(&mut self, worker_index: u32, reason: KillReason) {

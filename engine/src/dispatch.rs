@@ -54,45 +54,35 @@ impl Engine {
 
     #[inline]
     fn push(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
-        self.functions[number as usize].queue.pop(&mut self.run_links);
+        let function = &mut self.functions[number as usize];
+        function.queue.pop(&mut self.run_links);
+        let worker_index = *function.warm.last().expect("a ready function has a worker with credit");
         self.timers.disarm(slot);
-        let push = self.bind(now, number, slot);
+        let push = self.bind(now, worker_index, slot);
         self.ready.rotate(number, &mut self.functions[number as usize]);
         push
     }
 
-    /// Whether a call of this function, which was just admitted, would be the next one pushed, and order among those
-    /// behind it is not worth waiting for.
-    #[inline]
-    pub(crate) fn may_push_directly(&self, function: FunctionId) -> bool {
-        let function = &self.functions[function.0 as usize];
-        function.queue.is_empty()
-            && !function.warm.is_empty()
-            && self.limits.direct_depth_min.is_some_and(|min| function.run_ahead.depth() >= min)
-    }
-
     /// Gives a call, which is in no queue, to the worker whose turn it is.
-    #[inline]
-    pub(crate) fn bind(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
-        let function = &mut self.functions[number as usize];
-        let worker_index = *function.warm.last().expect("a ready function has a worker with credit");
+    #[inline(always)]
+    pub(crate) fn bind(&mut self, now: Nanos, worker_index: u32, slot: u32) -> Push {
         let worker = &mut self.workers[worker_index as usize];
+        let function = &mut self.functions[worker.function.0 as usize];
+        let id = self.invocations.id_of(slot);
         worker.on(WorkerEvent::Push);
         worker.credits -= 1;
-        worker.held.push_back(&mut self.run_links, slot);
-        if !worker.is_open(function.run_ahead.depth()) {
+        worker.held.push(id, worker_index, &self.invocations);
+        if !worker.has_room(function.run_ahead.depth()) {
             worker.is_warm = false;
             function.warm.pop();
         }
-        function.running += 1;
-
-        let deadline_at = self.invocations.at(slot).deadline_at;
-        let look_at = timers::next_tick(deadline_at);
-        worker.look_at = worker.look_at.min(look_at);
-        self.held_look_at = self.held_look_at.min(look_at);
-
-        let id = self.invocations.id_of(slot);
         let invocation = self.invocations.at_mut(slot);
+        let deadline_at = invocation.deadline_at;
+        if deadline_at < worker.look_at {
+            let look_at = timers::next_tick(deadline_at);
+            worker.look_at = worker.look_at.min(look_at);
+            self.held_look_at = self.held_look_at.min(look_at);
+        }
         invocation.on(Event::Push);
         invocation.worker = worker_index;
         invocation.pushed_at = now;
@@ -105,28 +95,36 @@ impl Engine {
         Push {
             worker: WorkerId { index: worker_index, generation: worker.generation },
             invocation: id,
-            function: FunctionId(number),
-            deadline_at: invocation.deadline_at,
+            function: worker.function,
+            deadline_at,
         }
     }
 
     /// A worker no longer holds a call: its slot in the ring is free.
     #[inline]
-    pub(crate) fn take_from_worker(&mut self, slot: u32) {
-        let worker_index = self.invocations.at(slot).worker;
+    pub(crate) fn take_from_worker(&mut self, now: Nanos, worker_index: u32, id: InvocationId) {
         let worker = &mut self.workers[worker_index as usize];
-        worker.held.remove(&mut self.run_links, slot);
+        worker.progress_at = now;
+        worker.held.remove(id);
         worker.credits += 1;
+        let is_empty = worker.credits == worker.slots;
+        if !worker.is_warm {
+            self.reopen(worker_index);
+        }
+        if is_empty {
+            self.on_worker_empty(worker_index);
+        }
+    }
+
+    /// A worker that dispatch could not choose has a free slot: if that makes it open, it goes on top.
+    fn reopen(&mut self, worker_index: u32) {
+        let worker = &mut self.workers[worker_index as usize];
         let number = worker.function.0;
         let function = &mut self.functions[number as usize];
-        function.running -= 1;
-        if !worker.is_warm && worker.is_open(function.run_ahead.depth()) {
+        if worker.is_open(function.run_ahead.depth()) {
             worker.is_warm = true;
             function.warm.push(worker_index);
             self.ready.refresh(number, function);
-        }
-        if worker.held.is_empty() {
-            self.on_worker_empty(worker_index);
         }
     }
 
@@ -134,7 +132,7 @@ impl Engine {
     #[inline]
     pub(crate) fn note_run(&mut self, worker: WorkerId, run: Nanos) {
         let number = self.workers[worker.index as usize].function.0;
-        if self.functions[number as usize].run_ahead.note(self.limits.run_ahead, run) {
+        if self.functions[number as usize].note_run(&self.limits, run) {
             self.sort_workers(number);
         }
     }

@@ -5,9 +5,11 @@
 
 use queue::{LaneIndex, Lanes};
 
+use crate::limits::Limits;
 use crate::run_ahead::RunAhead;
 use crate::slab::Slab;
 use crate::time::Nanos;
+use crate::worker::Worker;
 
 /// What the configuration says about a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,39 +68,64 @@ pub(crate) struct Function {
     pub members: Vec<u32>,
     /// How many calls one of them may hold.
     pub run_ahead: RunAhead,
-    /// Calls held by workers.
-    pub running: u32,
+    /// Its calls are so quick that they are pushed on admission when nothing waits. See `dispatch.rs`.
+    pub is_quick: bool,
     /// The latest arrival among the calls pushed so far: an older call that is pushed later was overtaken.
     pub pushed_queued_at_max: Nanos,
     pub is_failing: bool,
 }
 
 impl Function {
-    pub fn new(spec: FunctionSpec, run_ahead: Nanos) -> Function {
+    pub fn new(spec: FunctionSpec, limits: &Limits) -> Function {
+        let run_ahead = RunAhead::new(limits.run_ahead);
         Function {
             spec,
             queue: Lanes::new(),
             ready_lane: None,
             warm: Vec::new(),
             members: Vec::new(),
-            run_ahead: RunAhead::new(run_ahead),
-            running: 0,
+            is_quick: is_quick(&run_ahead, limits),
+            run_ahead,
             pushed_queued_at_max: Nanos::ZERO,
             is_failing: false,
         }
     }
 
-    pub fn view<'a>(&'a self, invocations: &Slab) -> FunctionView<'a> {
+    /// A call of it ran this long. True: its workers may hold another number of calls now.
+    #[inline]
+    pub fn note_run(&mut self, limits: &Limits, run: Nanos) -> bool {
+        let is_changed = self.run_ahead.note(limits.run_ahead, run);
+        if is_changed {
+            self.is_quick = is_quick(&self.run_ahead, limits);
+        }
+        is_changed
+    }
+
+    /// The worker for a call that was just admitted, if it would be the next one pushed and order among those behind it
+    /// is not worth waiting for.
+    #[inline]
+    pub fn direct_worker(&self) -> Option<u32> {
+        if !self.is_quick || !self.queue.is_empty() {
+            return None;
+        }
+        self.warm.last().copied()
+    }
+
+    pub fn view<'a>(&'a self, invocations: &Slab, workers: &[Worker]) -> FunctionView<'a> {
         let fronts =
             (0..LaneIndex::COUNT).filter_map(|it| self.queue.lane(LaneIndex::from_index(it)).front());
         FunctionView {
             name: &self.spec.name,
             queued: self.queue.len(),
-            running: self.running,
+            running: self.members.iter().map(|index| workers[*index as usize].held_count()).sum(),
             workers: self.members.len() as u32,
             workers_with_credit: self.warm.len() as u32,
             oldest_at: fronts.map(|slot| invocations.at(slot).queued_at).min(),
             is_failing: self.is_failing,
         }
     }
+}
+
+fn is_quick(run_ahead: &RunAhead, limits: &Limits) -> bool {
+    limits.direct_depth_min.is_some_and(|depth_min| run_ahead.depth() >= depth_min)
 }

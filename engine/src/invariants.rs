@@ -46,14 +46,12 @@ impl Engine {
             }
             assert!(function.queue.len() <= self.limits.invocations_max);
             let depth = function.run_ahead.depth();
-            let (mut workers, mut running, mut open) = (0, 0, 0);
+            let (mut workers, mut open) = (0, 0);
             for worker in self.attached_workers().filter(|it| it.function.0 == number) {
                 workers += 1;
-                running += worker.held.iter(&self.run_links).count();
                 open += usize::from(worker.is_open(depth));
             }
             assert_eq!(workers, function.members.len(), "function {number}: workers");
-            assert_eq!(running, function.running as usize, "function {number}: running");
             assert_eq!(open, function.warm.len(), "function {number}: open workers");
             for index in &function.warm {
                 let worker = &self.workers[*index as usize];
@@ -67,7 +65,7 @@ impl Engine {
     /// Credits and held calls add up to the ring's slots, and the state fits what is held.
     fn workers_invariants(&self, places: &mut [Place]) {
         for (index, worker) in (0..).zip(&self.workers) {
-            let held = worker.held.invariants(&self.run_links);
+            let held = worker.held.iter(index, &self.invocations).count();
             assert_eq!(worker.credits as usize + held, worker.slots as usize, "worker {index}: credits");
             match worker.state {
                 WorkerState::Busy | WorkerState::Draining => {
@@ -77,7 +75,7 @@ impl Engine {
                 _ => assert_eq!(held, 0, "worker {index} holds calls while {:?}", worker.state),
             }
             assert!(self.held_look_at <= worker.look_at, "worker {index} is not looked at in time");
-            for slot in worker.held.iter(&self.run_links) {
+            for slot in worker.held.iter(index, &self.invocations) {
                 claim(places, slot, Place::HeldBy(index));
             }
         }

@@ -28,6 +28,7 @@ pub mod counters;
 mod deadlines;
 mod dispatch;
 mod function;
+mod held;
 mod invariants;
 pub mod invocation;
 pub mod limits;
@@ -77,7 +78,7 @@ pub struct Engine {
     /// Names in order, for `resolve`.
     names: Vec<(Box<str>, FunctionId)>,
     invocations: Slab,
-    /// Lists of invocations: the lanes of a function while queued, the held list of a worker while held.
+    /// Lists of queued invocations: the lanes of a function.
     run_links: Links,
     timers: Timers,
     /// The earliest `look_at` of all workers, or earlier.
@@ -146,7 +147,7 @@ impl Engine {
             timers: Timers::new(),
             held_look_at: Nanos::NEVER,
             ready: ReadyFunctions::new(specs.len() as u32),
-            functions: specs.into_iter().map(|spec| Function::new(spec, limits.run_ahead)).collect(),
+            functions: specs.into_iter().map(|spec| Function::new(spec, &limits)).collect(),
             names,
             workers: Vec::new(),
             workers_vacant: Vec::new(),
@@ -198,12 +199,12 @@ impl Engine {
 
     /// All functions by id.
     pub fn functions(&self) -> impl ExactSizeIterator<Item = FunctionView<'_>> {
-        self.functions.iter().map(|function| function.view(&self.invocations))
+        self.functions.iter().map(|function| function.view(&self.invocations, &self.workers))
     }
 
     /// One function as it is now.
     pub fn function_view(&self, id: FunctionId) -> Option<FunctionView<'_>> {
-        self.functions.get(id.0 as usize).map(|function| function.view(&self.invocations))
+        self.functions.get(id.0 as usize).map(|function| function.view(&self.invocations, &self.workers))
     }
 
     /// One worker as it is now; none if it is not attached (any more).

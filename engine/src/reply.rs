@@ -161,33 +161,44 @@ impl Engine {
             self.counters.count(Counter::ResultsStale);
             return Completed::Stale;
         };
-        self.workers[worker.index as usize].progress_at = now;
-        let state = self.invocations.at(slot).state;
-        self.take_from_worker(slot);
-        if !state.is_unanswered() {
+        self.take_from_worker(now, worker.index, invocation);
+        if self.invocations.at(slot).state != State::Pushed {
+            return self.complete_late(now, slot, worker, finished);
+        }
+        let run = self.run_of(now, slot, worker, finished);
+        let answer = self.answer(now, slot, Ending::Finished(finished.outcome), run);
+        self.invocations.at_mut(slot).on(Event::Complete);
+        // Held in time, and so without a timer.
+        self.invocations.release(slot);
+        Completed::Answer(answer)
+    }
+
+    /// The same for a call whose deadline was acted on, or whose caller has an answer or is gone.
+    #[cold]
+    fn complete_late(&mut self, now: Nanos, slot: u32, worker: WorkerId, finished: Finished) -> Completed {
+        if self.invocations.at(slot).state != State::Overdue {
             self.counters.count(Counter::ResultsDropped);
             self.release_ended(slot);
             return Completed::AlreadyAnswered;
         }
-        let run = if finished.outcome.has_run() {
-            let longest = now.since(self.invocations.at(slot).pushed_at);
-            self.note_run(worker, finished.finished_at.since(finished.started_at).min(longest));
-            Run::Finished { started_at: finished.started_at, finished_at: finished.finished_at }
-        } else {
-            Run::Never
-        };
-        // Once the deadline was acted on, no result can be an answer in time, whatever the worker had begun or not.
-        let ending =
-            if state == State::Overdue { Ending::DeadlinePassed } else { Ending::Finished(finished.outcome) };
-        let answer = self.answer(now, slot, ending, run);
+        // No result can be an answer in time any more, whatever the worker had begun or not.
+        let run = self.run_of(now, slot, worker, finished);
+        let answer = self.answer(now, slot, Ending::DeadlinePassed, run);
         self.invocations.at_mut(slot).on(Event::Complete);
-        if state == State::Pushed {
-            // Held in time, and so without a timer.
-            self.invocations.release(slot);
-        } else {
-            self.free(slot);
-        }
+        self.free(slot);
         Completed::Answer(answer)
+    }
+
+    /// What a worker's word is worth: it can have run the call only between push and now.
+    #[inline]
+    fn run_of(&mut self, now: Nanos, slot: u32, worker: WorkerId, finished: Finished) -> Run {
+        let Finished { outcome, started_at, finished_at } = finished;
+        if !outcome.has_run() {
+            return Run::Never;
+        }
+        let longest = now.since(self.invocations.at(slot).pushed_at);
+        self.note_run(worker, finished_at.since(started_at).min(longest));
+        Run::Finished { started_at, finished_at }
     }
 
     /// The next answer that is not a worker's result.

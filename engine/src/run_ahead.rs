@@ -18,15 +18,21 @@ use crate::time::Nanos;
 /// What is known of the run time of one function.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunAhead {
-    /// Smoothed run time in nanoseconds; none before the first call finished.
-    mean_ns: Option<u64>,
+    /// Smoothed run time in nanoseconds.
+    mean_ns: u64,
     depth: u32,
+    /// The depth stays while the mean is above the first and not above the second.
+    steady_ns: (u64, u64),
 }
+
+/// Every mean is outside: the first call decides.
+const UNKNOWN: (u64, u64) = (u64::MAX, 0);
 
 impl RunAhead {
     /// Nothing known. A `run_ahead` of [`Nanos::NEVER`] means that rings may always be filled.
     pub fn new(run_ahead: Nanos) -> RunAhead {
-        RunAhead { mean_ns: None, depth: if run_ahead == Nanos::NEVER { u32::MAX } else { 1 } }
+        let depth = if run_ahead == Nanos::NEVER { u32::MAX } else { 1 };
+        RunAhead { mean_ns: 0, depth, steady_ns: UNKNOWN }
     }
 
     /// Calls that a worker may hold at once, if it has the slots.
@@ -40,22 +46,28 @@ impl RunAhead {
     pub fn note(&mut self, run_ahead: Nanos, run: Nanos) -> bool {
         // At least 1 ns, so that there is something to divide by; a run of 2^60 ns is 36 years.
         let run_ns = run.0.clamp(1, 1 << 60);
-        let is_first = self.mean_ns.is_none();
-        let mean_ns = self.mean_ns.map_or(run_ns, |mean_ns| mean_ns - mean_ns / 8 + run_ns.div_ceil(8));
-        self.mean_ns = Some(mean_ns);
-        let work_ns = mean_ns.saturating_mul(u64::from(self.depth));
-        let is_in_range = work_ns <= run_ahead.0 && work_ns.saturating_mul(4) > run_ahead.0;
-        (is_first || !is_in_range) && self.set_depth(run_ahead, mean_ns)
+        self.mean_ns = self.mean_ns - self.mean_ns / 8 + run_ns.div_ceil(8);
+        let (above, up_to) = self.steady_ns;
+        (self.mean_ns <= above || self.mean_ns > up_to) && self.set_depth(run_ahead, run_ns)
     }
 
     #[cold]
-    fn set_depth(&mut self, run_ahead: Nanos, mean_ns: u64) -> bool {
-        let count = (run_ahead.0 / mean_ns).clamp(1, u64::from(u32::MAX));
-        let depth = 1 << count.ilog2();
-        let is_changed = depth != self.depth && self.depth != u32::MAX;
-        if is_changed {
-            self.depth = depth;
+    fn set_depth(&mut self, run_ahead: Nanos, run_ns: u64) -> bool {
+        if self.steady_ns == UNKNOWN {
+            // The first call's run time is all that is known of the mean.
+            self.mean_ns = run_ns;
         }
+        if self.depth == u32::MAX {
+            self.steady_ns = (0, u64::MAX);
+            return false;
+        }
+        let count = (run_ahead.0 / self.mean_ns).clamp(1, u64::from(u32::MAX));
+        let depth = 1 << count.ilog2();
+        let is_changed = depth != self.depth;
+        self.depth = depth;
+        // One call at a time is as few as there are, however long they take.
+        let up_to = if depth == 1 { u64::MAX } else { run_ahead.0 / u64::from(depth) };
+        self.steady_ns = (run_ahead.0 / (4 * u64::from(depth)), up_to);
         is_changed
     }
 }

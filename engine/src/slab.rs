@@ -26,10 +26,10 @@ impl Slab {
     /// A free slot, still in state `Free`; none when the table is full.
     #[inline]
     pub fn claim(&mut self) -> Option<u32> {
-        if self.free.is_empty() {
-            self.grow();
+        match self.free.pop() {
+            None => self.grow(),
+            slot => slot,
         }
-        self.free.pop()
     }
 
     /// Gives a slot back that is in state `Free` again. Ids of its last use are stale from here on.
@@ -40,10 +40,6 @@ impl Slab {
         // 0 is skipped, so that no id is 0.
         entry.generation = entry.generation.checked_add(1).unwrap_or(1);
         self.free.push(slot);
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.free.is_empty() && self.entries.len() as u32 == self.capacity_max
     }
 
     pub fn in_use(&self) -> u32 {
@@ -83,9 +79,9 @@ impl Slab {
         (0..).zip(&self.entries)
     }
 
-    /// Rare: doubles until the limit, so that after a while it never happens again.
+    /// Rare: doubles until the limit, so that after a while it never happens again. A slot of the new ones, if any.
     #[cold]
-    fn grow(&mut self) {
+    fn grow(&mut self) -> Option<u32> {
         let old = self.capacity();
         let new = old.saturating_mul(2).clamp(CAPACITY_FIRST, self.capacity_max.max(CAPACITY_FIRST));
         let new = new.min(self.capacity_max);
@@ -93,6 +89,7 @@ impl Slab {
         self.free.reserve_exact(new as usize);
         // Reversed, so that the lowest slot is given out first.
         self.free.extend((old..new).rev());
+        self.free.pop()
     }
 
     pub fn invariants(&self) {

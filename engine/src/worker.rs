@@ -12,16 +12,16 @@
 //!      └──────────────────────────── Lose (from any attached state) ────────────┘
 //! ```
 //!
-//! Always: only `Idle` and `Busy` workers get calls. The number of calls in the held list plus the credits is the
-//! number of ring slots. A lost worker's id is never given again (generation).
+//! Always: only `Idle` and `Busy` workers get calls. The number of calls it holds plus the credits is the number of
+//! ring slots. A lost worker's id is never given again (generation).
 //! Never: trust in what a quarantined worker says; its calls are taken from it in the same step.
 //! Tests: snapshot of every pair in `snapshots/worker.txt`, behaviour in `tests/workers.rs`.
 
 use std::fmt;
 
 use protocol::FunctionId;
-use queue::List;
 
+use crate::held::Held;
 use crate::invocation::InvocationId;
 use crate::time::Nanos;
 
@@ -169,12 +169,12 @@ pub(crate) struct Worker {
     pub state: WorkerState,
     pub function: FunctionId,
     pub slots: u32,
-    /// Ring slots that are free: `slots - held.len()`.
+    /// Ring slots that are free. The others hold the calls of `held`.
     pub credits: u32,
     /// It stands in its function's `warm`.
     pub is_warm: bool,
-    /// The calls in its ring, oldest first, linked through the invocations' run links.
-    pub held: List,
+    /// The calls in its ring, oldest first.
+    pub held: Held,
     /// When it last brought a result, or attached: tells a busy worker from a stalled one.
     pub progress_at: Nanos,
     /// No call in its ring that is still expected in time has an earlier deadline, rounded up to a tick.
@@ -190,7 +190,7 @@ impl Worker {
             slots: 0,
             credits: 0,
             is_warm: false,
-            held: List::EMPTY,
+            held: Held::default(),
             progress_at: Nanos::ZERO,
             look_at: Nanos::NEVER,
         }
@@ -216,8 +216,19 @@ impl Worker {
     /// Whether dispatch may choose it: it has a free slot, and holds less than `depth` calls.
     #[inline]
     pub(crate) fn is_open(&self, depth: u32) -> bool {
-        let held_count = self.slots - self.credits;
-        self.credits > 0 && held_count < depth && matches!(self.state, WorkerState::Idle | WorkerState::Busy)
+        self.has_room(depth) && matches!(self.state, WorkerState::Idle | WorkerState::Busy)
+    }
+
+    /// The same for a worker that gets calls.
+    #[inline]
+    pub(crate) fn has_room(&self, depth: u32) -> bool {
+        self.credits > 0 && self.held_count() < depth
+    }
+
+    /// Calls in its ring.
+    #[inline]
+    pub(crate) fn held_count(&self) -> u32 {
+        self.slots - self.credits
     }
 }
 
