@@ -85,8 +85,7 @@ fn rings(criterion: &mut Criterion) {
                     pushed_at_ns: 1,
                     flags: 0,
                     criticality: 1,
-                    trace: None,
-                    idempotency_key: None,
+                    context: None,
                 };
                 router.push(request, black_box(&[1; 32])).expect("as many slots as calls");
             }

@@ -166,8 +166,7 @@ fn push(shard: &mut Shard) {
             pushed_at_ns: shard.now.0,
             flags: 0,
             criticality: 1,
-            trace: None,
-            idempotency_key: None,
+            context: None,
         };
         shard.ring.push(request, black_box(&PAYLOAD)).expect("as many slots as credits");
     }

@@ -177,6 +177,12 @@ impl Engine {
         self.timers.next().into_iter().chain(held).min()
     }
 
+    /// Whether this call has no answer yet, and somebody who waits for one.
+    pub fn owes_answer(&self, invocation: InvocationId) -> bool {
+        let slot = self.invocations.slot_of(invocation);
+        slot.is_some_and(|slot| self.invocations.at(slot).state.is_unanswered())
+    }
+
     /// Nothing admitted is unfinished and nothing waits to be polled.
     pub fn is_idle(&self) -> bool {
         self.in_flight() == 0 && self.answers.is_empty() && self.actions.is_empty()

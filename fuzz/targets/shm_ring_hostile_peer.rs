@@ -16,7 +16,7 @@ use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use shm_ring::layout::{CONTROL_PAGE_SIZE, LINE_SIZE, router_line, slot, worker_line};
 use shm_ring::{
-    Completion, Generation, Geometry, HeapMemory, Identity, Memory, Outcome, PushRefused, Request, RouterEnd,
+    Completion, Context, Generation, Geometry, HeapMemory, Identity, Memory, Outcome, PushRefused, Request, RouterEnd,
     SlotIndex, Started, Taken, WorkerEnd, inspect,
 };
 
@@ -110,8 +110,10 @@ impl Account {
             pushed_at_ns,
             flags: choose(script, 1 << 16) as u16,
             criticality: choose(script, 4) as u8,
-            trace: (choose(script, 4) == 0).then_some([1; 32]),
-            idempotency_key: (choose(script, 4) == 0).then_some([2; 16]),
+            context: (choose(script, 2) == 0).then(|| Context {
+                trace: (choose(script, 2) == 0).then_some([1; 32]),
+                idempotency_key: (choose(script, 2) == 0).then_some([2; 16]),
+            }),
         };
         // Around each border: inline or region, fits or does not.
         let sizes = [0, 1, slot::INLINE_PAYLOAD_SIZE_MAX, slot::INLINE_PAYLOAD_SIZE_MAX + 1];
@@ -238,8 +240,7 @@ fn worker_story(memory: HostileMemory<'_>, geometry: Geometry) {
                 pushed_at_ns: 3,
                 flags: 0,
                 criticality: 0,
-                trace: None,
-                idempotency_key: None,
+                context: None,
             };
             let _ = router.push(request, &[4; 200]);
             router.publish();

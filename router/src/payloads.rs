@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!              admitted                pushed in the same turn
-//!  receive buffer ─────▶ InChunk ────────────────────────────────────▶ InRing ──▶ answered: Nowhere
-//!                           │ turn ends, still queued                    ▲  │
-//!                           ▼                                    pushed  │  │ worker lost, tried again
-//!  too large for one, ▶ InPool / Kept ───────────────────────────────────┘◀─┘
-//!  or in-process
-//!  shared-memory client ──▶ InClient (its own slot) ──▶ InRing
+//!  receive buffer ─────▶ InChunk ───────────────────────────────▶ Nowhere: in the worker's ring
+//!                           │ turn ends, still queued               ▲   │
+//!                           ▼                               pushed  │   │ worker lost, tried again
+//!  too large for one, ▶ InPool / Kept ──────────────────────────────┘   │
+//!  or in-process           ▲────────────────────────────────────────────┘
+//!  shared-memory client ──▶ InClient (its own slot) ──▶ Nowhere
 //! ```
 //! A call of a quick function is bound to a worker on admission: its bytes go from the receive buffer straight into the
-//! ring, and only their size is noted here (`put_in_ring`), in case the worker is lost.
+//! ring, and never come here unless the worker is lost.
 //!
 //! In: extensions and payload of a frame, as they lie.  Out: the same bytes for the ring, then nothing.
 //! Owns: the receive buffers of this turn (given back when it ends) and the copies of what has to wait longer.
@@ -23,6 +23,7 @@
 use bytes::Bytes;
 use engine::InvocationId;
 use protocol::Flags;
+use shm_ring::PushedRequest;
 
 use crate::io::{Chunk, Io};
 
@@ -75,8 +76,6 @@ enum At {
         index: u32,
         offset: u32,
     },
-    /// Copied into the worker's ring.
-    InRing,
     /// In the ring of a shared-memory client, whose slot is occupied until the answer.
     InClient(ClientPlace),
 }
@@ -174,12 +173,6 @@ impl Payloads {
         self.set(invocation, Place { at, size: size as u32, manner });
     }
 
-    /// Notes that the body of an admitted call was copied into its worker's ring at once.
-    #[inline]
-    pub fn put_in_ring(&mut self, invocation: InvocationId, manner: Manner, size: u32) {
-        self.set(invocation, Place { at: At::InRing, size, manner });
-    }
-
     /// Copies the body of an admitted call.
     pub fn put_copy(&mut self, invocation: InvocationId, manner: Manner, body: Body<'_>) {
         let size = body.extensions.len() + body.payload.len();
@@ -242,7 +235,7 @@ impl Payloads {
             At::InChunk { chunk, offset } => &self.chunk_bytes(io, chunk)[offset as usize..][..size],
             At::InPool(block) => self.pool.bytes(block, size),
             At::Kept { index, offset } => &self.kept[index as usize][offset as usize..][..size],
-            At::Nowhere | At::InRing | At::InClient(_) => {
+            At::Nowhere | At::InClient(_) => {
                 panic!("the engine pushes a call only while its bytes are kept")
             }
         };
@@ -253,34 +246,27 @@ impl Payloads {
     /// The call's bytes are in its worker's ring now.
     #[inline]
     pub fn on_pushed(&mut self, invocation: InvocationId) {
-        self.vacate(invocation, At::InRing);
+        self.vacate(invocation);
     }
 
-    /// The worker of a pushed call is lost: `read` appends the payload from its ring and returns trace and key. Does
-    /// nothing for a call that is answered, or whose client is gone.
-    pub fn take_back(
-        &mut self,
-        invocation: InvocationId,
-        read: impl FnOnce(u32, &mut Vec<u8>) -> (Option<[u8; 32]>, Option<[u8; 16]>),
-    ) {
-        let Some(place) = self.places.get(slot(invocation)).copied() else { return };
-        if place.at != At::InRing {
-            return;
-        }
-        let mut payload = Vec::new();
-        let (trace, key) = read(place.size - u32::from(place.manner.extension_size), &mut payload);
+    /// The worker of a pushed call is lost: keeps what its ring held of the call, which may be pushed again.
+    pub fn take_back(&mut self, invocation: InvocationId, pushed: &PushedRequest, payload: &[u8]) {
         let mut extensions = Vec::new();
-        key.iter().for_each(|key| extensions.extend_from_slice(key));
-        trace.iter().for_each(|trace| extensions.extend_from_slice(trace));
-        let manner = Manner { extension_size: extensions.len() as u16, ..place.manner };
-        self.put_copy(invocation, manner, Body { extensions: &extensions, payload: &payload });
+        pushed.context.idempotency_key.iter().for_each(|key| extensions.extend_from_slice(key));
+        pushed.context.trace.iter().for_each(|trace| extensions.extend_from_slice(trace));
+        let manner = Manner {
+            flags: Flags(pushed.flags),
+            criticality: pushed.criticality,
+            extension_size: extensions.len() as u16,
+        };
+        self.put_copy(invocation, manner, Body { extensions: &extensions, payload });
     }
 
     /// The call is answered, and not by its worker: nobody asks for its bytes any more. After a worker's answer there is
     /// nothing to do: the bytes were in its ring, and the ring no longer names the call.
     #[inline]
     pub fn release(&mut self, invocation: InvocationId) {
-        self.vacate(invocation, At::Nowhere);
+        self.vacate(invocation);
     }
 
     /// Bytes of a frame that is only half here.
@@ -325,12 +311,12 @@ impl Payloads {
     }
 
     #[inline]
-    fn vacate(&mut self, invocation: InvocationId, next: At) {
+    fn vacate(&mut self, invocation: InvocationId) {
         let Some(place) = self.places.get_mut(slot(invocation)) else { return };
-        let at = std::mem::replace(&mut place.at, next);
+        let at = std::mem::replace(&mut place.at, At::Nowhere);
         let size = place.size as usize;
         match at {
-            At::Nowhere | At::InRing | At::InClient(_) => return,
+            At::Nowhere | At::InClient(_) => return,
             At::InChunk { .. } => {}
             At::InPool(block) => self.pool.give_back(block),
             At::Kept { index, .. } => {

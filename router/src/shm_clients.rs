@@ -31,13 +31,13 @@ use protocol::attach::{AttachRefused, ClientAttached, Message};
 use protocol::{CallId, Flags, FunctionId, FunctionName, Status};
 use shm_ring::client_ring::{self, ClientIdentity, ClientMisbehaved, ServiceEnd, TakenCall};
 use shm_ring::doorbell::EventDoorbell;
-use shm_ring::{Generation, Geometry, Mapped, PushRefused, RouterEnd, SlotIndex, pass};
+use shm_ring::{Context, Generation, Geometry, Mapped, PushRefused, RouterEnd, SlotIndex, pass};
 
 use crate::io::Io;
 use crate::net::Desk;
 use crate::payloads::{ClientPlace, Manner};
 use crate::shard::Owner;
-use crate::workers::{Context, ResultBytes, Workers};
+use crate::workers::{ResultBytes, Workers};
 
 use client::Client;
 
@@ -371,7 +371,7 @@ impl ShmClients {
 
     /// Trace and idempotency key of a client's call.
     #[inline]
-    pub fn context(&self, place: ClientPlace, flags: Flags) -> Context {
+    pub fn context(&self, place: ClientPlace, flags: Flags) -> Option<Context> {
         context(self.ring(place), SlotIndex(place.slot), flags)
     }
 
@@ -479,7 +479,7 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
             client.ring.note(call.slot, push.invocation.0);
             let context = context(&client.ring, call.slot, flags);
             let size = call.payload_size;
-            workers.push_with(desk, push, manner, size, context, |into, request| {
+            workers.push_with(desk, push, manner, context, |into, request| {
                 push_payload(&client.ring, call.slot, size, into, request)
             });
         }
@@ -509,11 +509,12 @@ fn push_payload(
 }
 
 #[inline]
-fn context(ring: &ServiceEnd<Mapped>, slot: SlotIndex, flags: Flags) -> Context {
+fn context(ring: &ServiceEnd<Mapped>, slot: SlotIndex, flags: Flags) -> Option<Context> {
     if flags.without(Flags::TRACE.with(Flags::IDEMPOTENCY_KEY)) == flags {
-        return (None, None);
+        return None;
     }
-    ring.context(slot, flags.0)
+    let (trace, idempotency_key) = ring.context(slot, flags.0);
+    Some(Context { trace, idempotency_key })
 }
 
 /// A client's absolute deadline as the engine counts: when the budget begins, and how long it is.

@@ -20,7 +20,9 @@ use engine::{
     Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, WorkerAction, WorkerId,
 };
 use protocol::{FunctionId, Status};
-use shm_ring::{Completion, Mapped, Outcome, PushRefused, Request, RouterEnd, SlotIndex, WorkerMisbehaved};
+use shm_ring::{
+    Completion, Context, Mapped, Outcome, PushRefused, Request, RouterEnd, SlotIndex, WorkerMisbehaved,
+};
 
 use crate::counters::Attached;
 use crate::io::Io;
@@ -33,9 +35,6 @@ use result::RingResult;
 pub use attach::{Attach, AttachOptions, ShimState};
 pub use result::{NoResult, ResultBytes};
 pub use seat::Seat;
-
-/// Trace and idempotency key of a call, as its function is given them.
-pub type Context = (Option<[u8; 32]>, Option<[u8; 16]>);
 
 /// Where answers go.
 pub trait Deliver {
@@ -99,24 +98,21 @@ impl Workers {
     /// The same for a call that is pushed as it comes in, with its body wherever it was received.
     #[inline]
     pub fn push_body(&mut self, desk: &mut Desk<'_>, push: Push, manner: Manner, body: Body<'_>) {
-        let size = (body.extensions.len() + body.payload.len()) as u32;
-        self.push_with(desk, push, manner, size, context(manner, body), |ring, request| {
+        self.push_with(desk, push, manner, context(manner, body), |ring, request| {
             ring.push(request, body.payload)
         });
     }
 
-    /// The same for a body of `size` bytes that `write_payload` brings into the ring.
+    /// The same for a payload that `write_payload` brings into the ring.
     #[inline]
     pub fn push_with(
         &mut self,
         desk: &mut Desk<'_>,
         push: Push,
         manner: Manner,
-        size: u32,
-        context: Context,
+        context: Option<Context>,
         write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request) -> Result<SlotIndex, PushRefused>,
     ) {
-        desk.payloads.put_in_ring(push.invocation, manner, size);
         self.write(desk.now, push, manner, context, write_payload);
         desk.stats.counters.pushes += 1;
     }
@@ -127,7 +123,7 @@ impl Workers {
         now: Nanos,
         push: Push,
         manner: Manner,
-        (trace, idempotency_key): Context,
+        context: Option<Context>,
         write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request) -> Result<SlotIndex, PushRefused>,
     ) {
         let seat = self.seats[push.worker.index as usize]
@@ -139,8 +135,7 @@ impl Workers {
             pushed_at_ns: now.0,
             flags: manner.flags.0,
             criticality: manner.criticality,
-            trace,
-            idempotency_key,
+            context,
         };
         // The engine's credits are the ring's slots and its bound of payloads the ring's: a refusal is our bug.
         let slot = write_payload(&mut seat.ring, request).expect("a free slot and room for the payload");
@@ -414,10 +409,14 @@ impl Workers {
     /// Calls that the engine may give to another worker need their bytes back.
     fn save_payloads(&mut self, desk: &mut Desk<'_>, index: u32) {
         let Some(seat) = self.seats[index as usize].as_ref() else { return };
+        let mut payload = Vec::new();
         for (slot, invocation) in seat.ring.in_flight() {
             let invocation = InvocationId(invocation);
-            desk.payloads
-                .take_back(invocation, |payload_size, out| seat.ring.read_request(slot, payload_size, out));
+            if desk.engine.owes_answer(invocation) {
+                payload.clear();
+                let pushed = seat.ring.read_request(slot, &mut payload);
+                desk.payloads.take_back(invocation, &pushed, &payload);
+            }
         }
     }
 
@@ -493,21 +492,21 @@ fn touch(touched: &mut Vec<u32>, seat: &mut Seat, index: u32) {
 
 /// The parts of a call's extensions that its function is given.
 #[inline]
-fn context(manner: Manner, body: Body<'_>) -> Context {
+fn context(manner: Manner, body: Body<'_>) -> Option<Context> {
     if body.extensions.is_empty() {
-        return (None, None);
+        return None;
     }
     let mut rest = body.extensions;
-    let mut key = None;
+    let mut idempotency_key = None;
     if manner.flags.contains(protocol::Flags::IDEMPOTENCY_KEY)
         && let Some((found, behind)) = rest.split_first_chunk::<16>()
     {
-        key = Some(*found);
+        idempotency_key = Some(*found);
         rest = behind;
     }
     let has_trace = manner.flags.contains(protocol::Flags::TRACE);
     let trace = rest.first_chunk::<32>().filter(|_| has_trace).copied();
-    (trace, key)
+    Some(Context { trace, idempotency_key })
 }
 
 /// What a function's workers are given.

@@ -46,6 +46,16 @@ pub trait Memory {
         record
     }
 
+    /// Writes a slot's header word by word, the first of them last: once it is there, the others are, and so is everything
+    /// written before (`Release`).
+    #[inline]
+    fn write_record(&self, offset: usize, words: [u64; slot::HEADER_SIZE / 8]) {
+        for (index, word) in words.iter().enumerate().skip(1) {
+            self.store_u64(offset + index * 8, *word, Ordering::Relaxed);
+        }
+        self.store_u64(offset, words[0], Ordering::Release);
+    }
+
     /// Appends a copy of the bytes to `out`.
     fn append_to(&self, offset: usize, size: usize, out: &mut Vec<u8>) {
         let start = out.len();

@@ -135,6 +135,21 @@ impl Area {
     }
 
     #[inline]
+    pub(crate) fn write_record(&self, offset: usize, words: [u64; slot::HEADER_SIZE / 8]) {
+        assert!(offset.is_multiple_of(8));
+        let into = self.bytes_at(offset, slot::HEADER_SIZE, self.writable_size).cast::<u64>();
+        let word = |index: usize| {
+            // SAFETY: the four words are inside and writable (checked by `bytes_at`) and aligned (checked above); a peer that
+            // reads meanwhile is no race because the words are written as atomics.
+            unsafe { AtomicU64::from_ptr(into.add(index)) }
+        };
+        word(1).store(words[1], Ordering::Relaxed);
+        word(2).store(words[2], Ordering::Relaxed);
+        word(3).store(words[3], Ordering::Relaxed);
+        word(0).store(words[0], Ordering::Release);
+    }
+
+    #[inline]
     pub(crate) fn append_to(&self, offset: usize, size: usize, out: &mut Vec<u8>) {
         let from = self.bytes_at(offset, size, self.size);
         out.reserve(size);
@@ -251,6 +266,10 @@ macro_rules! memory_through_area {
             #[inline]
             fn read_record(&self, offset: usize) -> $crate::layout::Record {
                 self.area.read_record(offset)
+            }
+            #[inline]
+            fn write_record(&self, offset: usize, words: [u64; $crate::layout::slot::HEADER_SIZE / 8]) {
+                self.area.write_record(offset, words);
             }
             #[inline]
             fn append_to(&self, offset: usize, size: usize, out: &mut Vec<u8>) {

@@ -367,6 +367,9 @@ pub struct Identity {
 pub struct Geometry {
     slot_count: u32,
     region_size: u32,
+    /// Offsets that follow from the count, worked out once: every call needs them. At most 1.6 MiB.
+    completion_ring: u32,
+    slots: u32,
 }
 
 impl Geometry {
@@ -379,7 +382,9 @@ impl Geometry {
             return Err(GeometryError::PayloadSizeMax { payload_size_max });
         }
         let region_size = payload_size_max.max(1).next_multiple_of(PAGE_SIZE as u32);
-        Ok(Self { slot_count, region_size })
+        let index_ring_size = (slot_count * size_of::<u32>() as u32).next_multiple_of(LINE_SIZE as u32);
+        let completion_ring = CONTROL_PAGE_SIZE as u32 + index_ring_size;
+        Ok(Self { slot_count, region_size, completion_ring, slots: completion_ring + index_ring_size })
     }
 
     /// Requests that may be with the worker at one time; also the credits it grants.
@@ -403,20 +408,20 @@ impl Geometry {
     /// Offset of the entry of the submission ring that a cursor names.
     #[inline]
     pub fn submission_entry(&self, cursor: u32) -> usize {
-        CONTROL_PAGE_SIZE + (cursor & (self.slot_count - 1)) as usize * size_of::<u32>()
+        CONTROL_PAGE_SIZE + self.entry(cursor)
     }
 
     /// Offset of the entry of the completion ring that a cursor names.
     #[inline]
     pub fn completion_entry(&self, cursor: u32) -> usize {
-        self.submission_entry(cursor) + self.index_ring_size()
+        self.completion_ring as usize + self.entry(cursor)
     }
 
     /// Offset of a slot.
     #[inline]
     pub fn slot(&self, slot: SlotIndex) -> usize {
         debug_assert!(slot.0 < self.slot_count);
-        self.slots() + slot.0 as usize * slot::SIZE
+        self.slots as usize + slot.0 as usize * slot::SIZE
     }
 
     /// Offset of a slot's request region.
@@ -453,18 +458,13 @@ impl Geometry {
     }
 
     #[inline]
-    fn index_ring_size(&self) -> usize {
-        (self.slot_count as usize * size_of::<u32>()).next_multiple_of(LINE_SIZE)
-    }
-
-    #[inline]
-    fn slots(&self) -> usize {
-        CONTROL_PAGE_SIZE + 2 * self.index_ring_size()
+    fn entry(&self, cursor: u32) -> usize {
+        (cursor & (self.slot_count - 1)) as usize * size_of::<u32>()
     }
 
     #[inline]
     fn regions(&self) -> usize {
-        (self.slots() + self.slot_count as usize * slot::SIZE).next_multiple_of(PAGE_SIZE)
+        (self.slots as usize + self.slot_count as usize * slot::SIZE).next_multiple_of(PAGE_SIZE)
     }
 }
 

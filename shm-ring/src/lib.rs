@@ -46,5 +46,5 @@ pub use heap::HeapMemory;
 pub use inspect::{RingReport, inspect};
 pub use layout::{Generation, Geometry, Identity, Outcome, SlotIndex};
 pub use mapped::{MapError, Mapped};
-pub use router_end::{Completion, Request, RouterEnd, Started};
+pub use router_end::{Completion, Context, PushedRequest, Request, RouterEnd, Started};
 pub use worker_end::{Taken, WaitOutcome, WorkerEnd};

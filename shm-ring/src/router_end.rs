@@ -41,10 +41,28 @@ pub struct Request {
     pub flags: u16,
     /// As on the wire: 0 low to 3 critical.
     pub criticality: u8,
+    /// What most requests do not have.
+    pub context: Option<Context>,
+}
+
+/// What goes with a request that belongs to a trace, or may be repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
     /// Trace context, as on the wire.
     pub trace: Option<[u8; 32]>,
     /// Idempotency key, as on the wire.
     pub idempotency_key: Option<[u8; 16]>,
+}
+
+/// A request as it was pushed, to be given to another worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PushedRequest {
+    /// As on the wire; those for trace and idempotency key are set if they are there.
+    pub flags: u16,
+    /// As on the wire: 0 low to 3 critical.
+    pub criticality: u8,
+    /// Trace and idempotency key.
+    pub context: Context,
 }
 
 /// An answer, checked. Its slot stays occupied until [`RouterEnd::release`].
@@ -58,9 +76,9 @@ pub struct Completion {
     pub invocation_id: u64,
     /// How the attempt ended.
     pub outcome: Outcome,
-    /// As told by the worker, and not before the push.
+    /// As told by the worker: advice, in no certain order to anything.
     pub started_at_ns: u64,
-    /// As told by the worker, and not before the start.
+    /// As told by the worker, likewise.
     pub finished_at_ns: u64,
     /// Bytes of the result; fits the result region.
     pub result_size: u32,
@@ -105,8 +123,9 @@ pub struct RouterEnd<M> {
 #[derive(Clone, Copy)]
 struct Entry {
     invocation_id: u64,
-    pushed_at_ns: u64,
+    payload_size: u32,
     control: RouterControl,
+    criticality: u8,
     life: Life,
     /// Its regions hold memory for good.
     has_touched_region: bool,
@@ -135,8 +154,9 @@ impl<M: Memory> RouterEnd<M> {
 
         let empty = Entry {
             invocation_id: 0,
-            pushed_at_ns: 0,
+            payload_size: 0,
             control: RouterControl::new(router_state::EMPTY, 0),
+            criticality: CRITICALITY_DEFAULT,
             life: Life::Free,
             has_touched_region: false,
         };
@@ -206,8 +226,9 @@ impl<M: Memory> RouterEnd<M> {
         let entry = &mut self.entries[slot.0 as usize];
         *entry = Entry {
             invocation_id: request.invocation_id,
-            pushed_at_ns: request.pushed_at_ns,
+            payload_size: payload_size as u32,
             control,
+            criticality: request.criticality,
             life: Life::Pushed,
             has_touched_region: entry.has_touched_region || payload_size > slot::INLINE_PAYLOAD_SIZE_MAX,
         };
@@ -282,7 +303,6 @@ impl<M: Memory> RouterEnd<M> {
     /// Appends the result's bytes to `out`.
     #[inline]
     pub fn read_result(&self, completion: &Completion, out: &mut Vec<u8>) {
-        self.assert_answered(completion);
         let place = self.geometry.result_place(completion.slot, completion.result_size);
         self.memory.append_to(place, completion.result_size as usize, out);
     }
@@ -290,34 +310,32 @@ impl<M: Memory> RouterEnd<M> {
     /// Where the result lies in [`Self::memory`], for copying it into another ring.
     #[inline]
     pub fn result_place(&self, completion: &Completion) -> usize {
-        self.assert_answered(completion);
         self.geometry.result_place(completion.slot, completion.result_size)
     }
 
-    /// Appends the payload of a pushed request to `out` and returns its trace and idempotency key: for giving the call to
-    /// another worker when this one is dead. `payload_size` is what was pushed, from the caller's own notes.
+    /// Appends the payload of a pushed request to `out` and returns the rest of it: for giving the call to another worker
+    /// when this one is dead.
     ///
     /// The dead worker could write here, so the bytes may not be what was pushed. They only ever go to the same function
     /// again; keeping a second copy of every call for this rare end would cost each call what it saves none.
-    pub fn read_request(
-        &self,
-        slot: SlotIndex,
-        payload_size: u32,
-        out: &mut Vec<u8>,
-    ) -> (Option<[u8; 32]>, Option<[u8; 16]>) {
+    pub fn read_request(&self, slot: SlotIndex, out: &mut Vec<u8>) -> PushedRequest {
         let entry = &self.entries[slot.0 as usize];
         assert!(
             entry.life == Life::Pushed,
             "only a request that has no answer can be given to another worker"
         );
-        assert!(payload_size <= self.geometry.region_size(), "larger than anything that was pushed");
+        let payload_size = entry.payload_size;
         self.memory.append_to(self.geometry.payload_place(slot, payload_size), payload_size as usize, out);
         // What the slot holds is judged by the table, as in `was_started`.
         let (mut trace, mut key) = ([0; 32], [0; 16]);
         self.memory.read(self.geometry.slot(slot) + slot::CONTEXT_TRACE, &mut trace);
         self.memory.read(self.geometry.slot(slot) + slot::CONTEXT_IDEMPOTENCY_KEY, &mut key);
         let flags = entry.control.flags();
-        ((flags & FLAG_TRACE != 0).then_some(trace), (flags & FLAG_IDEMPOTENCY_KEY != 0).then_some(key))
+        let context = Context {
+            trace: (flags & FLAG_TRACE != 0).then_some(trace),
+            idempotency_key: (flags & FLAG_IDEMPOTENCY_KEY != 0).then_some(key),
+        };
+        PushedRequest { flags, criticality: entry.criticality, context }
     }
 
     /// Gives the slot back.
@@ -451,16 +469,13 @@ impl<M: Memory> RouterEnd<M> {
         // For the reader of our corpse only: keeps the compiler from moving the contents before the warning.
         compiler_fence(Ordering::Release);
 
-        self.memory.store_u32(place + slot::PAYLOAD_SIZE, payload_size, Ordering::Relaxed);
-        self.memory.store_u64(place + slot::INVOCATION_ID, request.invocation_id, Ordering::Relaxed);
-        self.memory.store_u64(place + slot::DEADLINE_AT_NS, request.deadline_at_ns, Ordering::Relaxed);
-        self.memory.store_u64(place + slot::PUSHED_AT_NS, request.pushed_at_ns, Ordering::Relaxed);
         write(&self.memory, self.geometry.payload_place(slot, payload_size));
-
         let control = self.write_context(place, request);
         // SYNC(ring.slot_ready): the contents before the word that says they are there. The worker is given the slot
         // by the tail (SYNC(ring.submission_tail)); this order is for inspection after a crash.
-        self.memory.store_u32(place + slot::ROUTER_CONTROL, control.0, Ordering::Release);
+        let front = u64::from(control.0) | u64::from(payload_size) << 32;
+        let header = [front, request.invocation_id, request.deadline_at_ns, request.pushed_at_ns];
+        self.memory.write_record(place, header);
         control
     }
 
@@ -468,24 +483,27 @@ impl<M: Memory> RouterEnd<M> {
     /// exists; without the bit neither side touches the line.
     #[inline]
     fn write_context(&self, place: usize, request: &Request) -> RouterControl {
-        let mut flags = request.flags & !(FLAG_TRACE | FLAG_IDEMPOTENCY_KEY);
-        let is_plain = request.trace.is_none()
-            && request.idempotency_key.is_none()
-            && request.criticality == CRITICALITY_DEFAULT;
-        if is_plain {
+        let flags = request.flags & !(FLAG_TRACE | FLAG_IDEMPOTENCY_KEY);
+        if request.context.is_none() && request.criticality == CRITICALITY_DEFAULT {
             return RouterControl::new(router_state::READY, flags);
         }
-        let mut context = [0; slot::CONTEXT_SIZE];
-        if let Some(trace) = request.trace {
+        self.write_full_context(place, request, flags)
+    }
+
+    #[inline(never)]
+    fn write_full_context(&self, place: usize, request: &Request, mut flags: u16) -> RouterControl {
+        let mut bytes = [0; slot::CONTEXT_SIZE];
+        let context = request.context.unwrap_or_default();
+        if let Some(trace) = context.trace {
             flags |= FLAG_TRACE;
-            context[..32].copy_from_slice(&trace);
+            bytes[..32].copy_from_slice(&trace);
         }
-        if let Some(key) = request.idempotency_key {
+        if let Some(key) = context.idempotency_key {
             flags |= FLAG_IDEMPOTENCY_KEY;
-            context[32..48].copy_from_slice(&key);
+            bytes[32..48].copy_from_slice(&key);
         }
-        context[slot::CONTEXT_CRITICALITY - slot::CONTEXT] = request.criticality;
-        self.memory.write(place + slot::CONTEXT, &context);
+        bytes[slot::CONTEXT_CRITICALITY - slot::CONTEXT] = request.criticality;
+        self.memory.write(place + slot::CONTEXT, &bytes);
         RouterControl(RouterControl::new(router_state::READY, flags).0 | RouterControl::CONTEXT_PRESENT)
     }
 
@@ -548,9 +566,8 @@ impl<M: Memory> RouterEnd<M> {
             return Err(WorkerMisbehaved::ResultTooLarge { slot, result_size, result_size_max });
         }
         entry.life = Life::Answered;
-        // A worker's clock readings are advice: put in order, never a reason to distrust the answer.
-        let started_at_ns = answer.started_at_ns.max(entry.pushed_at_ns);
-        let finished_at_ns = answer.finished_at_ns.max(started_at_ns);
+        // A worker's clock readings are never a reason to distrust the answer.
+        let AnswerHeader { started_at_ns, finished_at_ns, .. } = answer;
         Ok(Completion { slot, invocation_id, outcome, started_at_ns, finished_at_ns, result_size })
     }
 

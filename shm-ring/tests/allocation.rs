@@ -4,7 +4,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use shm_ring::client_ring::{Answer, Call, ClientEnd, ClientIdentity, ServiceEnd};
-use shm_ring::{Generation, Geometry, HeapMemory, Identity, Memory, Outcome, Request, RouterEnd, WorkerEnd};
+use shm_ring::{
+    Context, Generation, Geometry, HeapMemory, Identity, Memory, Outcome, Request, RouterEnd, WorkerEnd,
+};
 
 struct Counting;
 
@@ -46,8 +48,7 @@ fn a_ring_at_work_allocates_nothing() {
                 pushed_at_ns: 0,
                 flags: 0,
                 criticality: 2,
-                trace: Some([1; 32]),
-                idempotency_key: Some([2; 16]),
+                context: Some(Context { trace: Some([1; 32]), idempotency_key: Some([2; 16]) }),
             };
             router.push(request, &payload).unwrap();
         }

@@ -158,8 +158,7 @@ fn a_payload_goes_from_ring_to_ring_and_the_result_back_in_one_copy_each() {
             pushed_at_ns: 0,
             flags: 0,
             criticality: 1,
-            trace: None,
-            idempotency_key: None,
+            context: None,
         };
         let place = service.payload_place(taken.slot, taken.payload_size);
         router.push_from(request, service.memory(), place, size).unwrap();

@@ -137,8 +137,7 @@ fn request(invocation_id: u64) -> Request {
         pushed_at_ns: 0,
         flags: 0,
         criticality: 1,
-        trace: None,
-        idempotency_key: None,
+        context: None,
     }
 }
 

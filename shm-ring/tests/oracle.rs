@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use proptest::prelude::*;
 use shm_ring::{
-    Completion, Generation, Geometry, HeapMemory, Identity, Outcome, PushRefused, Request, RouterEnd, Taken,
-    WorkerEnd,
+    Completion, Context, Generation, Geometry, HeapMemory, Identity, Outcome, PushRefused, Request,
+    RouterEnd, Taken, WorkerEnd,
 };
 
 #[derive(Clone, Debug)]
@@ -77,8 +77,10 @@ proptest! {
                         pushed_at_ns: 0,
                         flags: 0,
                         criticality: (next_id % 4) as u8,
-                        trace: next_id.is_multiple_of(3).then_some([next_id as u8; 32]),
-                        idempotency_key: None,
+                        context: next_id.is_multiple_of(3).then_some(Context {
+                            trace: Some([next_id as u8; 32]),
+                            idempotency_key: None,
+                        }),
                     };
                     let pushed = router.push(request, &payload);
                     if model.in_use == slot_count as usize {

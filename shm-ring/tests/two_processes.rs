@@ -65,8 +65,7 @@ impl Stand {
             pushed_at_ns: 0,
             flags: 0,
             criticality: 1,
-            trace: None,
-            idempotency_key: None,
+            context: None,
         };
         self.router.push(request, payload).is_ok()
     }

@@ -92,8 +92,7 @@ impl Router {
             pushed_at_ns: now.0,
             flags: 0,
             criticality: 1,
-            trace: None,
-            idempotency_key: None,
+            context: None,
         };
         let payload = self.marks[&push.invocation].to_le_bytes();
         let slot = ring.end.push(request, &payload).expect("the engine counts credits as the ring does");

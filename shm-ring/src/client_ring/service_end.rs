@@ -20,7 +20,7 @@ use super::{
     ClientControl, ClientIdentity, ClientMisbehaved, FLAG_TIMINGS, FLAGS_CRITICAL, READY, ServiceControl,
     call_slot, client_line, result_place, service_line, write_constants,
 };
-use crate::access::Memory;
+use crate::access::{Memory, PREFETCH_DISTANCE};
 use crate::layout::{FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, RequestHeader, SlotIndex};
 
 /// A call, checked. Its slot stays occupied until [`ServiceEnd::answer`].
@@ -117,6 +117,7 @@ impl<M: Memory> ServiceEnd<M> {
         if self.submission_head == self.submission_tail_cached && !self.refresh_submission_tail()? {
             return Ok(None);
         }
+        self.prefetch_call();
         let entry = self.geometry.submission_entry(self.submission_head);
         let index = self.memory.load_u32(entry, Ordering::Relaxed);
         // Counted as read before it is judged: asked again after an error, we do not stumble over the same entry.
@@ -183,13 +184,10 @@ impl<M: Memory> ServiceEnd<M> {
             let has_timings = answer.timings.is_some();
             write(&self.memory, result_place(self.geometry, slot, result_size as usize, has_timings));
         }
-        self.memory.store_u32(place + call_slot::RESULT_SIZE, result_size, Ordering::Relaxed);
-        self.memory.store_u64(place + call_slot::ANSWERED_ID, call_id, Ordering::Relaxed);
-        // With the four bytes behind it, which are zero: one store instead of two.
-        let retry_after = u64::from(answer.retry_after_us);
-        self.memory.store_u64(place + call_slot::RETRY_AFTER_US, retry_after, Ordering::Relaxed);
         let control = ServiceControl::done(answer.status, flags);
-        self.memory.store_u32(place + call_slot::SERVICE_CONTROL, control.0, Ordering::Relaxed);
+        let front = u64::from(control.0) | u64::from(result_size) << 32;
+        let header = [front, call_id, u64::from(answer.retry_after_us), 0];
+        self.memory.write_record(place + call_slot::SERVICE_CONTROL, header);
         let entry = self.geometry.completion_entry(self.completion_tail);
         self.memory.store_u32(entry, slot.0, Ordering::Relaxed);
         self.completion_tail = self.completion_tail.wrapping_add(1);
@@ -312,6 +310,21 @@ impl<M: Memory> ServiceEnd<M> {
         }
         self.submission_tail_cached = tail;
         Ok(unread != 0)
+    }
+
+    /// Fetches the call a few ahead, and takes the line of its answer away from the client's cache. Its index is only looked
+    /// at for this hint, and read again when its turn comes.
+    #[inline]
+    fn prefetch_call(&self) {
+        let ahead = self.submission_head.wrapping_add(PREFETCH_DISTANCE);
+        if self.submission_tail_cached.wrapping_sub(self.submission_head) > PREFETCH_DISTANCE {
+            let index = self.memory.load_u32(self.geometry.submission_entry(ahead), Ordering::Relaxed);
+            if index < self.geometry.slot_count() {
+                let place = self.geometry.slot(SlotIndex(index));
+                self.memory.prefetch_to_read(place);
+                self.memory.prefetch_to_write(place + call_slot::SERVICE_CONTROL);
+            }
+        }
     }
 
     #[inline]

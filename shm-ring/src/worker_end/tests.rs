@@ -1,6 +1,6 @@
 use super::*;
 use crate::layout::{Generation, constants};
-use crate::{HeapMemory, Request, RouterEnd};
+use crate::{Context, HeapMemory, Request, RouterEnd};
 
 fn ring(slot_count: u32) -> (RouterEnd<HeapMemory>, WorkerEnd<HeapMemory>) {
     let geometry = Geometry::new(slot_count, 8192).unwrap();
@@ -17,9 +17,12 @@ fn request(invocation_id: u64) -> Request {
         pushed_at_ns: 4,
         flags: 0b11111,
         criticality: 1,
-        trace: None,
-        idempotency_key: None,
+        context: None,
     }
+}
+
+fn context(trace: Option<[u8; 32]>, idempotency_key: Option<[u8; 16]>) -> Option<Context> {
+    Some(Context { trace, idempotency_key })
 }
 
 #[test]
@@ -34,21 +37,21 @@ fn context_arrives_whole_or_not_at_all() {
     let (mut router, mut worker) = ring(1);
     let trace: [u8; 32] = std::array::from_fn(|index| index as u8);
     let requests = [
-        Request { trace: Some(trace), idempotency_key: Some([9; 16]), criticality: 3, ..request(1) },
+        Request { context: context(Some(trace), Some([9; 16])), criticality: 3, ..request(1) },
         request(2),
-        Request { idempotency_key: Some([1; 16]), ..request(3) },
+        Request { context: context(None, Some([1; 16])), ..request(3) },
         Request { criticality: 0, ..request(4) },
-        Request { trace: Some(trace), ..request(5) },
+        Request { context: context(Some(trace), None), ..request(5) },
     ];
     for sent in requests {
         router.push(sent, b"").unwrap();
         router.publish();
         let taken = worker.next_request().unwrap().unwrap();
-        assert_eq!(taken.trace, sent.trace);
-        assert_eq!(taken.idempotency_key, sent.idempotency_key);
+        let Context { trace, idempotency_key } = sent.context.unwrap_or_default();
+        assert_eq!((taken.trace, taken.idempotency_key), (trace, idempotency_key));
         assert_eq!(taken.criticality, sent.criticality);
         assert_eq!((taken.deadline_at_ns, taken.pushed_at_ns), (5, 4));
-        let context_flags = u16::from(sent.idempotency_key.is_some()) | u16::from(sent.trace.is_some()) << 1;
+        let context_flags = u16::from(idempotency_key.is_some()) | u16::from(trace.is_some()) << 1;
         assert_eq!(taken.flags, 0b11100 | context_flags, "the two flags follow from the fields");
         worker.complete(taken, Outcome::Ok, 0, 0, b"");
         worker.publish();

@@ -13,7 +13,7 @@ use protocol::attach::{self, AttachRefused, Attached, Message};
 use protocol::{Criticality, FunctionId, FunctionName, TraceContext};
 use shm_ring::doorbell::EventDoorbell;
 use shm_ring::layout::{Outcome, router_line};
-use shm_ring::{Generation, Geometry, Identity, Mapped, Memory, Request, RouterEnd, pass};
+use shm_ring::{Context, Generation, Geometry, Identity, Mapped, Memory, Request, RouterEnd, pass};
 
 use super::environment::Environment;
 use super::*;
@@ -144,8 +144,7 @@ impl Router {
             pushed_at_ns: 0,
             flags: 0,
             criticality: Criticality::Normal as u8,
-            trace: None,
-            idempotency_key: None,
+            context: None,
         }
     }
 
@@ -292,8 +291,10 @@ fn a_call_knows_its_context() {
     let full = Request {
         criticality: Criticality::Critical as u8,
         deadline_at_ns: NEVER_NS - 1,
-        trace: Some(TraceContext { trace_flags: 5, ..TraceContext::default() }.encode()),
-        idempotency_key: Some([9; 16]),
+        context: Some(Context {
+            trace: Some(TraceContext { trace_flags: 5, ..TraceContext::default() }.encode()),
+            idempotency_key: Some([9; 16]),
+        }),
         ..router.request()
     };
     router.ring.push(full, b"context").unwrap();
