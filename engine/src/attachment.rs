@@ -162,9 +162,10 @@ impl Engine {
     /// The index of a worker that is attached.
     #[inline]
     pub(crate) fn attached(&self, worker: WorkerId) -> Option<u32> {
-        let entry = self.workers.get(worker.index as usize)?;
-        let is_current = entry.generation == worker.generation && entry.state != WorkerState::Vacant;
-        is_current.then_some(worker.index)
+        self.workers
+            .get(worker.index as usize)
+            .filter(|entry| is_current(entry, worker))
+            .map(|_| worker.index)
     }
 
     /// The slot of a call that this worker holds.
@@ -241,4 +242,15 @@ impl Engine {
         }
         self.release_ended(slot);
     }
+}
+
+/// The worker, if it is attached.
+#[inline]
+pub(crate) fn current(workers: &mut [Worker], worker: WorkerId) -> Option<&mut Worker> {
+    workers.get_mut(worker.index as usize).filter(|entry| is_current(entry, worker))
+}
+
+#[inline]
+fn is_current(entry: &Worker, worker: WorkerId) -> bool {
+    entry.generation == worker.generation && entry.state != WorkerState::Vacant
 }

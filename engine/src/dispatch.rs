@@ -100,46 +100,21 @@ impl Engine {
         }
     }
 
-    /// A worker no longer holds a call: its slot in the ring is free.
-    #[inline]
-    pub(crate) fn take_from_worker(&mut self, now: Nanos, worker_index: u32, id: InvocationId) {
-        let worker = &mut self.workers[worker_index as usize];
-        worker.progress_at = now;
-        worker.held.remove(id);
-        worker.credits += 1;
-        let is_empty = worker.credits == worker.slots;
-        if !worker.is_warm {
-            self.reopen(worker_index);
-        }
-        if is_empty {
-            self.on_worker_empty(worker_index);
-        }
-    }
-
-    /// A worker that dispatch could not choose has a free slot: if that makes it open, it goes on top.
-    fn reopen(&mut self, worker_index: u32) {
+    /// A worker gave a call back that dispatch could not choose before: if that makes it open, it goes on top.
+    pub(crate) fn reopen(&mut self, worker_index: u32) {
         let worker = &mut self.workers[worker_index as usize];
         let number = worker.function.0;
         let function = &mut self.functions[number as usize];
-        if worker.is_open(function.run_ahead.depth()) {
+        if !worker.is_warm && worker.is_open(function.run_ahead.depth()) {
             worker.is_warm = true;
             function.warm.push(worker_index);
             self.ready.refresh(number, function);
         }
     }
 
-    /// The function of this worker ran a call for so long.
-    #[inline]
-    pub(crate) fn note_run(&mut self, worker: WorkerId, run: Nanos) {
-        let number = self.workers[worker.index as usize].function.0;
-        if self.functions[number as usize].note_run(&self.limits, run) {
-            self.sort_workers(number);
-        }
-    }
-
     /// The depth of a function is another one: its workers open or close.
     #[cold]
-    fn sort_workers(&mut self, number: u32) {
+    pub(crate) fn sort_workers(&mut self, number: u32) {
         let function = &mut self.functions[number as usize];
         let depth = function.run_ahead.depth();
         for index in &function.members {

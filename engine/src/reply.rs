@@ -11,8 +11,9 @@ use protocol::{Flags, FunctionId, Status};
 
 use crate::Engine;
 use crate::admission::Refusal;
+use crate::attachment::current;
 use crate::counters::Counter;
-use crate::invocation::{Event, InvocationId, Marks, Origin, State};
+use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin, State};
 use crate::stamps::Stamps;
 use crate::time::Nanos;
 use crate::worker::WorkerId;
@@ -143,8 +144,19 @@ pub(crate) enum Run {
     Never,
     /// Begun, or nobody can prove that it is not.
     MayHaveStarted,
-    /// Begun and ended at these times.
+    /// Begun and ended at these times, in this order, after the push and before now.
     Finished { started_at: Nanos, finished_at: Nanos },
+}
+
+impl Run {
+    /// How long it ran, if it ended.
+    #[inline]
+    pub(crate) fn length(self) -> Option<Nanos> {
+        match self {
+            Run::Finished { started_at, finished_at } => Some(finished_at.since(started_at)),
+            Run::Never | Run::MayHaveStarted => None,
+        }
+    }
 }
 
 impl Engine {
@@ -157,48 +169,72 @@ impl Engine {
         invocation: InvocationId,
         finished: Finished,
     ) -> Completed {
-        let Some(slot) = self.held_by(worker, invocation) else {
-            self.counters.count(Counter::ResultsStale);
-            return Completed::Stale;
-        };
-        self.take_from_worker(now, worker.index, invocation);
-        if self.invocations.at(slot).state != State::Pushed {
-            return self.complete_late(now, slot, worker, finished);
+        let Some(entry) = current(&mut self.workers, worker) else { return self.note_stale() };
+        let Some(call) = self.invocations.current_mut(invocation) else { return self.note_stale() };
+        if call.state != State::Pushed || call.worker != worker.index {
+            return self.complete_late(now, worker, invocation, finished);
         }
-        let run = self.run_of(now, slot, worker, finished);
-        let answer = self.answer(now, slot, Ending::Finished(finished.outcome), run);
-        self.invocations.at_mut(slot).on(Event::Complete);
+        entry.give_back(now, invocation);
+        let (is_warm, is_empty) = (entry.is_warm, entry.held_count() == 0);
+        let function = &mut self.functions[call.function.0 as usize];
+        let run = run_of(now, call, finished);
+        let is_resorted = run.length().is_some_and(|length| function.note_run(&self.limits, length));
+        let answer = Answer::new(call, invocation, now, Ending::Finished(finished.outcome), run);
+        call.on(Event::Complete);
         // Held in time, and so without a timer.
-        self.invocations.release(slot);
+        self.invocations.release(invocation.slot());
+        self.counters.count(counter_of(answer.status));
+        if is_resorted {
+            self.sort_workers(answer.function.0);
+        }
+        if !is_warm {
+            self.reopen(worker.index);
+        }
+        if is_empty {
+            self.on_worker_empty(worker.index);
+        }
         Completed::Answer(answer)
     }
 
     /// The same for a call whose deadline was acted on, or whose caller has an answer or is gone.
     #[cold]
-    fn complete_late(&mut self, now: Nanos, slot: u32, worker: WorkerId, finished: Finished) -> Completed {
-        if self.invocations.at(slot).state != State::Overdue {
+    fn complete_late(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        invocation: InvocationId,
+        finished: Finished,
+    ) -> Completed {
+        let Some(slot) = self.held_by(worker, invocation) else { return self.note_stale() };
+        let entry = &mut self.workers[worker.index as usize];
+        entry.give_back(now, invocation);
+        let is_empty = entry.held_count() == 0;
+        self.reopen(worker.index);
+        if is_empty {
+            self.on_worker_empty(worker.index);
+        }
+        let call = self.invocations.at(slot);
+        if call.state != State::Overdue {
             self.counters.count(Counter::ResultsDropped);
             self.release_ended(slot);
             return Completed::AlreadyAnswered;
         }
         // No result can be an answer in time any more, whatever the worker had begun or not.
-        let run = self.run_of(now, slot, worker, finished);
+        let run = run_of(now, call, finished);
+        let number = call.function.0;
+        if run.length().is_some_and(|length| self.functions[number as usize].note_run(&self.limits, length)) {
+            self.sort_workers(number);
+        }
         let answer = self.answer(now, slot, Ending::DeadlinePassed, run);
         self.invocations.at_mut(slot).on(Event::Complete);
         self.free(slot);
         Completed::Answer(answer)
     }
 
-    /// What a worker's word is worth: it can have run the call only between push and now.
-    #[inline]
-    fn run_of(&mut self, now: Nanos, slot: u32, worker: WorkerId, finished: Finished) -> Run {
-        let Finished { outcome, started_at, finished_at } = finished;
-        if !outcome.has_run() {
-            return Run::Never;
-        }
-        let longest = now.since(self.invocations.at(slot).pushed_at);
-        self.note_run(worker, finished_at.since(started_at).min(longest));
-        Run::Finished { started_at, finished_at }
+    #[cold]
+    fn note_stale(&mut self) -> Completed {
+        self.counters.count(Counter::ResultsStale);
+        Completed::Stale
     }
 
     /// The next answer that is not a worker's result.
@@ -244,21 +280,37 @@ impl Engine {
         self.invocations.release(slot);
     }
 
-    #[inline]
     fn answer(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) -> Answer {
-        let invocation = self.invocations.at(slot);
-        let may_have_started = run != Run::Never || invocation.marks.has(Marks::MAY_HAVE_STARTED);
-        let status = status_of(ending, may_have_started);
-        self.counters.count(counter_of(status));
+        let answer = Answer::new(self.invocations.at(slot), self.invocations.id_of(slot), now, ending, run);
+        self.counters.count(counter_of(answer.status));
+        answer
+    }
+}
+
+impl Answer {
+    #[inline]
+    fn new(call: &Invocation, invocation: InvocationId, now: Nanos, ending: Ending, run: Run) -> Answer {
+        let may_have_started = run != Run::Never || call.marks.has(Marks::MAY_HAVE_STARTED);
         Answer {
-            origin: invocation.origin,
-            invocation: self.invocations.id_of(slot),
-            function: invocation.function,
-            status,
+            origin: call.origin,
+            invocation,
+            function: call.function,
+            status: status_of(ending, may_have_started),
             flags: if may_have_started { Flags::STARTED } else { Flags::NONE },
-            want_timings: invocation.marks.has(Marks::WANT_TIMINGS),
+            want_timings: call.marks.has(Marks::WANT_TIMINGS),
             retry_after_us: 0,
-            stamps: Stamps::new(invocation, now, run),
+            stamps: Stamps::new(call, now, run),
         }
     }
+}
+
+/// What a worker's word is worth: it can have run the call only between push and now.
+#[inline]
+fn run_of(now: Nanos, call: &Invocation, finished: Finished) -> Run {
+    if !finished.outcome.has_run() {
+        return Run::Never;
+    }
+    let end = now.max(call.pushed_at);
+    let started_at = finished.started_at.max(call.pushed_at).min(end);
+    Run::Finished { started_at, finished_at: finished.finished_at.max(started_at).min(end) }
 }

@@ -65,6 +65,15 @@ impl Slab {
         is_current.then_some(id.slot())
     }
 
+    /// The same, to be changed.
+    #[inline]
+    pub fn current_mut(&mut self, id: InvocationId) -> Option<&mut Invocation> {
+        let entry = self.entries.get_mut(id.slot() as usize)?;
+        let is_current =
+            entry.generation == id.generation() && id.shard() == self.shard && entry.state != State::Free;
+        is_current.then_some(entry)
+    }
+
     #[inline]
     pub fn at(&self, slot: u32) -> &Invocation {
         &self.entries[slot as usize]

@@ -30,14 +30,6 @@ impl Stamps {
     #[inline]
     pub(crate) fn new(invocation: &Invocation, now: Nanos, run: Run) -> Stamps {
         let pushed_at = if invocation.attempts == 0 { Nanos::NEVER } else { invocation.pushed_at };
-        let run = match run {
-            Run::Finished { started_at, finished_at } => {
-                let started_at = started_at.max(pushed_at).min(now.max(pushed_at));
-                let finished_at = finished_at.max(started_at).min(now.max(started_at));
-                Run::Finished { started_at, finished_at }
-            }
-            other => other,
-        };
         Stamps {
             received_at: invocation.received_at,
             queued_at: invocation.queued_at,
@@ -63,10 +55,7 @@ impl Stamps {
     /// How long the function ran; none if it did not end.
     #[inline]
     pub fn run(&self) -> Option<Nanos> {
-        match self.run {
-            Run::Finished { started_at, finished_at } => Some(finished_at.since(started_at)),
-            Run::Never | Run::MayHaveStarted => None,
-        }
+        self.run.length()
     }
 
     /// As the wire has them, with the longest wait.

@@ -225,6 +225,14 @@ impl Worker {
         self.credits > 0 && self.held_count() < depth
     }
 
+    /// It gave a call back: the call's slot in the ring is free.
+    #[inline]
+    pub(crate) fn give_back(&mut self, now: Nanos, invocation: InvocationId) {
+        self.progress_at = now;
+        self.held.remove(invocation);
+        self.credits += 1;
+    }
+
     /// Calls in its ring.
     #[inline]
     pub(crate) fn held_count(&self) -> u32 {

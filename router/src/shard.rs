@@ -303,6 +303,7 @@ impl Shard {
     fn end_turn(&mut self, work: usize) {
         self.turn_work = work;
         if work > 0 {
+            self.stats.latencies.settle();
             self.worked_at = self.turn_at;
             self.empty_turns = 0;
         }
@@ -490,12 +491,12 @@ impl Deliver for Replies<'_> {
 #[inline]
 fn measure(stats: &mut ShardStats, answer: &Answer) {
     let run_ns = answer.stamps.run().map(|run| run.0);
-    stats.latencies.total_ns.saturating_record(answer.stamps.total().0);
+    stats.latencies.total_ns.record(answer.stamps.total().0);
     if let Some(queue_wait) = answer.stamps.queue_wait() {
-        stats.latencies.queue_wait_ns.saturating_record(queue_wait.0);
+        stats.latencies.queue_wait_ns.record(queue_wait.0);
     }
     if let Some(run_ns) = run_ns {
-        stats.latencies.run_ns.saturating_record(run_ns);
+        stats.latencies.run_ns.record(run_ns);
     }
     if let Some(function) = stats.function(answer.function) {
         function.run_ns += run_ns.unwrap_or(0);

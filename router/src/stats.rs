@@ -5,12 +5,15 @@
 //! Never: locks or allocates after the start.
 #![forbid(unsafe_code)]
 
+mod latency;
+
 use engine::Nanos;
-use hdrhistogram::Histogram;
 use protocol::FunctionId;
 
 use crate::counters::Roster;
 use crate::io::IoCounters;
+
+pub use latency::Latency;
 
 /// One counter's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,28 +100,24 @@ counters! {
     shm_client_wakes: "count", "Sleeping clients woken.";
 }
 
-/// Latencies of one function's calls, or of all.
+/// Latencies of all calls of a shard.
+#[derive(Default)]
 pub struct Latencies {
     /// From received to answered.
-    pub total_ns: Histogram<u64>,
+    pub total_ns: Latency,
     /// From queued to pushed.
-    pub queue_wait_ns: Histogram<u64>,
+    pub queue_wait_ns: Latency,
     /// From started to finished, by the function's own clock readings.
-    pub run_ns: Histogram<u64>,
+    pub run_ns: Latency,
 }
 
-/// Two significant digits (at most 1 % off) keep a histogram within 30 KiB, most of which is never touched.
-const DIGITS: u8 = 2;
-/// An hour: longer than any time-out allowed.
-const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
-
-impl Default for Latencies {
-    fn default() -> Self {
-        let histogram = || {
-            Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS)
-                .expect("constant bounds that hdrhistogram takes")
-        };
-        Latencies { total_ns: histogram(), queue_wait_ns: histogram(), run_ns: histogram() }
+impl Latencies {
+    /// Brings all of them up to date.
+    #[inline]
+    pub fn settle(&mut self) {
+        self.total_ns.settle();
+        self.queue_wait_ns.settle();
+        self.run_ns.settle();
     }
 }
 

@@ -14,7 +14,7 @@ use shm_ring::{MapError, Mapped, Memory};
 use super::buckets;
 use super::layout::{self, BUCKETS, Column, NUMBERS_AFTER_NAME, Section, SectionPlace, header, label};
 use crate::shard::Publish;
-use crate::stats::ShardStats;
+use crate::stats::{Latency, ShardStats};
 use crate::{Config, clock, run_dir};
 
 /// What a counters file is made from.
@@ -122,7 +122,7 @@ impl<M: Memory> Publisher<M> {
         self.worker_rows(engine, stats);
         self.function_rows(engine, stats);
         let period = if engine.is_idle() { HISTOGRAMS_PERIOD_IDLE } else { HISTOGRAMS_PERIOD };
-        let measured = stats.latencies.total_ns.len();
+        let measured = stats.latencies.total_ns.settled().len();
         if measured != self.histograms_measured && now.since(self.histograms_at) >= period {
             self.histogram_rows(stats);
             self.histograms_at = now;
@@ -198,8 +198,10 @@ impl<M: Memory> Publisher<M> {
     fn histogram_rows(&self, stats: &ShardStats) {
         let latencies = &stats.latencies;
         let place = self.place(Section::Histograms);
-        for (index, histogram) in
-            [&latencies.total_ns, &latencies.queue_wait_ns, &latencies.run_ns].into_iter().enumerate()
+        for (index, histogram) in [&latencies.total_ns, &latencies.queue_wait_ns, &latencies.run_ns]
+            .into_iter()
+            .map(Latency::settled)
+            .enumerate()
         {
             self.histogram(place.row(index), histogram);
         }
