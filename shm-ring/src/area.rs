@@ -18,8 +18,12 @@ use crate::layout::{Record, slot};
 pub(crate) struct Area {
     base: NonNull<u8>,
     size: usize,
-    /// Equal to `size`, or 0 in a read-only mapping, so that the bounds check of a store is also the permission check.
+    /// Words and headers begin before this: a header's size and not a byte less in front of the end. Regions are the last
+    /// thing in a ring, so no word is nearer to it, and one comparison does for all of them.
+    words_end: usize,
+    /// Both again, or 0 in a read-only mapping, so that the bounds check of a store is also the permission check.
     writable_size: usize,
+    writable_words_end: usize,
 }
 
 // SAFETY: the hazard of sharing a pointer between threads is an unsynchronised access. Words are accessed as atomics,
@@ -34,7 +38,9 @@ impl Area {
     /// used, and no reference to them exists or is made outside of this file.
     pub(crate) unsafe fn new(base: NonNull<u8>, size: usize, is_writable: bool) -> Self {
         assert!(base.as_ptr().addr().is_multiple_of(8));
-        Self { base, size, writable_size: if is_writable { size } else { 0 } }
+        let words_end = size.saturating_sub(slot::HEADER_SIZE - 1);
+        let (writable_size, writable_words_end) = if is_writable { (size, words_end) } else { (0, 0) };
+        Self { base, size, words_end, writable_size, writable_words_end }
     }
 
     #[inline]
@@ -47,20 +53,30 @@ impl Area {
     }
 
     #[inline]
-    fn word_u32(&self, offset: usize, size: usize) -> &AtomicU32 {
+    fn word_u32(&self, offset: usize, words_end: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4));
-        assert!(offset < size && size - offset >= 4);
-        // SAFETY: outside or misaligned would be undefined: the two lines above, and `new` for the base. Mixed
+        assert!(offset < words_end);
+        // SAFETY: outside or misaligned would be undefined: the two lines above, and `new` for the base and for 32 bytes
+        // behind `words_end`. Mixed
         // atomic and plain access would be a race: header words are only accessed here, as words.
         unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) }
     }
 
     #[inline]
-    fn word_u64(&self, offset: usize, size: usize) -> &AtomicU64 {
+    fn word_u64(&self, offset: usize, words_end: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8));
-        assert!(offset < size && size - offset >= 8);
+        assert!(offset < words_end);
         // SAFETY: as in `word_u32`, with the alignment of 8 that `new` asserts for the base.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    #[inline]
+    fn header(&self, offset: usize, words_end: usize) -> &[AtomicU64; slot::HEADER_SIZE / 8] {
+        assert!(offset.is_multiple_of(8));
+        assert!(offset < words_end);
+        // SAFETY: outside or misaligned would be undefined: the two lines above, and `new` for the base and for the header's
+        // size behind `words_end`. The peer may write at any time, which is no race: the words are atomics.
+        unsafe { &*self.base.as_ptr().add(offset).cast::<[AtomicU64; slot::HEADER_SIZE / 8]>() }
     }
 
     #[inline]
@@ -73,22 +89,22 @@ impl Area {
 
     #[inline]
     pub(crate) fn load_u32(&self, offset: usize, order: Ordering) -> u32 {
-        self.word_u32(offset, self.size).load(order)
+        self.word_u32(offset, self.words_end).load(order)
     }
 
     #[inline]
     pub(crate) fn store_u32(&self, offset: usize, value: u32, order: Ordering) {
-        self.word_u32(offset, self.writable_size).store(value, order);
+        self.word_u32(offset, self.writable_words_end).store(value, order);
     }
 
     #[inline]
     pub(crate) fn load_u64(&self, offset: usize, order: Ordering) -> u64 {
-        self.word_u64(offset, self.size).load(order)
+        self.word_u64(offset, self.words_end).load(order)
     }
 
     #[inline]
     pub(crate) fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
-        self.word_u64(offset, self.writable_size).store(value, order);
+        self.word_u64(offset, self.writable_words_end).store(value, order);
     }
 
     #[inline]
@@ -119,14 +135,8 @@ impl Area {
 
     #[inline]
     pub(crate) fn read_record(&self, offset: usize) -> Record {
-        assert!(offset.is_multiple_of(8));
-        let from = self.bytes_at(offset, slot::HEADER_SIZE, self.size).cast::<u64>();
-        let word = |index: usize| {
-            // SAFETY: the four words are inside (checked by `bytes_at`) and aligned (checked above); a concurrent
-            // write by the peer is no race because the words are read as atomics.
-            unsafe { AtomicU64::from_ptr(from.add(index)) }.load(Ordering::Relaxed)
-        };
-        let words = [word(0), word(1), word(2), word(3)];
+        let header = self.header(offset, self.words_end);
+        let words = [0, 1, 2, 3].map(|index: usize| header[index].load(Ordering::Relaxed));
         let mut record = Record([0; slot::HEADER_SIZE]);
         for (bytes, word) in record.0.chunks_exact_mut(8).zip(words) {
             bytes.copy_from_slice(&word.to_le_bytes());
@@ -136,17 +146,11 @@ impl Area {
 
     #[inline]
     pub(crate) fn write_record(&self, offset: usize, words: [u64; slot::HEADER_SIZE / 8]) {
-        assert!(offset.is_multiple_of(8));
-        let into = self.bytes_at(offset, slot::HEADER_SIZE, self.writable_size).cast::<u64>();
-        let word = |index: usize| {
-            // SAFETY: the four words are inside and writable (checked by `bytes_at`) and aligned (checked above); a peer that
-            // reads meanwhile is no race because the words are written as atomics.
-            unsafe { AtomicU64::from_ptr(into.add(index)) }
-        };
-        word(1).store(words[1], Ordering::Relaxed);
-        word(2).store(words[2], Ordering::Relaxed);
-        word(3).store(words[3], Ordering::Relaxed);
-        word(0).store(words[0], Ordering::Release);
+        let header = self.header(offset, self.writable_words_end);
+        header[1].store(words[1], Ordering::Relaxed);
+        header[2].store(words[2], Ordering::Relaxed);
+        header[3].store(words[3], Ordering::Relaxed);
+        header[0].store(words[0], Ordering::Release);
     }
 
     #[inline]
@@ -169,9 +173,10 @@ impl Area {
     /// A hint; see `Memory::prefetch_to_read`.
     #[inline]
     pub(crate) fn prefetch_to_read(&self, offset: usize) {
-        let place = self.bytes_at(offset, 1, self.size);
+        // Not in its memory, it is a hint for nothing: nobody looks through this pointer.
+        let place = self.base.as_ptr().wrapping_add(offset);
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect that a program can see, and never faults; the address is inside all the same.
+        // SAFETY: a prefetch has no effect that a program can see, and never faults, whatever the address is.
         unsafe {
             std::arch::asm!("prefetcht0 [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
         }
@@ -183,7 +188,8 @@ impl Area {
     /// prefetch for reading unless the processor is named at build time; processors that lack it take it for a no-op.
     #[inline]
     pub(crate) fn prefetch_to_write(&self, offset: usize) {
-        let place = self.bytes_at(offset, 1, self.size);
+        // Not in its memory, it is a hint for nothing: nobody looks through this pointer.
+        let place = self.base.as_ptr().wrapping_add(offset);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `prefetch_to_read`.
         unsafe {
@@ -200,13 +206,17 @@ impl Area {
         });
         // Without PRIVATE the kernel names the futex by inode and offset, so that another process finds it.
         // Every error (value changed, interrupted, timed out) means the same to the caller: look again.
-        let _ =
-            futex::wait(self.word_u32(offset, self.size), futex::Flags::empty(), expected, timeout.as_ref());
+        let _ = futex::wait(
+            self.word_u32(offset, self.words_end),
+            futex::Flags::empty(),
+            expected,
+            timeout.as_ref(),
+        );
     }
 
     pub(crate) fn futex_wake(&self, offset: usize) {
         // One sleeper at most: the worker's one ring thread. Fails only for an address that is not mapped: not ours.
-        let _ = futex::wake(self.word_u32(offset, self.size), futex::Flags::empty(), 1);
+        let _ = futex::wake(self.word_u32(offset, self.words_end), futex::Flags::empty(), 1);
     }
 
     /// # Safety

@@ -68,7 +68,7 @@ mod tests {
     fn clones_share_their_bytes_and_new_memory_is_zero() {
         let memory = HeapMemory::new(100);
         let other = memory.clone();
-        assert_eq!(other.load_u64(92 - 4, Ordering::Relaxed), 0);
+        assert_eq!(other.load_u64(64, Ordering::Relaxed), 0);
         memory.write(3, b"abc");
         let mut read = [0; 5];
         other.read(2, &mut read);
@@ -79,6 +79,19 @@ mod tests {
     #[should_panic]
     fn a_word_across_the_end_is_our_bug() {
         HeapMemory::new(100).load_u64(96, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_header_may_end_where_the_memory_ends() {
+        let memory = HeapMemory::new(96);
+        memory.write_record(64, [1, 2, 3, 4]);
+        assert_eq!(memory.read_record(64).0[24..], 4_u64.to_le_bytes());
+    }
+
+    #[test]
+    #[should_panic]
+    fn a_header_across_the_end_is_our_bug() {
+        HeapMemory::new(96).write_record(72, [0; 4]);
     }
 
     #[test]

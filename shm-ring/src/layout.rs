@@ -367,9 +367,10 @@ pub struct Identity {
 pub struct Geometry {
     slot_count: u32,
     region_size: u32,
-    /// Offsets that follow from the count, worked out once: every call needs them. At most 1.6 MiB.
-    completion_ring: u32,
-    slots: u32,
+    /// Offsets that follow from the count, worked out once because every call needs them. In lines, so that whatever is
+    /// multiplied out of them is aligned for certain.
+    completion_ring_line: u32,
+    slots_line: u32,
 }
 
 impl Geometry {
@@ -382,9 +383,10 @@ impl Geometry {
             return Err(GeometryError::PayloadSizeMax { payload_size_max });
         }
         let region_size = payload_size_max.max(1).next_multiple_of(PAGE_SIZE as u32);
-        let index_ring_size = (slot_count * size_of::<u32>() as u32).next_multiple_of(LINE_SIZE as u32);
-        let completion_ring = CONTROL_PAGE_SIZE as u32 + index_ring_size;
-        Ok(Self { slot_count, region_size, completion_ring, slots: completion_ring + index_ring_size })
+        let index_ring_lines = (slot_count as usize * size_of::<u32>()).div_ceil(LINE_SIZE) as u32;
+        let completion_ring_line = (CONTROL_PAGE_SIZE / LINE_SIZE) as u32 + index_ring_lines;
+        let slots_line = completion_ring_line + index_ring_lines;
+        Ok(Self { slot_count, region_size, completion_ring_line, slots_line })
     }
 
     /// Requests that may be with the worker at one time; also the credits it grants.
@@ -414,14 +416,14 @@ impl Geometry {
     /// Offset of the entry of the completion ring that a cursor names.
     #[inline]
     pub fn completion_entry(&self, cursor: u32) -> usize {
-        self.completion_ring as usize + self.entry(cursor)
+        self.completion_ring_line as usize * LINE_SIZE + self.entry(cursor)
     }
 
     /// Offset of a slot.
     #[inline]
     pub fn slot(&self, slot: SlotIndex) -> usize {
         debug_assert!(slot.0 < self.slot_count);
-        self.slots as usize + slot.0 as usize * slot::SIZE
+        self.slots() + slot.0 as usize * slot::SIZE
     }
 
     /// Offset of a slot's request region.
@@ -458,13 +460,18 @@ impl Geometry {
     }
 
     #[inline]
+    fn slots(&self) -> usize {
+        self.slots_line as usize * LINE_SIZE
+    }
+
+    #[inline]
     fn entry(&self, cursor: u32) -> usize {
         (cursor & (self.slot_count - 1)) as usize * size_of::<u32>()
     }
 
     #[inline]
     fn regions(&self) -> usize {
-        (self.slots as usize + self.slot_count as usize * slot::SIZE).next_multiple_of(PAGE_SIZE)
+        (self.slots() + self.slot_count as usize * slot::SIZE).next_multiple_of(PAGE_SIZE)
     }
 }
 
