@@ -13,7 +13,7 @@ use queue::LaneIndex;
 
 use crate::counters::Counter;
 use crate::deadlines::{StartEvidence, Started};
-use crate::held::slot_held;
+use crate::held::{Held, slot_held};
 use crate::invocation::{Event, InvocationId, Marks, State};
 use crate::reply::{Ending, Run};
 use crate::time::Nanos;
@@ -72,7 +72,7 @@ impl Engine {
         worker.function = id;
         worker.slots = slots;
         worker.credits = slots;
-        worker.held.reserve(slots);
+        worker.held = Held::for_slots(slots);
         worker.progress_at = now;
         worker.look_at = Nanos::NEVER;
         let id = WorkerId { index, generation: worker.generation };

@@ -8,57 +8,83 @@
 //! stall, a death) what it still holds, in the order of its pushes.
 //! Always: a worker that answers in order keeps this exact; one that does not leaves ids behind that are passed over,
 //! at most as many as its ring has slots, because a full list is swept.
-//! Never: allocates after `reserve`: every call of every function comes through here.
+//! Never: allocates after it was made: every call of every function comes through here.
 //! Why not a doubly linked list: unlinking touches three links, and nearly every call is the first of its list.
-
-use std::collections::VecDeque;
 
 use crate::invocation::InvocationId;
 use crate::slab::Slab;
 
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    ids: VecDeque<InvocationId>,
+    /// A power of two of places, or none; those from `head` to `tail`, modulo their number, are used.
+    ids: Box<[InvocationId]>,
+    head: u32,
+    tail: u32,
 }
 
 impl Held {
-    /// Makes room for the calls of a ring with so many slots.
-    pub fn reserve(&mut self, slots: u32) {
-        self.ids.clear();
-        self.ids.reserve(2 * slots as usize);
+    /// Empty, with room for the calls of a ring with so many slots.
+    pub fn for_slots(slots: u32) -> Held {
+        let room = (2 * slots as usize).next_power_of_two();
+        Held { ids: vec![InvocationId(0); room].into(), head: 0, tail: 0 }
     }
 
     /// The worker `index` was given a call.
     #[inline]
     pub fn push(&mut self, id: InvocationId, index: u32, invocations: &Slab) {
-        if self.ids.len() == self.ids.capacity() {
+        if self.len() == self.ids.len() {
             self.sweep(index, invocations);
         }
-        self.ids.push_back(id);
+        let place = self.place(self.tail);
+        self.ids[place] = id;
+        self.tail = self.tail.wrapping_add(1);
     }
 
     /// The worker gave a call back.
     #[inline]
     pub fn remove(&mut self, id: InvocationId) {
-        if self.ids.front() == Some(&id) {
-            self.ids.pop_front();
+        if self.at(0) == Some(id) {
+            self.head = self.head.wrapping_add(1);
         }
     }
 
     /// The slots of the calls that the worker `index` still holds.
     pub fn iter<'a>(&'a self, index: u32, invocations: &'a Slab) -> impl Iterator<Item = u32> + 'a {
-        self.ids.iter().filter_map(move |id| slot_held(*id, index, invocations))
+        (0..self.len()).filter_map(move |position| slot_held(self.at(position)?, index, invocations))
     }
 
     /// The n-th id, for a walk during which calls end. It may have been given back.
+    #[inline]
     pub fn at(&self, position: usize) -> Option<InvocationId> {
-        self.ids.get(position).copied()
+        if position >= self.len() {
+            return None;
+        }
+        self.ids.get(self.place(self.head.wrapping_add(position as u32))).copied()
     }
 
-    /// Forgets ids that were given back out of turn.
+    /// Forgets ids that were given back out of turn. There are some: a ring has half as many slots as there are places.
     #[cold]
     fn sweep(&mut self, index: u32, invocations: &Slab) {
-        self.ids.retain(|id| slot_held(*id, index, invocations).is_some());
+        let (head, tail) = (self.head, self.tail);
+        self.tail = head;
+        for cursor in (0..tail.wrapping_sub(head)).map(|distance| head.wrapping_add(distance)) {
+            let id = self.ids[self.place(cursor)];
+            if slot_held(id, index, invocations).is_some() {
+                let place = self.place(self.tail);
+                self.ids[place] = id;
+                self.tail = self.tail.wrapping_add(1);
+            }
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.tail.wrapping_sub(self.head) as usize
+    }
+
+    #[inline]
+    fn place(&self, cursor: u32) -> usize {
+        cursor as usize & self.ids.len().wrapping_sub(1)
     }
 }
 
@@ -96,8 +122,7 @@ mod tests {
 
     #[test]
     fn calls_given_back_out_of_turn_are_passed_over() {
-        let (mut held, mut slab) = (Held::default(), Slab::new(ShardId(0), 16));
-        held.reserve(4);
+        let (mut held, mut slab) = (Held::for_slots(4), Slab::new(ShardId(0), 16));
         let slots: Vec<u32> = (0..4).map(|_| push(&mut held, &mut slab)).collect();
         give_back(&mut held, &mut slab, slots[2]);
         give_back(&mut held, &mut slab, slots[0]);
@@ -107,15 +132,13 @@ mod tests {
 
     #[test]
     fn a_stuck_first_call_makes_the_list_no_longer_than_twice_the_ring() {
-        let (mut held, mut slab) = (Held::default(), Slab::new(ShardId(0), 16));
-        held.reserve(4);
-        let room = held.ids.capacity();
+        let (mut held, mut slab) = (Held::for_slots(4), Slab::new(ShardId(0), 16));
         let stuck = push(&mut held, &mut slab);
         for _ in 0..1_000 {
             let quick = push(&mut held, &mut slab);
             give_back(&mut held, &mut slab, quick);
         }
-        assert_eq!(held.ids.capacity(), room, "nothing was allocated");
+        assert!(held.len() <= 8);
         assert_eq!(held.iter(WORKER, &slab).collect::<Vec<_>>(), [stuck]);
     }
 }

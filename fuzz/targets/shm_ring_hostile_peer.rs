@@ -104,16 +104,17 @@ impl Account {
     fn push(&mut self, router: &mut RouterEnd<HostileMemory<'_>>, script: &Script<'_>) {
         let invocation_id = self.invocation_id_next;
         let pushed_at_ns = u64::from(choose(script, 256) as u8) << choose(script, 56);
+        let context = Context {
+            trace: (choose(script, 2) == 0).then_some([1; 32]),
+            idempotency_key: (choose(script, 2) == 0).then_some([2; 16]),
+        };
         let request = Request {
             invocation_id,
             deadline_at_ns: u64::MAX,
             pushed_at_ns,
             flags: choose(script, 1 << 16) as u16,
             criticality: choose(script, 4) as u8,
-            context: (choose(script, 2) == 0).then(|| Context {
-                trace: (choose(script, 2) == 0).then_some([1; 32]),
-                idempotency_key: (choose(script, 2) == 0).then_some([2; 16]),
-            }),
+            context: (choose(script, 2) == 0).then_some(&context),
         };
         // Around each border: inline or region, fits or does not.
         let sizes = [0, 1, slot::INLINE_PAYLOAD_SIZE_MAX, slot::INLINE_PAYLOAD_SIZE_MAX + 1];

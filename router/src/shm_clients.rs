@@ -364,7 +364,7 @@ impl ShmClients {
         place: ClientPlace,
         size: u32,
         into: &mut RouterEnd<Mapped>,
-        request: shm_ring::Request,
+        request: shm_ring::Request<'_>,
     ) -> Result<SlotIndex, PushRefused> {
         push_payload(self.ring(place), SlotIndex(place.slot), size, into, request)
     }
@@ -479,7 +479,7 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
             client.ring.note(call.slot, push.invocation.0);
             let context = context(&client.ring, call.slot, flags);
             let size = call.payload_size;
-            workers.push_with(desk, push, manner, context, |into, request| {
+            workers.push_with(desk, push, manner, context.as_ref(), |into, request| {
                 push_payload(&client.ring, call.slot, size, into, request)
             });
         }
@@ -502,7 +502,7 @@ fn push_payload(
     slot: SlotIndex,
     size: u32,
     into: &mut RouterEnd<Mapped>,
-    request: shm_ring::Request,
+    request: shm_ring::Request<'_>,
 ) -> Result<SlotIndex, PushRefused> {
     let offset = ring.payload_place(slot, size);
     into.push_from(request, ring.memory(), offset, size as usize)

@@ -82,12 +82,13 @@ impl Workers {
     pub fn push(&mut self, desk: &mut Desk<'_>, io: &Io, clients: &ShmClients, push: Push) {
         if let Some((manner, place, size)) = desk.payloads.in_client(push.invocation) {
             let context = clients.context(place, manner.flags);
-            self.write(desk.now, push, manner, context, |ring, request| {
+            self.write(desk.now, push, manner, context.as_ref(), |ring, request| {
                 clients.push_payload(place, size, ring, request)
             });
         } else {
             let (manner, body) = desk.payloads.body(io, push.invocation);
-            self.write(desk.now, push, manner, context(manner, body), |ring, request| {
+            let context = context(manner, body);
+            self.write(desk.now, push, manner, context.as_ref(), |ring, request| {
                 ring.push(request, body.payload)
             });
         }
@@ -98,7 +99,8 @@ impl Workers {
     /// The same for a call that is pushed as it comes in, with its body wherever it was received.
     #[inline]
     pub fn push_body(&mut self, desk: &mut Desk<'_>, push: Push, manner: Manner, body: Body<'_>) {
-        self.push_with(desk, push, manner, context(manner, body), |ring, request| {
+        let context = context(manner, body);
+        self.push_with(desk, push, manner, context.as_ref(), |ring, request| {
             ring.push(request, body.payload)
         });
     }
@@ -110,8 +112,8 @@ impl Workers {
         desk: &mut Desk<'_>,
         push: Push,
         manner: Manner,
-        context: Option<Context>,
-        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request) -> Result<SlotIndex, PushRefused>,
+        context: Option<&Context>,
+        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request<'_>) -> Result<SlotIndex, PushRefused>,
     ) {
         self.write(desk.now, push, manner, context, write_payload);
         desk.stats.counters.pushes += 1;
@@ -123,8 +125,8 @@ impl Workers {
         now: Nanos,
         push: Push,
         manner: Manner,
-        context: Option<Context>,
-        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request) -> Result<SlotIndex, PushRefused>,
+        context: Option<&Context>,
+        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request<'_>) -> Result<SlotIndex, PushRefused>,
     ) {
         let seat = self.seats[push.worker.index as usize]
             .as_mut()

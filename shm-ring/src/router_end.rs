@@ -30,7 +30,7 @@ use crate::layout::{
 
 /// What the router says about a request, beside its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct Request<'a> {
     /// Never used twice in one ring: a late answer is told from the current one by this number.
     pub invocation_id: u64,
     /// CLOCK_MONOTONIC nanoseconds, `u64::MAX` for none.
@@ -42,7 +42,7 @@ pub struct Request {
     /// As on the wire: 0 low to 3 critical.
     pub criticality: u8,
     /// What most requests do not have.
-    pub context: Option<Context>,
+    pub context: Option<&'a Context>,
 }
 
 /// What goes with a request that belongs to a trace, or may be repeated.
@@ -185,7 +185,7 @@ impl<M: Memory> RouterEnd<M> {
 
     /// Writes a request into a free slot. The worker learns of it by [`Self::publish`].
     #[inline]
-    pub fn push(&mut self, request: Request, payload: &[u8]) -> Result<SlotIndex, PushRefused> {
+    pub fn push(&mut self, request: Request<'_>, payload: &[u8]) -> Result<SlotIndex, PushRefused> {
         self.push_with(request, payload.len(), |memory, place| memory.write(place, payload))
     }
 
@@ -194,7 +194,7 @@ impl<M: Memory> RouterEnd<M> {
     #[inline]
     pub fn push_from<S: Memory>(
         &mut self,
-        request: Request,
+        request: Request<'_>,
         source: &S,
         source_offset: usize,
         payload_size: usize,
@@ -210,7 +210,7 @@ impl<M: Memory> RouterEnd<M> {
     #[inline]
     fn push_with(
         &mut self,
-        request: Request,
+        request: Request<'_>,
         payload_size: usize,
         write: impl FnOnce(&M, usize),
     ) -> Result<SlotIndex, PushRefused> {
@@ -459,7 +459,7 @@ impl<M: Memory> RouterEnd<M> {
     fn write_request(
         &self,
         slot: SlotIndex,
-        request: &Request,
+        request: &Request<'_>,
         payload_size: u32,
         write: impl FnOnce(&M, usize),
     ) -> RouterControl {
@@ -482,7 +482,7 @@ impl<M: Memory> RouterEnd<M> {
     /// The context is a cache line of its own and most requests have nothing to say there, so a bit tells whether it
     /// exists; without the bit neither side touches the line.
     #[inline]
-    fn write_context(&self, place: usize, request: &Request) -> RouterControl {
+    fn write_context(&self, place: usize, request: &Request<'_>) -> RouterControl {
         let flags = request.flags & !(FLAG_TRACE | FLAG_IDEMPOTENCY_KEY);
         if request.context.is_none() && request.criticality == CRITICALITY_DEFAULT {
             return RouterControl::new(router_state::READY, flags);
@@ -491,9 +491,9 @@ impl<M: Memory> RouterEnd<M> {
     }
 
     #[inline(never)]
-    fn write_full_context(&self, place: usize, request: &Request, mut flags: u16) -> RouterControl {
+    fn write_full_context(&self, place: usize, request: &Request<'_>, mut flags: u16) -> RouterControl {
         let mut bytes = [0; slot::CONTEXT_SIZE];
-        let context = request.context.unwrap_or_default();
+        let context = request.context.copied().unwrap_or_default();
         if let Some(trace) = context.trace {
             flags |= FLAG_TRACE;
             bytes[..32].copy_from_slice(&trace);

@@ -48,7 +48,7 @@ fn a_ring_at_work_allocates_nothing() {
                 pushed_at_ns: 0,
                 flags: 0,
                 criticality: 2,
-                context: Some(Context { trace: Some([1; 32]), idempotency_key: Some([2; 16]) }),
+                context: Some(&Context { trace: Some([1; 32]), idempotency_key: Some([2; 16]) }),
             };
             router.push(request, &payload).unwrap();
         }

@@ -27,7 +27,7 @@ fn scribbled(size: usize) -> Scribbled {
     Scribbled::new(size, router_line::SUBMISSION_TAIL, end)
 }
 
-fn request(invocation_id: u64) -> Request {
+fn request(invocation_id: u64) -> Request<'static> {
     Request {
         invocation_id,
         deadline_at_ns: u64::MAX,

@@ -130,7 +130,7 @@ impl Bell {
     }
 }
 
-fn request(invocation_id: u64) -> Request {
+fn request(invocation_id: u64) -> Request<'static> {
     Request {
         invocation_id,
         deadline_at_ns: u64::MAX,

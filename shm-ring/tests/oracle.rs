@@ -71,16 +71,14 @@ proptest! {
             match operation {
                 Operation::Push { size } => {
                     let payload = bytes(next_id, size);
+                    let context = Context { trace: Some([next_id as u8; 32]), idempotency_key: None };
                     let request = Request {
                         invocation_id: next_id,
                         deadline_at_ns: next_id,
                         pushed_at_ns: 0,
                         flags: 0,
                         criticality: (next_id % 4) as u8,
-                        context: next_id.is_multiple_of(3).then_some(Context {
-                            trace: Some([next_id as u8; 32]),
-                            idempotency_key: None,
-                        }),
+                        context: next_id.is_multiple_of(3).then_some(&context),
                     };
                     let pushed = router.push(request, &payload);
                     if model.in_use == slot_count as usize {

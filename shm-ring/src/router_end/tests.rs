@@ -10,7 +10,7 @@ fn ring(slot_count: u32) -> (RouterEnd<HeapMemory>, WorkerEnd<HeapMemory>) {
     (router, WorkerEnd::attach(memory).unwrap())
 }
 
-fn request(invocation_id: u64) -> Request {
+fn request(invocation_id: u64) -> Request<'static> {
     Request {
         invocation_id,
         deadline_at_ns: u64::MAX,

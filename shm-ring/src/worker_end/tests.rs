@@ -10,7 +10,7 @@ fn ring(slot_count: u32) -> (RouterEnd<HeapMemory>, WorkerEnd<HeapMemory>) {
     (router, WorkerEnd::attach(memory).unwrap())
 }
 
-fn request(invocation_id: u64) -> Request {
+fn request(invocation_id: u64) -> Request<'static> {
     Request {
         invocation_id,
         deadline_at_ns: 5,
@@ -19,10 +19,6 @@ fn request(invocation_id: u64) -> Request {
         criticality: 1,
         context: None,
     }
-}
-
-fn context(trace: Option<[u8; 32]>, idempotency_key: Option<[u8; 16]>) -> Option<Context> {
-    Some(Context { trace, idempotency_key })
 }
 
 #[test]
@@ -36,18 +32,21 @@ fn the_worker_learns_whose_ring_it_has() {
 fn context_arrives_whole_or_not_at_all() {
     let (mut router, mut worker) = ring(1);
     let trace: [u8; 32] = std::array::from_fn(|index| index as u8);
+    let both = Context { trace: Some(trace), idempotency_key: Some([9; 16]) };
+    let key = Context { idempotency_key: Some([1; 16]), ..Context::default() };
+    let trace = Context { trace: Some(trace), ..Context::default() };
     let requests = [
-        Request { context: context(Some(trace), Some([9; 16])), criticality: 3, ..request(1) },
+        Request { context: Some(&both), criticality: 3, ..request(1) },
         request(2),
-        Request { context: context(None, Some([1; 16])), ..request(3) },
+        Request { context: Some(&key), ..request(3) },
         Request { criticality: 0, ..request(4) },
-        Request { context: context(Some(trace), None), ..request(5) },
+        Request { context: Some(&trace), ..request(5) },
     ];
     for sent in requests {
         router.push(sent, b"").unwrap();
         router.publish();
         let taken = worker.next_request().unwrap().unwrap();
-        let Context { trace, idempotency_key } = sent.context.unwrap_or_default();
+        let Context { trace, idempotency_key } = sent.context.copied().unwrap_or_default();
         assert_eq!((taken.trace, taken.idempotency_key), (trace, idempotency_key));
         assert_eq!(taken.criticality, sent.criticality);
         assert_eq!((taken.deadline_at_ns, taken.pushed_at_ns), (5, 4));

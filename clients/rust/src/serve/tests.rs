@@ -135,7 +135,7 @@ struct Router {
 }
 
 impl Router {
-    fn request(&mut self) -> Request {
+    fn request(&mut self) -> Request<'static> {
         let invocation_id = self.next_id;
         self.next_id += 1;
         Request {
@@ -288,13 +288,14 @@ fn a_call_knows_its_context() {
     let _served = place.start(GIVE_UP_AFTER);
     let mut router = place.attach();
     assert_eq!(router.call(b"context"), ok(b"normal 0 0 false"));
+    let context = Context {
+        trace: Some(TraceContext { trace_flags: 5, ..TraceContext::default() }.encode()),
+        idempotency_key: Some([9; 16]),
+    };
     let full = Request {
         criticality: Criticality::Critical as u8,
         deadline_at_ns: NEVER_NS - 1,
-        context: Some(Context {
-            trace: Some(TraceContext { trace_flags: 5, ..TraceContext::default() }.encode()),
-            idempotency_key: Some([9; 16]),
-        }),
+        context: Some(&context),
         ..router.request()
     };
     router.ring.push(full, b"context").unwrap();
