@@ -21,13 +21,14 @@
 //! Clients of the same host have such a ring too, with the roles turned round: [`client_ring`].
 //!
 //! Reading order: [`layout`] (the bytes), [`RouterEnd`], [`WorkerEnd`], then [`doorbell`] (sleeping and waking), then
-//! [`client_ring`].
+//! [`client_ring`]. Who stamps calls does it with [`clock`].
 //! Why this shape: `docs/decisions/0003-shared-memory-slots.md`. Normative text: `docs/spec/shm.md`.
 //! Tests: beside the code, and `tests/{oracle,hostile,client_ring,loom,two_processes,allocation,spec}.rs`.
 
 mod access;
 mod area;
 pub mod client_ring;
+pub mod clock;
 pub mod doorbell;
 mod fault;
 mod free_slots;

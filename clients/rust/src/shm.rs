@@ -46,7 +46,6 @@ use protocol::attach::{self, AttachRefused, ClientAttached, MESSAGE_SIZE_MAX, Me
 use protocol::{FunctionName, Status, Timings};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::time::{ClockId, clock_gettime};
 use shm_ring::client_ring::{ClientEnd, WaitOutcome};
 use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Mapped, pass};
@@ -58,6 +57,8 @@ use crate::url::RouterUrl;
 
 pub use protocol::{Flags, FunctionId};
 pub use shm_ring::client_ring::Answered;
+/// The time that deadlines are told in.
+pub use shm_ring::clock::monotonic_ns as now_ns;
 pub use shm_ring::{PushRefused as SubmitRefused, SlotIndex};
 
 /// The longest sleep on the ring: a router that dies wakes nobody, so the socket is looked at this often.
@@ -137,13 +138,6 @@ impl Call {
             idempotency_key: self.idempotency_key,
         }
     }
-}
-
-/// The time that deadlines are told in.
-pub fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // Since boot: never negative, and 584 years until it wraps.
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// A ring at a router. Dropping it cancels what is outstanding.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::{Criticality, TraceContext};
-use rustix::time::{ClockId, clock_gettime};
+use shm_ring::clock::monotonic_ns;
 use shm_ring::{Mapped, Taken, WorkerEnd};
 
 /// One call, while its function runs.
@@ -34,7 +34,8 @@ impl<'a> Call<'a> {
     /// be thrown away.
     pub fn time_left(&self) -> Option<Duration> {
         let deadline_at_ns = self.taken()?.deadline_at_ns;
-        (deadline_at_ns != u64::MAX).then(|| Duration::from_nanos(deadline_at_ns.saturating_sub(now_ns())))
+        (deadline_at_ns != u64::MAX)
+            .then(|| Duration::from_nanos(deadline_at_ns.saturating_sub(monotonic_ns())))
     }
 
     /// True when nobody wants the answer any more. Long functions look now and then, and return early: with what does
@@ -148,12 +149,4 @@ impl<E: std::error::Error> From<E> for FunctionError {
     fn from(error: E) -> Self {
         Self::new(error.to_string())
     }
-}
-
-/// CLOCK_MONOTONIC: the clock of every stamp in the ring, the same in all processes of a host.
-#[inline]
-pub(super) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // Not negative: the clock counts from boot.
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -4,7 +4,7 @@
 //! Always: a request is taken only when it is its turn to run. What still lies in the ring when this process dies was
 //! provably not started, and the router gives it to another.
 //! Never: allocates (the handler may), or reads the clock more than once for a call when calls follow each other: the end of
-//! one is the beginning of the next.
+//! one is the beginning of the next. What a reading costs, and how exact it is: `shm_ring::clock`.
 //!
 //! Publishing costs a fence and, when the router sleeps, a system call, so answers of quick calls are shown in batches; but
 //! an answer should not wait for a slow call behind it. So batches are formed only while calls have lately been quick: see
@@ -13,13 +13,14 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use shm_ring::clock::Clock;
 use shm_ring::doorbell::EventDoorbell;
 use shm_ring::layout::Outcome;
 use shm_ring::{Mapped, RouterMisbehaved, Taken, WorkerEnd};
 
 use super::ServeFailed;
 use super::attachment::Attachment;
-use super::call::{Call, FunctionError, Reply, now_ns};
+use super::call::{Call, FunctionError, Reply};
 use super::watcher::{News, Watcher};
 
 /// The longest text of a panic that goes to the caller. All of it goes to stderr, and so into the log.
@@ -44,7 +45,8 @@ pub fn serve_attachment(
 ) -> Result<End, ServeFailed> {
     let Attachment { ring, bell, stream, waker, unread, .. } = attachment;
     let watcher = Watcher::start(stream, waker, unread).map_err(ServeFailed::NoThread)?;
-    let mut worker = Worker { ring, bell, reply: Reply::new(), pace: Pace::new(), handler };
+    let mut worker =
+        Worker { ring, bell, clock: Clock::new(), reply: Reply::new(), pace: Pace::new(), handler };
     loop {
         let news = watcher.news();
         if news == News::RouterGone {
@@ -67,6 +69,7 @@ pub fn serve_attachment(
 struct Worker<'h, H> {
     ring: WorkerEnd<Mapped>,
     bell: EventDoorbell,
+    clock: Clock,
     reply: Reply,
     pace: Pace,
     handler: &'h mut H,
@@ -79,7 +82,7 @@ impl<H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>> Worker<'_, H>
         let mut now = 0;
         while let Some(taken) = self.ring.next_request()? {
             if answered_count == 0 {
-                now = now_ns();
+                now = self.clock.now_ns();
             }
             now = self.serve_one(taken, now);
             answered_count += 1;
@@ -104,7 +107,7 @@ impl<H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>> Worker<'_, H>
         self.ring.note_started(&taken, now);
         self.reply.clear(self.ring.geometry().region_size() as usize);
         let outcome = self.run(&taken);
-        let finished_at = now_ns();
+        let finished_at = self.clock.now_ns();
         self.pace.note_run(finished_at.saturating_sub(now));
         self.ring.complete(taken, outcome, now, finished_at, self.reply.bytes());
         finished_at
