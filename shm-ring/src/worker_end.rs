@@ -319,12 +319,10 @@ impl<M: Memory> WorkerEnd<M> {
     #[inline]
     fn mark_taken(&mut self, slot: SlotIndex, invocation_id: u64) -> RouterControl {
         let place = self.geometry.slot(slot);
-        // The id first: killed between the two, the slot reads as the answer of its former user (not started), or as
-        // started. Never as not started after it was.
-        self.memory.store_u64(place + slot::STARTED_AT_NS, 0, Ordering::Relaxed);
-        self.memory.store_u64(place + slot::ANSWERED_ID, invocation_id, Ordering::Relaxed);
+        // The word of the state goes last: killed before it, the slot reads as the answer of its former user (not started),
+        // or as started when the id was there already. Never as not started after it was.
         let taken = WorkerControl::new(worker_state::TAKEN, 0);
-        self.memory.store_u32(place + slot::WORKER_CONTROL, taken.0, Ordering::Release);
+        self.memory.write_record(place + slot::WORKER_CONTROL, [taken.0.into(), invocation_id, 0, 0]);
         // SYNC(ring.slot_taken): store of TAKEN, fence, load of the cancel mark here; store of the mark, fence, load of
         // the state in `RouterEnd::request_cancel` and `was_started`. At least one side sees the other's store, so a
         // marked request that the router finds untaken is never begun. The fence also keeps the function's effects
@@ -369,13 +367,12 @@ impl<M: Memory> WorkerEnd<M> {
     #[inline]
     fn finish(&mut self, taken: &Taken, answer: Answer) {
         let place = self.geometry.slot(taken.slot);
-        self.memory.store_u32(place + slot::RESULT_SIZE, answer.result_size, Ordering::Relaxed);
-        self.memory.store_u64(place + slot::STARTED_AT_NS, answer.started_at_ns, Ordering::Relaxed);
-        self.memory.store_u64(place + slot::FINISHED_AT_NS, answer.finished_at_ns, Ordering::Relaxed);
         let done = WorkerControl::new(worker_state::DONE, answer.outcome as u8);
+        let front = u64::from(done.0) | u64::from(answer.result_size) << 32;
+        let header = [front, taken.invocation_id, answer.started_at_ns, answer.finished_at_ns];
         // SYNC(ring.slot_done): the answer before the word that says it is there. The router is given the slot by the
         // tail (SYNC(ring.completion_tail)); this order is for inspection after a crash.
-        self.memory.store_u32(place + slot::WORKER_CONTROL, done.0, Ordering::Release);
+        self.memory.write_record(place + slot::WORKER_CONTROL, header);
         let entry = self.geometry.completion_entry(self.completion_tail);
         self.memory.store_u32(entry, taken.slot.0, Ordering::Relaxed);
         self.completion_tail = self.completion_tail.wrapping_add(1);
