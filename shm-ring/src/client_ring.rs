@@ -178,16 +178,22 @@ pub struct ClientIdentity {
 /// Where an answer's result lies.
 #[inline]
 fn result_place(geometry: Geometry, slot: crate::SlotIndex, size: usize, has_timings: bool) -> usize {
+    if lies_inline(size, has_timings) {
+        geometry.slot(slot) + call_slot::INLINE_RESULT
+    } else {
+        geometry.result_region(slot)
+    }
+}
+
+/// Whether a result of this size lies in its slot, and not in a region.
+#[inline]
+fn lies_inline(size: usize, has_timings: bool) -> bool {
     let inline_size_max = if has_timings {
         call_slot::INLINE_RESULT_BESIDE_TIMINGS_SIZE_MAX
     } else {
         call_slot::INLINE_RESULT_SIZE_MAX
     };
-    if size <= inline_size_max {
-        geometry.slot(slot) + call_slot::INLINE_RESULT
-    } else {
-        geometry.result_region(slot)
-    }
+    size <= inline_size_max
 }
 
 /// Writes the constants into zeroed memory.

@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use super::{
     ClientControl, ClientIdentity, DONE, FLAG_TIMINGS, ServiceControl, ServiceMisbehaved, call_slot,
-    client_line, read_constants, result_place, service_line,
+    client_line, lies_inline, read_constants, result_place, service_line,
 };
-use crate::access::{BorrowPayload, Memory};
+use crate::access::{BorrowPayload, Memory, PREFETCH_DISTANCE};
 use crate::fault::{AttachError, PushRefused};
+use crate::free_slots::FreeSlots;
 use crate::layout::{AnswerHeader, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, SlotIndex};
 
 /// What a client says about a call, beside its payload.
@@ -78,8 +79,8 @@ pub struct ClientEnd<M> {
     geometry: Geometry,
     identity: ClientIdentity,
     entries: Box<[Entry]>,
-    /// Slots without a call, the one used last at the end.
-    free: Vec<SlotIndex>,
+    /// Slots without a call, used in their order: the processor foresees it, and the lines of coming slots can be fetched.
+    free: FreeSlots,
     /// Calls written into the submission ring.
     submission_tail: u32,
     /// Calls the router was told about.
@@ -102,6 +103,12 @@ pub struct ClientEnd<M> {
 struct Entry {
     call_id: u64,
     is_submitted: bool,
+    /// A payload or a result lay in this slot's regions once.
+    has_touched_region: bool,
+}
+
+impl Entry {
+    const FREE: Self = Self { call_id: 0, is_submitted: false, has_touched_region: false };
 }
 
 /// As in `WorkerEnd`: 64 rounds are about 1 us, a `sched_yield` with nobody waiting a third of that.
@@ -116,8 +123,8 @@ impl<M: Memory> ClientEnd<M> {
             memory,
             geometry,
             identity,
-            entries: vec![Entry { call_id: 0, is_submitted: false }; slot_count as usize].into_boxed_slice(),
-            free: (0..slot_count).rev().map(SlotIndex).collect(),
+            entries: vec![Entry::FREE; slot_count as usize].into_boxed_slice(),
+            free: FreeSlots::all(slot_count),
             submission_tail: 0,
             submission_tail_published: 0,
             completion_head: 0,
@@ -132,7 +139,7 @@ impl<M: Memory> ClientEnd<M> {
     /// Calls that can be submitted now.
     #[inline]
     pub fn free_slots(&self) -> u32 {
-        self.free.len() as u32
+        self.free.count()
     }
 
     /// Calls without an answer, and answers not released.
@@ -175,6 +182,7 @@ impl<M: Memory> ClientEnd<M> {
         if self.completion_head == self.completion_tail_cached && !self.refresh_completion_tail()? {
             return Ok(None);
         }
+        self.prefetch_answer();
         let entry = self.geometry.completion_entry(self.completion_head);
         let index = self.memory.load_u32(entry, Ordering::Relaxed);
         self.completion_head = self.completion_head.wrapping_add(1);
@@ -199,7 +207,8 @@ impl<M: Memory> ClientEnd<M> {
     /// Gives the slot back.
     #[inline]
     pub fn release(&mut self, answered: Answered) {
-        self.free.push(answered.slot);
+        let has_touched_region = self.entries[answered.slot.0 as usize].has_touched_region;
+        self.free.give_back(answered.slot, has_touched_region);
     }
 
     /// Waits for answers: spins for at most `spin_count_max` rounds (about 15 ns each), fewer while spinning has not
@@ -290,18 +299,22 @@ impl<M: Memory> ClientEnd<M> {
         if payload_size > payload_size_max as usize {
             return Err(PushRefused::PayloadTooLarge { payload_size, payload_size_max });
         }
-        let Some(slot) = self.free.pop() else { return Err(PushRefused::NoCredit) };
-        self.entries[slot.0 as usize] = Entry { call_id: call.call_id, is_submitted: true };
+        let Some(slot) = self.free.take() else { return Err(PushRefused::NoCredit) };
+        if let Some(later) = self.free.peek_untouched(PREFETCH_DISTANCE) {
+            self.memory.prefetch_to_write(self.geometry.slot(later));
+        }
+        let entry = &mut self.entries[slot.0 as usize];
+        entry.call_id = call.call_id;
+        entry.is_submitted = true;
+        entry.has_touched_region |= payload_size > call_slot::INLINE_PAYLOAD_SIZE_MAX;
         let place = self.geometry.slot(slot);
         write(&self.memory, self.geometry.payload_place(slot, payload_size as u32));
         let control = self.write_context(place, call);
         // Control and size are one word of eight bytes, and so are function and criticality.
         let front = u64::from(control.0) | (payload_size as u64) << 32;
         let target = u64::from(call.function_id) | u64::from(call.criticality) << 32;
-        self.memory.store_u64(place + call_slot::CLIENT_CONTROL, front, Ordering::Relaxed);
-        self.memory.store_u64(place + call_slot::CALL_ID, call.call_id, Ordering::Relaxed);
-        self.memory.store_u64(place + call_slot::DEADLINE_AT_NS, call.deadline_at_ns, Ordering::Relaxed);
-        self.memory.store_u64(place + call_slot::FUNCTION_ID, target, Ordering::Relaxed);
+        let header = [front, call.call_id, call.deadline_at_ns, target];
+        self.memory.write_record(place + call_slot::CLIENT_CONTROL, header);
         // Room is certain: a slot is submitted again only after the router had read its entry, to answer it.
         let entry = self.geometry.submission_entry(self.submission_tail);
         self.memory.store_u32(entry, slot.0, Ordering::Relaxed);
@@ -339,6 +352,19 @@ impl<M: Memory> ClientEnd<M> {
         Ok(unread != 0)
     }
 
+    /// Fetches the answer a few ahead. Its index is only looked at for this hint, and read again when its turn comes.
+    #[inline]
+    fn prefetch_answer(&self) {
+        let ahead = self.completion_head.wrapping_add(PREFETCH_DISTANCE);
+        if self.completion_tail_cached.wrapping_sub(self.completion_head) > PREFETCH_DISTANCE {
+            let index = self.memory.load_u32(self.geometry.completion_entry(ahead), Ordering::Relaxed);
+            if index < self.geometry.slot_count() {
+                let place = self.geometry.slot(SlotIndex(index)) + call_slot::SERVICE_CONTROL;
+                self.memory.prefetch_to_read(place);
+            }
+        }
+    }
+
     #[inline]
     fn check_answer(&mut self, index: u32) -> Result<Answered, ServiceMisbehaved> {
         let Some(entry) = self.entries.get_mut(index as usize).filter(|entry| entry.is_submitted) else {
@@ -357,11 +383,13 @@ impl<M: Memory> ClientEnd<M> {
             return Err(ServiceMisbehaved::ResultTooLarge { slot, result_size, result_size_max });
         }
         entry.is_submitted = false;
+        let flags = control.flags();
+        entry.has_touched_region |= !lies_inline(result_size as usize, flags & FLAG_TIMINGS != 0);
         Ok(Answered {
             slot,
             call_id: expected,
             status: control.status(),
-            flags: control.flags(),
+            flags,
             retry_after_us: answer.started_at_ns as u32,
             result_size,
         })
