@@ -21,36 +21,57 @@ impl Pattern {
     }
 
     /// Writes the pattern of a call over all of `payload`.
+    #[inline]
     pub(crate) fn fill(self, call_id: u64, payload: &mut [u8]) {
         let mut word = mix(self.seed ^ call_id);
-        let mut chunks = payload.chunks_exact_mut(8);
-        for chunk in &mut chunks {
-            chunk.copy_from_slice(&word.to_le_bytes());
+        let (words, rest) = payload.as_chunks_mut::<8>();
+        let (blocks, words) = words.as_chunks_mut::<4>();
+        for block in blocks {
+            *block = block_at(word).map(u64::to_le_bytes);
+            word = word.wrapping_add(BLOCK_STEP);
+        }
+        for bytes in words {
+            *bytes = word.to_le_bytes();
             word = word.wrapping_add(GOLDEN);
         }
-        for (byte, expected) in chunks.into_remainder().iter_mut().zip(word.to_le_bytes()) {
+        for (byte, expected) in rest.iter_mut().zip(word.to_le_bytes()) {
             *byte = expected;
         }
     }
 
     /// Whether `payload` is the whole pattern of a call, `size` bytes long.
+    #[inline]
     pub(crate) fn matches(self, call_id: u64, size: usize, payload: &[u8]) -> bool {
         let mut word = mix(self.seed ^ call_id);
-        // Differences are gathered, not branched on: one comparison at the end, and the loop vectorises.
+        // Differences are gathered, not branched on: one comparison at the end.
         let mut difference = 0;
-        let mut chunks = payload.chunks_exact(8);
-        for chunk in &mut chunks {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(chunk);
-            difference |= u64::from_le_bytes(bytes) ^ word;
+        let (words, rest) = payload.as_chunks::<8>();
+        let (blocks, words) = words.as_chunks::<4>();
+        for block in blocks {
+            for (bytes, expected) in block.iter().zip(block_at(word)) {
+                difference |= u64::from_le_bytes(*bytes) ^ expected;
+            }
+            word = word.wrapping_add(BLOCK_STEP);
+        }
+        for bytes in words {
+            difference |= u64::from_le_bytes(*bytes) ^ word;
             word = word.wrapping_add(GOLDEN);
         }
-        for (byte, expected) in chunks.remainder().iter().zip(word.to_le_bytes()) {
+        for (byte, expected) in rest.iter().zip(word.to_le_bytes()) {
             difference |= u64::from(byte ^ expected);
         }
         payload.len() == size && difference == 0
     }
 }
+
+/// Four words of a pattern, the first of them given: few enough to stay in registers, so that a block is written or compared
+/// without a loop.
+#[inline]
+fn block_at(word: u64) -> [u64; 4] {
+    std::array::from_fn(|index| word.wrapping_add(GOLDEN.wrapping_mul(index as u64)))
+}
+
+const BLOCK_STEP: u64 = GOLDEN.wrapping_mul(4);
 
 #[cfg(test)]
 mod tests {

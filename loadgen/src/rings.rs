@@ -241,9 +241,11 @@ impl<'a> RingGenerator<'a> {
         if room == 0 {
             return 0;
         }
+        let batch = batch_of(self.plan, self.function);
         let now_ns = ns_since(self.started_at);
+        let times = Slot { intended_at_ns: now_ns, sent_at_ns: now_ns };
         let mut sent = 0;
-        while sent < u64::from(room) && ring.send(self.plan, self.function, now_ns, now_ns) {
+        while sent < u64::from(room) && ring.send(&batch, self.plan.payload_size, times) {
             sent += 1;
         }
         ring.client.flush();
@@ -255,6 +257,7 @@ impl<'a> RingGenerator<'a> {
     fn send_due(&mut self) -> u64 {
         let now_ns = self.now_ns();
         let Some(pacer) = &mut self.pacer else { return 0 };
+        let batch = batch_of(self.plan, self.function);
         let mut sent = 0;
         while sent < SENDS_PER_TURN_MAX as u64 && pacer.next_at_ns().is_some_and(|at_ns| at_ns <= now_ns) {
             let count = self.rings.len();
@@ -266,7 +269,7 @@ impl<'a> RingGenerator<'a> {
                 break;
             };
             let Some(intended_at_ns) = pacer.take_due(now_ns) else { break };
-            ring.send(self.plan, self.function, intended_at_ns, now_ns);
+            ring.send(&batch, self.plan.payload_size, Slot { intended_at_ns, sent_at_ns: now_ns });
             self.turn = with_room.unwrap_or_default() + 1;
             sent += 1;
         }
@@ -333,25 +336,29 @@ impl Ring {
         self.window.saturating_sub(self.client.outstanding())
     }
 
-    /// Writes one call into the ring. `false` without a slot.
+    /// Writes one call into the ring: `batch` with a number of its own. `false` without a slot.
     #[inline]
-    fn send(&mut self, plan: &Plan, function: FunctionId, intended_at_ns: u64, now_ns: u64) -> bool {
+    fn send(&mut self, batch: &Call, payload_size: u32, times: Slot) -> bool {
         self.calls += 1;
         let call_id = self.calls;
-        let deadline_at_ns = plan.deadline.map(|budget| {
-            monotonic_ns().saturating_add(u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX))
-        });
-        let call = Call { call_id, criticality: plan.criticality, deadline_at_ns, ..Call::of(function) };
         let pattern = self.pattern;
         let fill = |payload: &mut [u8]| pattern.fill(call_id, payload);
-        let Ok(slot) = self.client.submit_in_place(&call, plan.payload_size as usize, fill) else {
+        let call = Call { call_id, ..*batch };
+        let Ok(slot) = self.client.submit_in_place(&call, payload_size as usize, fill) else {
             return false;
         };
         if let Some(noted) = self.slots.get_mut(slot.0 as usize) {
-            *noted = Slot { intended_at_ns, sent_at_ns: now_ns };
+            *noted = times;
         }
         true
     }
+}
+
+/// What the calls sent at once have in common: their deadline too, if the plan has one.
+fn batch_of(plan: &Plan, function: FunctionId) -> Call {
+    let budget_ns = |budget: Duration| u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
+    let deadline_at_ns = plan.deadline.map(|budget| monotonic_ns().saturating_add(budget_ns(budget)));
+    Call { criticality: plan.criticality, deadline_at_ns, ..Call::of(function) }
 }
 
 /// Shards that listen in this run directory: they are numbered from 0. One if there is none, to say so by its name.

@@ -2,6 +2,8 @@
 //!
 //! In: sends and answers, with times in nanoseconds since the start.  Out: what the report is made of.
 //! Always: every call sent ends in exactly one of ok, an error, or mismatched.
+//! Always: answers that came in one read share one reading of the clock, and calls sent at once were due at once, so that
+//! equal latencies come in runs. A run costs one comparison for each answer and one entry in each histogram ([`Run`]).
 //! Never: allocates after the start. Histograms are fixed in size; larger latencies count as the largest.
 
 use std::collections::BTreeMap;
@@ -30,10 +32,12 @@ pub(crate) struct Tally {
     pub(crate) ok_in_time: u64,
     pub(crate) mismatched: u64,
     /// Since the intended send: with coordinated-omission correction.
-    pub(crate) latency: Histogram<u64>,
+    latency: Histogram<u64>,
     /// Since the actual send: without. `None` in a closed loop, where a call is due when it is sent and both are
-    /// the same: recording is a tenth of all a call costs here.
+    /// the same.
     latency_uncorrected: Option<Histogram<u64>>,
+    /// What the histograms and the timeline do not have yet.
+    run: Run,
     /// Answers other than ok, by status.
     by_status: [u64; STATUS_COUNT],
     by_unknown_class: BTreeMap<&'static str, u64>,
@@ -42,6 +46,14 @@ pub(crate) struct Tally {
     errors: u64,
     timeline: Timeline,
     end_at_ns: u64,
+}
+
+/// Equal latencies in a row.
+#[derive(Debug, Default)]
+struct Run {
+    latency_ns: u64,
+    latency_uncorrected_ns: u64,
+    count: u64,
 }
 
 /// Why a call has no answer.
@@ -95,6 +107,7 @@ impl Tally {
             mismatched: 0,
             latency: histogram(),
             latency_uncorrected: matches!(workload, Workload::Open { .. }).then(histogram),
+            run: Run::default(),
             by_status: [0; STATUS_COUNT],
             by_unknown_class: BTreeMap::new(),
             unanswered: [0; Unanswered::ALL.len()],
@@ -120,13 +133,25 @@ impl Tally {
             return self.count_mismatch();
         }
         let latency_ns = now_ns.saturating_sub(answered.intended_at_ns);
+        let latency_uncorrected_ns = now_ns.saturating_sub(answered.sent_at_ns);
         self.ok += 1;
         self.ok_in_time += u64::from(now_ns <= self.end_at_ns);
-        self.latency.saturating_record(latency_ns);
-        if let Some(uncorrected) = &mut self.latency_uncorrected {
-            uncorrected.saturating_record(now_ns.saturating_sub(answered.sent_at_ns));
+        if (latency_ns, latency_uncorrected_ns) != (self.run.latency_ns, self.run.latency_uncorrected_ns) {
+            self.settle();
+            self.run = Run { latency_ns, latency_uncorrected_ns, count: 0 };
         }
-        self.timeline.count_ok(latency_ns);
+        self.run.count += 1;
+    }
+
+    /// Brings histograms and timeline up to date.
+    fn settle(&mut self) {
+        let Run { latency_ns, latency_uncorrected_ns, count } = self.run;
+        self.run.count = 0;
+        self.latency.saturating_record_n(latency_ns, count);
+        if let Some(uncorrected) = &mut self.latency_uncorrected {
+            uncorrected.saturating_record_n(latency_uncorrected_ns, count);
+        }
+        self.timeline.count_ok(latency_ns, count);
     }
 
     /// An answer that belongs to no outstanding call, or carries another call's payload.
@@ -144,6 +169,7 @@ impl Tally {
 
     /// Called once a turn.
     pub(crate) fn advance(&mut self, now_ns: u64) {
+        self.settle();
         self.timeline.advance(now_ns);
     }
 
@@ -165,7 +191,8 @@ impl Tally {
         reasons
     }
 
-    pub(crate) fn into_parts(self) -> (Histogram<u64>, Histogram<u64>, Vec<Interval>) {
+    pub(crate) fn into_parts(mut self) -> (Histogram<u64>, Histogram<u64>, Vec<Interval>) {
+        self.settle();
         let uncorrected = self.latency_uncorrected.unwrap_or_else(|| self.latency.clone());
         (self.latency, uncorrected, self.timeline.into_intervals())
     }
@@ -224,9 +251,22 @@ mod tests {
     fn latency_counts_from_the_intended_and_from_the_actual_send() {
         let mut tally = Tally::new(OPEN, 1_000_000);
         tally.count_answer(11_000, answered(Status::Ok, true));
-        assert_eq!(tally.latency.max() / 100, 100);
-        let (_, uncorrected, _) = tally.into_parts();
-        assert_eq!(uncorrected.max() / 100, 60);
+        let (latency, uncorrected, _) = tally.into_parts();
+        assert_eq!((latency.max() / 100, uncorrected.max() / 100), (100, 60));
+    }
+
+    #[test]
+    fn runs_of_equal_latencies_count_as_many_times_as_they_came() {
+        let mut tally = Tally::new(OPEN, 1_000_000);
+        for now_ns in [2_000, 2_000, 3_000, 2_000] {
+            tally.count_answer(now_ns, answered(Status::Ok, true));
+        }
+        tally.advance(3_000);
+        tally.count_answer(3_000, answered(Status::Ok, true));
+        let (latency, uncorrected, timeline) = tally.into_parts();
+        assert_eq!((latency.len(), latency.count_at(1_000), latency.count_at(2_000)), (5, 3, 2));
+        assert_eq!(uncorrected.len(), 5);
+        assert_eq!(timeline.iter().map(|slice| slice.ok).sum::<u64>(), 5);
     }
 
     #[test]
@@ -242,7 +282,7 @@ mod tests {
         let expected = [("disconnected", 3), ("mismatched", 1), ("queue_full", 2), ("refused", 1)];
         assert_eq!(reasons, expected.map(|(name, count)| (name.to_owned(), count)));
         assert_eq!((tally.answered, tally.ok, tally.errors), (5, 1, 7));
-        assert_eq!(tally.latency.len(), 1);
+        assert_eq!(tally.into_parts().0.len(), 1);
     }
 
     #[test]
