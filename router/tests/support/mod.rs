@@ -70,11 +70,20 @@ pub struct Setup {
     pub net: Option<fn(&mut NetOptions)>,
     pub attach_user_id: Option<u32>,
     pub router: String,
+    /// What is told instead of [`Bench::seen`].
+    pub publish: Option<Box<dyn Fn() -> Box<dyn Publish>>>,
 }
 
 impl Setup {
     pub fn new(functions: &str) -> Setup {
-        Setup { toml: functions.to_owned(), io: None, net: None, attach_user_id: None, router: String::new() }
+        Setup {
+            toml: functions.to_owned(),
+            io: None,
+            net: None,
+            attach_user_id: None,
+            router: String::new(),
+            publish: None,
+        }
     }
 
     pub fn start(self) -> Bench {
@@ -90,11 +99,12 @@ impl Setup {
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
         let seen = Seen::default();
         let publisher = seen.clone();
+        let publish = self.publish.unwrap_or_else(|| Box::new(move || Box::new(publisher.clone())));
         let net = self.net;
         let router = router::start_with(
             &config,
             StartOptions {
-                publish: Some(Box::new(move |_| Some(Box::new(publisher.clone()) as Box<dyn Publish>))),
+                publish: Some(Box::new(move |_| Some(publish()))),
                 io: self.io,
                 net: net.map(|change| Box::new(change) as Box<dyn Fn(&mut NetOptions)>),
                 attach_user_id: self.attach_user_id,
