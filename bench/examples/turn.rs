@@ -185,7 +185,7 @@ fn work(shard: &mut Shard) {
 /// Stage 8, first half: completions out of the ring, and the engine's word on each.
 #[inline(never)]
 fn reap(shard: &mut Shard) {
-    while let Ok(Some(completion)) = shard.ring.next_completion() {
+    while let Ok(Some(completion)) = next_completion(shard) {
         let finished = Finished {
             outcome: RunOutcome::Ok,
             started_at: Nanos(completion.started_at_ns),
@@ -197,6 +197,13 @@ fn reap(shard: &mut Shard) {
             other => panic!("a call of ours ended as {other:?}"),
         }
     }
+}
+
+fn next_completion(shard: &mut Shard) -> Result<Option<Completion>, shm_ring::WorkerMisbehaved> {
+    if let Some(ahead) = shard.ring.prefetch_answer() {
+        shard.engine.prefetch(InvocationId(ahead));
+    }
+    shard.ring.next_completion()
 }
 
 /// Stage 8, second half: reply frames, and slots free again.

@@ -56,6 +56,10 @@ impl Engine {
     fn push(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
         let function = &mut self.functions[number as usize];
         function.queue.pop(&mut self.run_links);
+        if let Some((_, next)) = function.queue.peek() {
+            // Where many wait, the next one is in no cache.
+            self.invocations.prefetch(next);
+        }
         let worker_index = *function.warm.last().expect("a ready function has a worker with credit");
         self.timers.disarm(slot);
         let push = self.bind(now, worker_index, slot);

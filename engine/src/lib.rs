@@ -177,6 +177,12 @@ impl Engine {
         self.timers.next().into_iter().chain(held).min()
     }
 
+    /// A hint: the end of this call will be handled soon. Any number will do.
+    #[inline]
+    pub fn prefetch(&self, invocation: InvocationId) {
+        self.invocations.prefetch(invocation.slot());
+    }
+
     /// Whether this call has no answer yet, and somebody who waits for one.
     pub fn owes_answer(&self, invocation: InvocationId) -> bool {
         let slot = self.invocations.slot_of(invocation);

@@ -84,6 +84,14 @@ impl Slab {
         &mut self.entries[slot as usize]
     }
 
+    /// A hint: this slot will soon be looked at.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(slot as usize) {
+            queue::prefetch(entry);
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Invocation)> {
         (0..).zip(&self.entries)
     }

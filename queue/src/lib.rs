@@ -19,6 +19,7 @@ mod lanes;
 mod links;
 mod mailbox;
 mod pool;
+mod prefetch;
 mod priority_queue;
 pub mod sync;
 
@@ -26,6 +27,7 @@ pub use lane::LaneIndex;
 pub use lanes::Lanes;
 pub use links::{Links, List, NIL};
 pub use mailbox::{Mailbox, Waker};
+pub use prefetch::prefetch;
 pub use priority_queue::{Receiver, Sender, WasEmpty, priority_queue};
 
 /// A bounded queue had no room; the value is handed back.

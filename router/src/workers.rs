@@ -184,6 +184,9 @@ impl Workers {
         let mut count = 0;
         // A ring holds at most its slots, and nothing is pushed meanwhile: the loop is bounded, whatever the worker does.
         let misbehaved = loop {
+            if let Some(ahead) = seat.ring.prefetch_answer() {
+                desk.engine.prefetch(InvocationId(ahead));
+            }
             match seat.ring.next_completion() {
                 Ok(Some(completion)) => {
                     count += 1;

@@ -292,12 +292,26 @@ impl<M: Memory> RouterEnd<M> {
         if self.completion_head == self.completion_tail_cached && !self.refresh_completion_tail()? {
             return Ok(None);
         }
-        self.prefetch_answer();
         let entry = self.geometry.completion_entry(self.completion_head);
         let index = self.memory.load_u32(entry, Ordering::Relaxed);
         // Counted as read before it is judged: asked again after an error, we do not stumble over the same entry.
         self.completion_head = self.completion_head.wrapping_add(1);
         self.check_answer(index).map(Some)
+    }
+
+    /// Fetches the answer a few ahead of the next one, if it is there already, and gives the invocation it is about, for a
+    /// caller who wants to fetch what it keeps of that call. A hint: the worker's word is only looked at for it, and read
+    /// again and checked when its turn comes.
+    #[inline]
+    pub fn prefetch_answer(&self) -> Option<u64> {
+        if self.completion_tail_cached.wrapping_sub(self.completion_head) <= PREFETCH_DISTANCE {
+            return None;
+        }
+        let ahead = self.completion_head.wrapping_add(PREFETCH_DISTANCE);
+        let index = self.memory.load_u32(self.geometry.completion_entry(ahead), Ordering::Relaxed);
+        let entry = self.entries.get(index as usize)?;
+        self.memory.prefetch_to_read(self.geometry.slot(SlotIndex(index)) + slot::WORKER_CONTROL);
+        Some(entry.invocation_id)
     }
 
     /// Appends the result's bytes to `out`.
@@ -519,19 +533,6 @@ impl<M: Memory> RouterEnd<M> {
         }
         self.completion_tail_cached = tail;
         Ok(unread != 0)
-    }
-
-    /// Fetches the answer a few ahead of the one that is about to be read, if it is there already. Its index is only looked
-    /// at for this hint, and read again when its turn comes.
-    #[inline]
-    fn prefetch_answer(&self) {
-        let ahead = self.completion_head.wrapping_add(PREFETCH_DISTANCE);
-        if self.completion_tail_cached.wrapping_sub(self.completion_head) > PREFETCH_DISTANCE {
-            let index = self.memory.load_u32(self.geometry.completion_entry(ahead), Ordering::Relaxed);
-            if index < self.geometry.slot_count() {
-                self.memory.prefetch_to_read(self.geometry.slot(SlotIndex(index)) + slot::WORKER_CONTROL);
-            }
-        }
     }
 
     #[inline]
