@@ -8,17 +8,20 @@
 //! Both: `inspect` reads the ring in any condition.
 #![no_main]
 
+mod hostile_memory;
+
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
-use shm_ring::layout::{CONTROL_PAGE_SIZE, LINE_SIZE, router_line, slot, worker_line};
+use shm_ring::layout::{router_line, slot, worker_line};
 use shm_ring::{
     Completion, Context, Generation, Geometry, HeapMemory, Identity, Memory, Outcome, PushRefused, Request, RouterEnd,
     SlotIndex, Started, Taken, WorkerEnd, inspect,
 };
+
+use hostile_memory::{HostileMemory, Places, Script, choose, pick};
 
 fuzz_target!(|bytes: &[u8]| {
     let script = RefCell::new(Unstructured::new(bytes));
@@ -27,12 +30,19 @@ fuzz_target!(|bytes: &[u8]| {
     let geometry = Geometry::new(1 << choose(&script, 4), 1).expect("a power of two and a page");
     let memory = HeapMemory::new(geometry.memory_size());
     if is_ours_the_router {
-        let memory = HostileMemory { memory, script: &script };
+        let memory = HostileMemory { memory, script: &script, places: &PLACES };
         router_story(memory, geometry);
     } else {
-        worker_story(HostileMemory { memory, script: &script }, geometry);
+        worker_story(HostileMemory { memory, script: &script, places: &PLACES }, geometry);
     }
 });
+
+const PLACES: Places = Places {
+    answers_tail: worker_line::COMPLETION_TAIL,
+    lines: [router_line::SUBMISSION_TAIL, router_line::ROUTER_SLEEPING, worker_line::WORKER_SLEEPING],
+    answer: [slot::WORKER_CONTROL, slot::RESULT_SIZE, slot::ANSWERED_ID],
+    request: [slot::ROUTER_CONTROL, slot::PAYLOAD_SIZE, slot::INVOCATION_ID],
+};
 
 const IDENTITY: Identity = Identity { generation: Generation(7), worker_id: 1, function_id: 2 };
 
@@ -91,7 +101,7 @@ struct Account {
 #[derive(Clone, Copy, PartialEq)]
 enum Life {
     Free,
-    Pushed { invocation_id: u64, pushed_at_ns: u64 },
+    Pushed { invocation_id: u64 },
     Answered,
 }
 
@@ -127,7 +137,7 @@ impl Account {
                 let life = &mut self.slots[slot.0 as usize];
                 assert!(*life == Life::Free, "{slot} was given out twice");
                 assert!(size <= region_size, "a payload that does not fit was taken");
-                *life = Life::Pushed { invocation_id, pushed_at_ns };
+                *life = Life::Pushed { invocation_id };
             }
             Err(PushRefused::NoCredit) => assert!(!has_room, "refused with a slot free"),
             Err(PushRefused::PayloadTooLarge { .. }) => assert!(size > region_size),
@@ -141,13 +151,11 @@ impl Account {
             Err(fault) => return assert!(fault.to_string().contains("worker at fault")),
         };
         let life = &mut self.slots[completion.slot.0 as usize];
-        let Life::Pushed { invocation_id, pushed_at_ns } = *life else {
+        let Life::Pushed { invocation_id } = *life else {
             panic!("{} was not in flight", completion.slot)
         };
         assert_eq!(completion.invocation_id, invocation_id);
         assert!(completion.result_size <= self.region_size);
-        assert!(completion.started_at_ns >= pushed_at_ns);
-        assert!(completion.finished_at_ns >= completion.started_at_ns);
         *life = Life::Answered;
         let mut result = vec![9];
         router.read_result(&completion, &mut result);
@@ -177,7 +185,7 @@ impl Account {
         let id = choose(script, self.invocation_id_next as usize + 1) as u64;
         let is_in_flight = matches!(
             self.slots.get(slot.0 as usize),
-            Some(Life::Pushed { invocation_id, .. }) if *invocation_id == id
+            Some(Life::Pushed { invocation_id }) if *invocation_id == id
         );
         assert_eq!(router.request_cancel(slot, id), is_in_flight);
     }
@@ -197,7 +205,7 @@ impl Account {
         let free = self.slots.iter().filter(|life| **life == Life::Free).count();
         assert_eq!(router.free_slots() as usize, free);
         let in_flight = self.slots.iter().zip(0..).filter_map(|(life, index)| match life {
-            Life::Pushed { invocation_id, .. } => Some((SlotIndex(index), *invocation_id)),
+            Life::Pushed { invocation_id } => Some((SlotIndex(index), *invocation_id)),
             Life::Free | Life::Answered => None,
         });
         assert!(router.in_flight().eq(in_flight), "what is in flight is not what was pushed");
@@ -269,96 +277,4 @@ fn complete<M: Memory>(worker: &mut WorkerEnd<M>, taken: Taken, script: &Script<
     let size = *pick(script, &borders);
     worker.note_started(&taken, 5);
     worker.complete(taken, outcome, choose(script, 256) as u64, choose(script, 256) as u64, &vec![6; size]);
-}
-
-type Script<'a> = RefCell<Unstructured<'a>>;
-
-/// A number below `count`; 0 when the script is over.
-fn choose(script: &Script<'_>, count: usize) -> usize {
-    script.borrow_mut().choose_index(count).unwrap_or(0)
-}
-
-fn pick<'a, T>(script: &Script<'_>, choices: &'a [T]) -> &'a T {
-    &choices[choose(script, choices.len())]
-}
-
-/// Memory as our end sees it: before each of its loads, the other side may have written.
-struct HostileMemory<'a> {
-    memory: HeapMemory,
-    script: &'a Script<'a>,
-}
-
-impl HostileMemory<'_> {
-    fn scribble(&self) {
-        // Mostly not, so that a story gets somewhere between two lies.
-        if self.script.borrow().is_empty() || choose(self.script, 16) != 1 {
-            return;
-        }
-        let words = self.memory.size() / 4;
-        // At most 8 slots, so that each index ring is one line. In a smaller ring this is a region now and then.
-        let slots_at = CONTROL_PAGE_SIZE + 2 * LINE_SIZE;
-        let slot = slots_at + choose(self.script, 8) * slot::SIZE;
-        let offset = match choose(self.script, 6) {
-            0 => worker_line::COMPLETION_TAIL,
-            1 => *pick(
-                self.script,
-                &[router_line::SUBMISSION_TAIL, router_line::ROUTER_SLEEPING, worker_line::WORKER_SLEEPING],
-            ),
-            // An entry of one of the index rings.
-            2 => CONTROL_PAGE_SIZE + choose(self.script, 2 * LINE_SIZE / 4) * 4,
-            3 => slot + *pick(self.script, &[slot::WORKER_CONTROL, slot::RESULT_SIZE, slot::ANSWERED_ID]),
-            4 => slot + *pick(self.script, &[slot::ROUTER_CONTROL, slot::PAYLOAD_SIZE, slot::INVOCATION_ID]),
-            _ => choose(self.script, words) * 4,
-        };
-        let old = self.memory.load_u32(offset, Ordering::Relaxed);
-        let value = match choose(self.script, 5) {
-            0 => old.wrapping_add(1),
-            1 => old.wrapping_sub(1),
-            2 => choose(self.script, 16) as u32,
-            3 => u32::MAX,
-            _ => self.script.borrow_mut().arbitrary().unwrap_or(0),
-        };
-        self.memory.store_u32(offset, value, Ordering::Relaxed);
-    }
-}
-
-impl Memory for HostileMemory<'_> {
-    fn size(&self) -> usize {
-        self.memory.size()
-    }
-
-    fn load_u32(&self, offset: usize, order: Ordering) -> u32 {
-        self.scribble();
-        self.memory.load_u32(offset, order)
-    }
-
-    fn store_u32(&self, offset: usize, value: u32, order: Ordering) {
-        self.memory.store_u32(offset, value, order);
-    }
-
-    fn load_u64(&self, offset: usize, order: Ordering) -> u64 {
-        self.scribble();
-        self.memory.load_u64(offset, order)
-    }
-
-    fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
-        self.memory.store_u64(offset, value, order);
-    }
-
-    fn read(&self, offset: usize, into: &mut [u8]) {
-        self.scribble();
-        self.memory.read(offset, into);
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        self.memory.write(offset, from);
-    }
-
-    fn fence_seq_cst(&self) {
-        self.memory.fence_seq_cst();
-    }
-
-    fn futex_wait(&self, _offset: usize, _expected: u32, _timeout: Option<Duration>) {
-        self.scribble();
-    }
 }
