@@ -16,7 +16,8 @@ use std::time::Duration;
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use shm_ring::client_ring::{
-    Answer, Answered, Call, ClientEnd, ClientIdentity, ServiceEnd, TakenCall, call_slot, client_line, service_line,
+    Answer, Answered, Call, ClientEnd, ClientIdentity, ServiceEnd, TakenCall, call_slot, client_line,
+    service_line,
 };
 use shm_ring::{Generation, Geometry, HeapMemory, Memory, PushRefused, SlotIndex};
 
@@ -51,7 +52,11 @@ fn service_story(memory: HostileMemory<'_>, geometry: Geometry) {
         match choose(script, 7) {
             0 | 1 => match service.next_call() {
                 Ok(Some(call)) => {
-                    assert!(taken.iter().all(|other| other.slot != call.slot), "{} was taken twice", call.slot);
+                    assert!(
+                        taken.iter().all(|other| other.slot != call.slot),
+                        "{} was taken twice",
+                        call.slot
+                    );
                     check_call(&service, &call, geometry);
                     service.note(call.slot, 1 + u64::from(call.slot.0));
                     taken.push(call);
@@ -102,8 +107,12 @@ fn answer<M: Memory>(service: &mut ServiceEnd<M>, slot: SlotIndex, script: &Scri
     let region_size = service.geometry().region_size();
     let size = *pick(script, &[0, 32, 33, 96, 97, region_size]);
     let timings = (choose(script, 2) == 0).then_some(&[5; call_slot::TIMINGS_SIZE]);
-    let answer =
-        Answer { status: choose(script, 64) as u8, flags: choose(script, 1 << 16) as u16, retry_after_us: 9, timings };
+    let answer = Answer {
+        status: choose(script, 64) as u8,
+        flags: choose(script, 1 << 16) as u16,
+        retry_after_us: 9,
+        timings,
+    };
     service.answer(slot, answer, size, |memory, place| memory.write(place, &vec![6; size as usize]));
 }
 
@@ -155,7 +164,10 @@ fn client_story(memory: HostileMemory<'_>, geometry: Geometry) {
                 let has_room = client.free_slots() > 0;
                 match submit(&mut client, call_id_next, script) {
                     (size, Ok(slot)) => {
-                        assert!(size <= geometry.region_size() as usize, "a payload that does not fit was taken");
+                        assert!(
+                            size <= geometry.region_size() as usize,
+                            "a payload that does not fit was taken"
+                        );
                         assert!(answered.iter().all(|answer| answer.slot != slot), "{slot} holds an answer");
                         let before = submitted[slot.0 as usize].replace(call_id_next);
                         assert_eq!(before, None, "{slot} was given out twice");
