@@ -28,11 +28,15 @@
 //! In: calls.  Out: answers, in any order, in place in the ring.
 //! Always: what was submitted is shown to the router by [`ShmClient::flush`], a whole batch at a time: one store, and a
 //! system call only if the router does not look at this ring just now.
-//! Always: when the router ends, the ring is looked at once more: answers published before the end are still taken.
+//! When the router dies or closes this client: [`ShmClient::wait`] notices within 20 ms and returns; who only polls
+//! calls [`ShmClient::look_at_socket`] now and then, because a dead router writes nothing. [`ShmClient::poll`] first gives
+//! out the answers that were published before the end, then an error, and the same error for good. Calls without an answer may have run, or may still be running: the function processes outlive their router. Nothing is sent
+//! again on its own; drop this client, attach to the next router, and repeat what may be repeated. [`ShmClient::submit`]
+//! goes on writing into a ring that nobody reads, until its slots run out.
 //! Never: allocates after connecting (except in [`ShmClient::call`], which copies), or makes a system call in `submit`,
 //! `poll`, `result` and `release`.
 //! Why not behind [`Client`](crate::Client): that one gives handles to many threads and futures, and pays a lock and two
-//! thread switches for it; who attaches a ring wants the nanoseconds. Not here yet: connecting again on its own.
+//! thread switches for it; who attaches a ring wants the nanoseconds.
 //! Spec: docs/spec/shm.md, "Client rings".  Tests: `router/tests/shm_clients.rs`, `tests/e2e.rs`.
 
 use std::io::{self, Read, Write};
