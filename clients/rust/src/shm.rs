@@ -30,9 +30,10 @@
 //! system call only if the router does not look at this ring just now.
 //! When the router dies or closes this client: [`ShmClient::wait`] notices within 20 ms and returns; who only polls
 //! calls [`ShmClient::look_at_socket`] now and then, because a dead router writes nothing. [`ShmClient::poll`] first gives
-//! out the answers that were published before the end, then an error, and the same error for good. Calls without an answer may have run, or may still be running: the function processes outlive their router. Nothing is sent
-//! again on its own; drop this client, attach to the next router, and repeat what may be repeated. [`ShmClient::submit`]
-//! goes on writing into a ring that nobody reads, until its slots run out.
+//! out the answers that were published before the end, then an error, and the same error for good. Calls without an
+//! answer may have run, or may still be running: the function processes outlive their router. Nothing is sent again on
+//! its own; drop this client, attach to the next router, and repeat what may be repeated. [`ShmClient::submit`] goes on
+//! writing into a ring that nobody reads, until its slots run out.
 //! Never: allocates after connecting (except in [`ShmClient::call`], which copies), or makes a system call in `submit`,
 //! `poll`, `result` and `release`.
 //! Why not behind [`Client`](crate::Client): that one gives handles to many threads and futures, and pays a lock and two
