@@ -137,6 +137,32 @@ fn the_ring_carries_as_many_calls_as_it_has_slots_again_and_again() {
 }
 
 #[test]
+fn slots_are_used_in_their_order_and_one_whose_region_was_touched_before_the_others() {
+    let (mut client, mut service) = pair();
+    // Given a call, its slot and its answer are given back at once.
+    let mut used = |payload_size: usize, result_size: usize| {
+        let slot = client.submit(&call(1), &vec![0; payload_size]).unwrap();
+        client.publish();
+        serve(&mut service, OK, &vec![0; result_size]);
+        let answered = client.next_answer().unwrap().unwrap();
+        client.release(answered);
+        slot.0
+    };
+    assert_eq!([used(160, 96), used(0, 0), used(0, 0), used(0, 0), used(0, 0)], [0, 1, 2, 3, 0]);
+    assert_eq!([used(161, 0), used(0, 0), used(4096, 0)], [1, 1, 1], "a large payload has touched a region");
+    assert_eq!(used(0, 97), 1);
+
+    // Expect a result to touch one as a payload does.
+    let (mut client, mut service) = pair();
+    client.submit(&call(1), b"").unwrap();
+    client.publish();
+    serve(&mut service, OK, &[0; 97]);
+    let answered = client.next_answer().unwrap().unwrap();
+    client.release(answered);
+    assert_eq!(client.submit(&call(2), b""), Ok(SlotIndex(0)));
+}
+
+#[test]
 fn a_payload_goes_from_ring_to_ring_and_the_result_back_in_one_copy_each() {
     for size in [0_usize, 64, 160, 161, 4096] {
         let (memory, _fd) = Mapped::create("client", geometry().memory_size()).unwrap();
