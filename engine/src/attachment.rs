@@ -203,6 +203,7 @@ impl Engine {
         ending: Ending,
         evidence: &impl StartEvidence,
     ) {
+        self.drop_leases(worker.index);
         let entry = &mut self.workers[worker.index as usize];
         let held = std::mem::take(&mut entry.held);
         entry.look_at = Nanos::NEVER;

@@ -67,6 +67,8 @@ counter_table! {
     WorkersOverstayed "workers_overstayed" "workers" "Workers to be killed for running a call past its deadline and grace."
     WorkersStalled "workers_stalled" "workers" "Workers to be killed for starting nothing and finishing nothing while holding expired calls."
     TimersFired "timers_fired" "timers" "Timers that came due."
+    LeasesGranted "leases_granted" "leases" "Credits lent to a client that calls a worker directly."
+    LeasesRefused "leases_refused" "leases" "Credits asked for and not lent."
 }
 
 /// How many counters there are.

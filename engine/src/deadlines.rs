@@ -181,9 +181,9 @@ impl Engine {
                 .all(|held| self.look(held, evidence) == Started::No)
     }
 
-    fn kill(&mut self, worker_index: u32, reason: KillReason) {
+    pub(crate) fn kill(&mut self, worker_index: u32, reason: KillReason) {
         let worker = &mut self.workers[worker_index as usize];
-        if !matches!(worker.state, WorkerState::Busy | WorkerState::Draining) {
+        if matches!(worker.state, WorkerState::Stopping | WorkerState::Quarantined) {
             return; // asked before
         }
         worker.on(WorkerEvent::Kill);

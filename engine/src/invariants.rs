@@ -67,6 +67,8 @@ impl Engine {
         for (index, worker) in (0..).zip(&self.workers) {
             let held = worker.held.iter(index, &self.invocations).count();
             assert_eq!(worker.credits as usize + held, worker.slots as usize, "worker {index}: credits");
+            assert_eq!(worker.leased > 0, worker.lease_count > 0, "worker {index}: leases");
+            assert!(worker.lease_count <= self.limits.worker_leases_max);
             match worker.state {
                 WorkerState::Busy | WorkerState::Draining => {
                     assert!(held > 0, "worker {index} holds nothing")
@@ -79,6 +81,9 @@ impl Engine {
                 claim(places, slot, Place::HeldBy(index));
             }
         }
+        let leases: u32 = self.workers.iter().map(|worker| worker.lease_count).sum();
+        assert_eq!(leases, self.lease_count, "leases");
+        assert!(leases <= self.limits.leases_max);
         let vacant = self.workers.iter().filter(|it| it.state == WorkerState::Vacant).count();
         assert_eq!(vacant, self.workers_vacant.len(), "vacant workers");
         assert!(self.workers.len() <= self.limits.workers_max as usize);

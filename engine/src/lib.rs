@@ -6,6 +6,7 @@
 //!   handle_cancel   ─▶ cancellation ┐
 //!   handle_time     ─▶ deadlines    ├▶ poll_answer, poll_worker_action         what else may happen
 //!   handle_worker_* ─▶ attachment   ┘
+//!   lease, end_lease, recall ─▶ lease                                         credits that are used past all this
 //! ```
 //!
 //! In: events with their time (`handle_*`).  Out: what the router shall do (`poll_*`), in the same turn.
@@ -31,6 +32,7 @@ mod function;
 mod held;
 mod invariants;
 pub mod invocation;
+mod lease;
 pub mod limits;
 mod reply;
 mod run_ahead;
@@ -58,6 +60,7 @@ pub use deadlines::{StartEvidence, Started};
 pub use dispatch::Push;
 pub use function::{FunctionSpec, FunctionView};
 pub use invocation::{InvocationId, Origin, ShardId};
+pub use lease::{Lease, LeaseRefused, Recall};
 pub use limits::Limits;
 pub use reply::{Answer, Completed, Finished, RunOutcome};
 pub use stamps::Stamps;
@@ -91,6 +94,8 @@ pub struct Engine {
     /// At most one cancel for each held call and one stop or kill for each worker.
     actions: VecDeque<WorkerAction>,
     counters: Counters,
+    /// Leases of all workers.
+    lease_count: u32,
     is_draining: bool,
 }
 
@@ -154,6 +159,7 @@ impl Engine {
             answers: VecDeque::new(),
             actions: VecDeque::new(),
             counters: Counters::default(),
+            lease_count: 0,
             is_draining: false,
             limits,
         })

@@ -32,6 +32,16 @@ pub struct Limits {
     /// A function whose workers may hold at least this many calls is quick: a call that finds nothing waiting and a worker
     /// open is pushed on admission, without a stay in the queue. See `dispatch.rs`. None: every call stands in its queue.
     pub direct_depth_min: Option<u32>,
+    /// Leases of credits at once, over all workers. Full: [`LeaseRefused::LeasesFull`].
+    ///
+    /// [`LeaseRefused::LeasesFull`]: crate::LeaseRefused::LeasesFull
+    pub leases_max: u32,
+    /// The same of one worker, which looks at every lane before it sleeps.
+    pub worker_leases_max: u32,
+    /// Credits of one lease. More wanted: fewer given.
+    pub lease_slots_max: u32,
+    /// How long calls may wait in a function's queue before its leases end.
+    pub lease_queue_wait_max: Nanos,
     /// Times one invocation is handed to a worker; the second only when running twice can do no harm.
     pub attempts_max: u8,
     /// How long a worker may hold a call after it was asked to stop, before the worker is killed.
@@ -51,6 +61,14 @@ const WORKER_SLOTS_MAX: u32 = 4096;
 const RUN_AHEAD_DEFAULT: Nanos = Nanos::from_us(100);
 /// 64 calls in 100 us: at most 1.6 us a call.
 const DIRECT_DEPTH_MIN_DEFAULT: u32 = 64;
+/// A lane's memory is some 100 KiB and up: 64 of them are a few megabytes.
+const LEASES_MAX_DEFAULT: u32 = 64;
+/// Each lane is one more cache line to look at for a worker that spins.
+const WORKER_LEASES_MAX_DEFAULT: u32 = 4;
+/// 100 us of work for a function of 400 ns: who has more to say is served better by the queue.
+const LEASE_SLOTS_MAX_DEFAULT: u32 = 256;
+/// Half of the time between two looks of the router at its lanes.
+const LEASE_QUEUE_WAIT_MAX_DEFAULT: Nanos = Nanos::from_ms(5);
 /// At about 20 ns a visit, a full call costs 0.1 ms: less than one tick of the wheel.
 const TIMER_VISITS_MAX_DEFAULT: u32 = 4096;
 
@@ -70,6 +88,10 @@ impl Default for Limits {
             worker_slots_max: WORKER_SLOTS_MAX,
             run_ahead: RUN_AHEAD_DEFAULT,
             direct_depth_min: Some(DIRECT_DEPTH_MIN_DEFAULT),
+            leases_max: LEASES_MAX_DEFAULT,
+            worker_leases_max: WORKER_LEASES_MAX_DEFAULT,
+            lease_slots_max: LEASE_SLOTS_MAX_DEFAULT,
+            lease_queue_wait_max: LEASE_QUEUE_WAIT_MAX_DEFAULT,
             attempts_max: 2,
             kill_grace: Nanos::from_secs(1),
             timer_visits_max: TIMER_VISITS_MAX_DEFAULT,
@@ -87,6 +109,7 @@ impl Limits {
             ("worker_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.worker_slots_max)),
             ("attempts_max", (1..=8).contains(&self.attempts_max)),
             ("run_ahead", self.run_ahead > Nanos::ZERO),
+            ("lease_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.lease_slots_max)),
             ("kill_grace", self.kill_grace >= crate::timers::TICK),
             ("timer_visits_max", self.timer_visits_max >= 1),
         ];

@@ -8,6 +8,7 @@ mod admission;
 mod cancellation;
 mod deadlines;
 mod dispatch;
+mod leases;
 mod limits_full;
 mod order;
 mod random;

@@ -4,16 +4,16 @@
 //!            Attach          Push               Drain
 //!   Vacant ─────────▶ Idle ───────▶ Busy ─────────────▶ Draining ── Empty ──▶ Drained
 //!      ▲               │ ◀── Empty ─┘ │                   │                     │
-//!      │               │              │ Kill              │ Kill                │ (told to stop)
+//!      │               │ Kill         │ Kill              │ Kill           Kill │ (told to stop)
 //!      │               │              ▼                   ▼                     │
-//!      │               │            Stopping ◀────────────┘                     │
+//!      │               ├─────────▶ Stopping ◀─────────────┴─────────────────────┤
 //!      │               │                                                        │
 //!      │               └── Misbehave (from any attached state) ──▶ Quarantined  │
 //!      └──────────────────────────── Lose (from any attached state) ────────────┘
 //! ```
 //!
 //! Always: only `Idle` and `Busy` workers get calls. The number of calls it holds plus the credits is the number of
-//! ring slots. A lost worker's id is never given again (generation).
+//! ring slots that are not leased (`lease.rs`). A lost worker's id is never given again (generation).
 //! Never: trust in what a quarantined worker says; its calls are taken from it in the same step.
 //! Tests: snapshot of every pair in `snapshots/worker.txt`, behaviour in `tests/workers.rs`.
 
@@ -102,7 +102,8 @@ pub const fn on_worker_event(from: WorkerState, event: WorkerEvent) -> Result<Wo
         (S::Idle, E::Drain) => S::Drained,
         (S::Busy, E::Drain) => S::Draining,
 
-        (S::Busy | S::Draining, E::Kill) => S::Stopping,
+        // Idle or drained, it may hold a lane's call.
+        (S::Idle | S::Busy | S::Draining | S::Drained, E::Kill) => S::Stopping,
 
         (S::Idle | S::Busy | S::Draining | S::Drained | S::Stopping, E::Misbehave) => S::Quarantined,
 
@@ -168,9 +169,13 @@ pub(crate) struct Worker {
     pub generation: u32,
     pub state: WorkerState,
     pub function: FunctionId,
+    /// Ring slots that are not leased.
     pub slots: u32,
     /// Ring slots that are free. The others hold the calls of `held`.
     pub credits: u32,
+    /// Ring slots that are, and by how many leases.
+    pub leased: u32,
+    pub lease_count: u32,
     /// It stands in its function's `warm`.
     pub is_warm: bool,
     /// The calls in its ring, oldest first.
@@ -189,6 +194,8 @@ impl Worker {
             function: FunctionId(0),
             slots: 0,
             credits: 0,
+            leased: 0,
+            lease_count: 0,
             is_warm: false,
             held: Held::default(),
             progress_at: Nanos::ZERO,
@@ -207,7 +214,7 @@ impl Worker {
         WorkerView {
             state: self.state,
             function: self.function,
-            slots: self.slots,
+            slots: self.slots + self.leased,
             credits: self.credits,
             progress_at: self.progress_at,
         }

@@ -32,8 +32,12 @@
 //!   |<----------------------- Goaway  |
 //! ```
 //!
+//! Direct lanes have a picture of their own: [`lane`].
+//!
 //! Why a client's few words that are not calls travel here and not in its ring: they are rare, and a ring of which
 //! every entry is a call needs one check less on the path of each.
+
+pub mod lane;
 
 use crate::ids::FunctionId;
 use crate::name::{FunctionName, NameInvalid};
@@ -42,6 +46,8 @@ use rkyv::api::low;
 use rkyv::rancor::Failure;
 use rkyv::util::Align;
 use rkyv::{Archive, Deserialize, Serialize};
+
+use lane::{LaneEnd, LaneOpened, LaneRefused};
 
 /// Bytes of a record without its name.
 pub const RECORD_SIZE: usize = 64;
@@ -63,6 +69,8 @@ pub enum Message {
         token: u64,
         /// Its process, to be compared with what the kernel says of the socket's peer.
         process_id: u32,
+        /// Direct lanes it can serve at once; 0: it knows none.
+        lanes_max: u32,
     },
     /// Shim to router: I keep the function processes.
     AttachShim {
@@ -128,6 +136,34 @@ pub enum Message {
     Goaway {
         /// Why, as on the wire.
         status: u16,
+    },
+    /// Client to router: I want to call this function through a lane.
+    LaneWanted {
+        /// The function's number.
+        function_id: FunctionId,
+        /// Slots wanted; 0 for what is usual.
+        slot_count: u32,
+        /// The largest payload wanted; 0 for what is usual.
+        payload_size_max: u32,
+    },
+    /// Router to client and worker, together with two file descriptors: the lane's memory and the worker's doorbell.
+    LaneOpened(LaneOpened),
+    /// Router to client: no lane.
+    LaneRefused {
+        /// Why.
+        reason: LaneRefused,
+    },
+    /// Router to worker: take nothing more from this lane.
+    LaneRevoke {
+        /// Which.
+        lane_id: u32,
+    },
+    /// Router to client: this lane is over.
+    LaneClosed {
+        /// Which.
+        lane_id: u32,
+        /// Why.
+        reason: LaneEnd,
     },
 }
 
@@ -221,10 +257,6 @@ impl AttachRefused {
         AttachRefused::TooManyClients,
         AttachRefused::RingTooLarge,
     ];
-
-    fn from_number(number: u16) -> Option<AttachRefused> {
-        AttachRefused::ALL.into_iter().find(|reason| *reason as u16 == number)
-    }
 }
 
 /// What a peer on the attach socket can do wrong. The socket is closed; a worker's function is told to the shim.
@@ -319,6 +351,11 @@ const KIND_RESOLVE: u16 = 11;
 const KIND_RESOLVED: u16 = 12;
 const KIND_CANCEL_CALL: u16 = 13;
 const KIND_GOAWAY: u16 = 14;
+const KIND_LANE_WANTED: u16 = 15;
+const KIND_LANE_OPENED: u16 = 16;
+const KIND_LANE_REFUSED: u16 = 17;
+const KIND_LANE_REVOKE: u16 = 18;
+const KIND_LANE_CLOSED: u16 = 19;
 
 /// Looks at the front of `bytes`. `Ok(None)` means that the message is not complete yet; otherwise the message and
 /// its size, behind which the next one starts.
@@ -341,6 +378,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbeh
             name: FunctionName::from_bytes(name)?,
             token: record.token,
             process_id: record.process_id,
+            lanes_max: record.slot_count,
         },
         KIND_ATTACH_SHIM => {
             Message::AttachShim { config_digest: record.config_digest, process_id: record.process_id }
@@ -354,10 +392,10 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbeh
             region_size: record.region_size,
         }),
         KIND_SHIM_ACCEPTED => Message::ShimAccepted { shard: record.shard },
-        KIND_REFUSED => Message::Refused {
-            reason: AttachRefused::from_number(record.reason)
-                .ok_or(AttachPeerMisbehaved::UnknownReason(record.reason))?,
-        },
+        KIND_REFUSED => {
+            let reason = find_reason(&AttachRefused::ALL, |known| known as u16, record.reason)?;
+            Message::Refused { reason }
+        }
         KIND_STOP => Message::Stop,
         KIND_SHIM_STOP => Message::ShimStop,
         KIND_FUNCTION_FAILING => {
@@ -381,9 +419,42 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbeh
         }
         KIND_CANCEL_CALL => Message::CancelCall { slot: record.worker_index, call_id: record.token },
         KIND_GOAWAY => Message::Goaway { status: record.status },
+        KIND_LANE_WANTED => Message::LaneWanted {
+            function_id: FunctionId(record.function_id),
+            slot_count: record.slot_count,
+            payload_size_max: record.region_size,
+        },
+        KIND_LANE_OPENED => Message::LaneOpened(LaneOpened {
+            lane_id: record.worker_index,
+            generation: record.generation,
+            function_id: FunctionId(record.function_id),
+            slot_count: record.slot_count,
+            region_size: record.region_size,
+            payload_size_max: record.exit_code,
+            timeout_ns: record.token,
+        }),
+        KIND_LANE_REFUSED => {
+            let reason = find_reason(&LaneRefused::ALL, |known| known as u16, record.reason)?;
+            Message::LaneRefused { reason }
+        }
+        KIND_LANE_REVOKE => Message::LaneRevoke { lane_id: record.worker_index },
+        KIND_LANE_CLOSED => {
+            let reason = find_reason(&LaneEnd::ALL, |known| known as u16, record.reason)?;
+            Message::LaneClosed { lane_id: record.worker_index, reason }
+        }
         unknown => return Err(AttachPeerMisbehaved::UnknownKind(unknown)),
     };
     Ok(Some((message, RECORD_SIZE + name_size)))
+}
+
+/// The reason of this number.
+fn find_reason<R: Copy>(
+    all: &[R],
+    number_of: impl Fn(R) -> u16,
+    number: u16,
+) -> Result<R, AttachPeerMisbehaved> {
+    let found = all.iter().copied().find(|reason| number_of(*reason) == number);
+    found.ok_or(AttachPeerMisbehaved::UnknownReason(number))
 }
 
 /// Everything that is wrong without looking at the name, so that a bad peer is refused before it sends one.
@@ -395,7 +466,7 @@ fn check_record(record: &Record) -> Result<(), AttachPeerMisbehaved> {
     if version != VERSION {
         return Err(AttachPeerMisbehaved::VersionUnsupported { version });
     }
-    if !(KIND_ATTACH_WORKER..=KIND_GOAWAY).contains(&kind) {
+    if !(KIND_ATTACH_WORKER..=KIND_LANE_CLOSED).contains(&kind) {
         return Err(AttachPeerMisbehaved::UnknownKind(kind));
     }
     let name_size_max = match kind {
@@ -422,9 +493,10 @@ impl Message {
     fn to_record(self) -> (Record, Option<FunctionName>) {
         let blank = Record { magic: MAGIC, version: VERSION, ..Record::default() };
         match self {
-            Message::AttachWorker { name, token, process_id } => {
-                let name_size = name.as_bytes().len() as u16;
-                (Record { kind: KIND_ATTACH_WORKER, name_size, token, process_id, ..blank }, Some(name))
+            Message::AttachWorker { name, token, process_id, lanes_max } => {
+                let (kind, name_size) = (KIND_ATTACH_WORKER, name.as_bytes().len() as u16);
+                let slot_count = lanes_max;
+                (Record { kind, name_size, token, process_id, slot_count, ..blank }, Some(name))
             }
             Message::AttachShim { config_digest, process_id } => {
                 (Record { kind: KIND_ATTACH_SHIM, config_digest, process_id, ..blank }, None)
@@ -476,6 +548,27 @@ impl Message {
                 (Record { kind: KIND_CANCEL_CALL, worker_index: slot, token: call_id, ..blank }, None)
             }
             Message::Goaway { status } => (Record { kind: KIND_GOAWAY, status, ..blank }, None),
+            Message::LaneWanted { function_id, slot_count, payload_size_max } => {
+                let (kind, function_id, region_size) = (KIND_LANE_WANTED, function_id.0, payload_size_max);
+                (Record { kind, function_id, slot_count, region_size, ..blank }, None)
+            }
+            Message::LaneOpened(opened) => {
+                let LaneOpened { generation, slot_count, region_size, .. } = opened;
+                let (worker_index, function_id) = (opened.lane_id, opened.function_id.0);
+                let (token, exit_code) = (opened.timeout_ns, opened.payload_size_max);
+                let ring = Record { generation, slot_count, region_size, ..blank };
+                (Record { kind: KIND_LANE_OPENED, worker_index, token, function_id, exit_code, ..ring }, None)
+            }
+            Message::LaneRefused { reason } => {
+                (Record { kind: KIND_LANE_REFUSED, reason: reason as u16, ..blank }, None)
+            }
+            Message::LaneRevoke { lane_id } => {
+                (Record { kind: KIND_LANE_REVOKE, worker_index: lane_id, ..blank }, None)
+            }
+            Message::LaneClosed { lane_id, reason } => {
+                let (kind, reason) = (KIND_LANE_CLOSED, reason as u16);
+                (Record { kind, worker_index: lane_id, reason, ..blank }, None)
+            }
         }
     }
 }

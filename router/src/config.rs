@@ -60,6 +60,8 @@ pub struct RouterConfig {
     pub shm_clients_max: u32,
     /// Bytes of shared memory one such client may fill.
     pub shm_memory_max: u64,
+    /// Clients with a ring may be leased a lane straight to a worker.
+    pub direct_lanes: bool,
     /// Bytes of answers kept for one connection that does not read.
     pub output_size_max: u32,
     /// Invocations one shard holds, queued and running.

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod frontend;
 pub mod host;
 pub mod io;
+pub mod lanes;
 pub mod net;
 pub mod payloads;
 pub mod shard;

@@ -123,6 +123,16 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "direct_lanes",
+        flag: Some("direct-lanes"),
+        env: Some("QUICKFIRE_DIRECT_LANES"),
+        kind: Kind::Switch,
+        default: Some("false"),
+        meaning: "Whether a client with shared memory may be leased a lane: a second ring, straight to a warm process, past \
+                  the router, with room for as many bytes again. Its calls are not ordered among those of others.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "output_size_max",
         flag: Some("output-size-max"),
         env: Some("QUICKFIRE_OUTPUT_SIZE_MAX"),

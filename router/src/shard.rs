@@ -207,6 +207,7 @@ impl Shard {
         work += replies.shm.take(&mut desk, &mut self.io, &mut self.workers); // 1, 2  shm_clients.rs
         replies.net.on_time(&mut desk, &mut self.io); //                       who is too late
         self.attach.on_time(&mut desk, &mut self.io);
+        replies.shm.look_at_lanes(&mut desk, &self.workers); //                leases              lanes.rs
         self.workers.on_time(now);
         desk.engine.handle_time(now, &self.workers); //                        deadlines         engine: deadlines.rs
         while let Some(push) = desk.engine.poll_push(now) {
@@ -362,6 +363,7 @@ impl Shard {
         let timers = [
             self.engine.next_timer(),
             self.net.next_timer(),
+            self.shm.next_timer(),
             self.attach.next_timer(),
             self.workers.next_timer(),
             self.drain.next_timer(),

@@ -34,6 +34,7 @@ use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Context, Generation, Geometry, Mapped, PushRefused, RouterEnd, SlotIndex, pass};
 
 use crate::io::Io;
+use crate::lanes::{LaneWanted, Lanes};
 use crate::net::Desk;
 use crate::payloads::{ClientPlace, Manner};
 use crate::shard::Owner;
@@ -64,6 +65,8 @@ pub struct ShmOptions {
     pub slot_count_usual: u32,
     /// The largest payload of a client that does not say which it wants.
     pub payload_size_usual: u32,
+    /// Clients may ask for direct lanes.
+    pub direct_lanes: bool,
 }
 
 impl Default for ShmOptions {
@@ -74,6 +77,7 @@ impl Default for ShmOptions {
             // Ten times what a pipeline needs that is answered within 40 us at 2.5 million calls a second.
             slot_count_usual: 1024,
             payload_size_usual: 16 << 10,
+            direct_lanes: false,
         }
     }
 }
@@ -106,6 +110,7 @@ pub struct ShmClients {
     touched: Vec<u32>,
     /// Clients that were told to go and have no call left.
     leaving: Vec<ClientId>,
+    lanes: Lanes,
     attached_count: u32,
     is_draining: bool,
 }
@@ -114,6 +119,7 @@ impl ShmClients {
     /// Without clients.
     pub fn new(options: ShmOptions) -> ShmClients {
         ShmClients {
+            lanes: Lanes::new(options.direct_lanes, options.memory_max),
             options,
             clients: Vec::new(),
             free: Vec::new(),
@@ -198,7 +204,7 @@ impl ShmClients {
                 desk.stats.counters.shm_client_wakes += 1;
             }
             watch(&mut self.watched, client, index, desk.now);
-            if self.is_draining && client.ring.taken_count() == 0 {
+            if self.is_draining && client.ring.taken_count() == 0 && !self.lanes.has_lane(client.id) {
                 self.leaving.push(client.id);
             }
         }
@@ -322,6 +328,34 @@ impl ShmClients {
         }
     }
 
+    /// A client wants a direct lane. It is told in either case.
+    pub fn want_lane(&mut self, desk: &mut Desk<'_>, workers: &Workers, id: ClientId, wanted: LaneWanted) {
+        let Some(client) = client_of(&mut self.clients, id) else { return };
+        let usual = self.options.payload_size_usual;
+        if let Err(reason) = self.lanes.open(desk, workers, (id, &client.socket), wanted, usual) {
+            desk.stats.counters.lanes_refused += 1;
+            client.tell(Message::LaneRefused { reason });
+        }
+    }
+
+    /// Looks at the lanes, when it is time.
+    #[inline]
+    pub fn look_at_lanes(&mut self, desk: &mut Desk<'_>, workers: &Workers) {
+        let Self { lanes, clients, touched, .. } = self;
+        lanes.on_time(desk, workers, |id, message| {
+            if let Some(client) = client_of(clients, id) {
+                client.tell(message);
+                // It may be waited for: see `publish`.
+                touch(touched, client, id.index);
+            }
+        });
+    }
+
+    /// When lanes are to be looked at next.
+    pub fn next_timer(&self) -> Option<Nanos> {
+        self.lanes.next_timer()
+    }
+
     /// A client's socket ended: nobody is there any more.
     pub fn on_socket_closed(&mut self, desk: &mut Desk<'_>, io: &mut Io, id: ClientId) {
         self.close(desk, io, id);
@@ -439,6 +473,7 @@ impl ShmClients {
             return;
         }
         let Some(client) = self.clients[id.index as usize].take() else { return };
+        self.lanes.on_client_gone(id);
         self.watched.retain(|index| *index != id.index);
         self.touched.retain(|index| *index != id.index);
         for (_, invocation) in client.ring.taken() {

@@ -288,6 +288,7 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
         net,
         shm: ShmOptions {
             clients_max: router.shm_clients_max,
+            direct_lanes: router.direct_lanes,
             memory_max: router.shm_memory_max,
             ..ShmOptions::default()
         },

@@ -98,6 +98,11 @@ counters! {
     shm_calls: "count", "Calls taken from clients' rings.";
     shm_client_bells: "count", "Times a client's bell rang.";
     shm_client_wakes: "count", "Sleeping clients woken.";
+    lanes_opened: "count", "Direct lanes opened between a client and a worker.";
+    lanes_open_now: "count", "Direct lanes now, those that are being revoked included.";
+    lanes_refused: "count", "Direct lanes that clients asked for and did not get.";
+    lanes_revoked: "count", "Direct lanes that were ended before their client went away.";
+    lane_calls: "count", "Calls that workers answered through direct lanes; no other counter of this shard has them.";
 }
 
 /// Latencies of all calls of a shard.

@@ -15,6 +15,7 @@ mod result;
 mod seat;
 
 use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
 
 use engine::{
     Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, WorkerAction, WorkerId,
@@ -423,6 +424,18 @@ impl Workers {
                 desk.payloads.take_back(invocation, &pushed, &payload);
             }
         }
+    }
+
+    /// Direct lanes this worker can serve: none in a process that can't be known to be dead.
+    pub fn lanes_max(&self, worker: WorkerId) -> u32 {
+        let seat = self.seats.get(worker.index as usize).and_then(Option::as_ref);
+        seat.filter(|seat| seat.id == worker && seat.process.is_some()).map_or(0, |seat| seat.lanes_max)
+    }
+
+    /// The socket of a worker that is attached.
+    pub fn socket(&self, worker: WorkerId) -> Option<&UnixStream> {
+        let seat = self.seats.get(worker.index as usize)?.as_ref();
+        seat.filter(|seat| seat.id == worker).map(|seat| &*seat.socket)
     }
 
     fn seat(&mut self, worker: WorkerId) -> Option<&mut Seat> {

@@ -264,7 +264,7 @@ fn say(bench: &Bench, bytes: &[u8]) -> Option<Message> {
 fn attach_worker(name: &str, token: u64) -> Vec<u8> {
     let mut record = Vec::new();
     let name = FunctionName::new(name).expect("a name");
-    Message::AttachWorker { name, token, process_id: std::process::id() }.encode(&mut record);
+    Message::AttachWorker { name, token, process_id: std::process::id(), lanes_max: 0 }.encode(&mut record);
     record
 }
 

@@ -16,14 +16,18 @@
 //! Trust: the router holds the client for hostile; what the client wrote ends as a [`ClientMisbehaved`]. The client
 //! trusts the router it chose to call and notices damage ([`ServiceMisbehaved`]).
 //!
+//! A direct lane is such a ring with a worker in the router's place ([`LaneService`]).
+//!
 //! Normative text: docs/spec/shm.md, "Client rings".  Tests: `tests/{client_ring,loom,spec}.rs`.
 
 mod client_end;
 mod fault;
+mod lane;
 mod service_end;
 
 pub use client_end::{Answered, Call, ClientEnd, WaitOutcome};
 pub use fault::{ClientMisbehaved, ServiceMisbehaved};
+pub use lane::{LaneClosed, LaneLook, LaneService, LaneUsage, LaneWatch, LeftBehind, lane_line};
 pub use service_end::{Answer, ServiceEnd, TakenCall};
 
 use std::sync::atomic::Ordering;
@@ -114,6 +118,8 @@ pub const FLAGS_CRITICAL: u16 = 0xff00;
 pub struct ClientControl(pub u32);
 
 impl ClientControl {
+    /// Bit 8, in a lane: nobody wants the answer any more.
+    pub const CANCEL_REQUESTED: u32 = 1 << 8;
     /// Bit 9: trace or idempotency key are there.
     pub const CONTEXT_PRESENT: u32 = 1 << 9;
 
@@ -126,6 +132,11 @@ impl ClientControl {
     #[inline]
     pub fn state(self) -> u8 {
         self.0 as u8
+    }
+    /// Nobody wants the answer any more.
+    #[inline]
+    pub fn is_cancel_requested(self) -> bool {
+        self.0 & Self::CANCEL_REQUESTED != 0
     }
     /// The context bytes belong to this call.
     #[inline]
@@ -242,7 +253,13 @@ const _: () = {
     assert!(client_line::SUBMISSION_TAIL.is_multiple_of(LINE_SIZE));
     assert!(service_line::SUBMISSION_HEAD.is_multiple_of(LINE_SIZE), "each side writes lines of its own");
     assert!(client_line::CLIENT_SLEEPING < service_line::SUBMISSION_HEAD);
-    assert!(service_line::WAKE_COUNT < CONTROL_PAGE_SIZE);
+    assert!(service_line::WAKE_COUNT < lane_line::TAKEN_COUNT);
+    assert!(
+        lane_line::TAKEN_COUNT.is_multiple_of(LINE_SIZE),
+        "the worker's words are not on the client's way"
+    );
+    assert!(lane_line::RUN_NS + 8 <= lane_line::TAKEN_COUNT + 64, "one cache line");
+    assert!(lane_line::RUN_NS < CONTROL_PAGE_SIZE);
     assert!(call_slot::CRITICALITY + 4 == call_slot::INLINE_PAYLOAD);
     assert!(call_slot::RETRY_AFTER_US + 16 == call_slot::INLINE_RESULT);
     assert!(call_slot::TIMINGS + call_slot::TIMINGS_SIZE == call_slot::SIZE, "no further cache line");

@@ -27,8 +27,10 @@ pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) ->
         assert!(has_room, "the space was made for {FDS_MAX}");
     }
     retry_interrupted(|| {
-        // NOSIGNAL: a peer that is gone is an error to handle, not a signal to die of.
-        rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+        // NOSIGNAL: a peer that is gone is an error to handle, not a signal to die of. DONTWAIT: so is one that does not
+        // read, and the router waits for nobody.
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut ancillary, flags)
     })
 }
 

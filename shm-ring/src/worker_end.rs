@@ -134,6 +134,12 @@ impl<M: Memory> WorkerEnd<M> {
         Ok(Some(self.taken(slot, &header, control)))
     }
 
+    /// Whether there may be requests: a look without judgement.
+    #[inline]
+    pub fn has_requests(&self) -> bool {
+        self.memory.load_u32(router_line::SUBMISSION_TAIL, Ordering::Relaxed) != self.submission_head
+    }
+
     /// Copies the payload's bytes to the end of `out`.
     pub fn read_payload(&self, taken: &Taken, out: &mut Vec<u8>) {
         let place = self.geometry.payload_place(taken.slot, taken.payload_size);

@@ -30,6 +30,7 @@
 //! | `attachment.rs` | socket, ring and bell: how they are had from the router |
 //! | `call.rs` | what a function sees: `Call`, `Reply`, `FunctionError` |
 //! | `calls.rs` | the loop over the ring |
+//! | `lanes.rs` | calls that clients bring straight to this process |
 //! | `watcher.rs` | the thread that waits for Stop and for the router's death |
 //!
 //! Guide: docs/coding/rust-functions.md.  The ring: docs/spec/shm.md.  Tests: `serve/tests.rs`.
@@ -38,6 +39,7 @@ mod attachment;
 mod call;
 mod calls;
 mod environment;
+mod lanes;
 #[cfg(test)]
 mod tests;
 mod watcher;

@@ -60,8 +60,13 @@ use crate::connection::Verdict;
 use crate::error::{CallError, ConnectError, Disconnect, Expiry, ResolveError, RouterMisbehaved};
 use crate::url::RouterUrl;
 
+mod lane;
+
+use lane::{Lane, Place};
+
+pub use lane::LaneNotOpened;
+pub use protocol::attach::lane::{LaneEnd, LaneRefused};
 pub use protocol::{Flags, FunctionId};
-pub use shm_ring::client_ring::Answered;
 /// The time that deadlines are told in.
 pub use shm_ring::clock::monotonic_ns as now_ns;
 pub use shm_ring::{PushRefused as SubmitRefused, SlotIndex};
@@ -145,6 +150,31 @@ impl Call {
     }
 }
 
+/// An answer. Its slot stays occupied until [`ShmClient::release`].
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "the slot is lost until the answer is released"]
+pub struct Answered {
+    /// What [`ShmClient::submit`] gave for the call.
+    pub slot: SlotIndex,
+    /// The caller's own number of the call.
+    pub call_id: u64,
+    /// The wire's status.
+    pub status: u8,
+    /// The wire's flags.
+    pub flags: u16,
+    /// Advice when to try again; 0 = none.
+    pub retry_after_us: u32,
+    place: Place,
+}
+
+impl Answered {
+    /// The call went past the router, through a lane.
+    pub fn is_direct(&self) -> bool {
+        matches!(self.place, Place::Lane(_))
+    }
+}
+
 /// A ring at a router. Dropping it cancels what is outstanding.
 pub struct ShmClient {
     ring: ClientEnd<Mapped>,
@@ -156,6 +186,8 @@ pub struct ShmClient {
     goaway: Option<Status>,
     ended: Option<Disconnect>,
     spin_count_max: u32,
+    lane: Option<Box<Lane>>,
+    lane_end: Option<LaneEnd>,
 }
 
 impl ShmClient {
@@ -227,6 +259,9 @@ impl ShmClient {
     /// Without a free slot, or with a payload larger than [`ShmClient::payload_size_max`].
     #[inline]
     pub fn submit(&mut self, call: &Call, payload: &[u8]) -> Result<SlotIndex, SubmitRefused> {
+        if let Some(lane) = self.lane_for(call, payload.len()) {
+            return lane.submit(call, |ring, call| ring.submit(call, payload));
+        }
         self.ring.submit(&call.in_ring(), payload)
     }
 
@@ -241,6 +276,9 @@ impl ShmClient {
         payload_size: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<SlotIndex, SubmitRefused> {
+        if let Some(lane) = self.lane_for(call, payload_size) {
+            return lane.submit(call, |ring, call| ring.submit_in_place(call, payload_size, fill));
+        }
         self.ring.submit_in_place(&call.in_ring(), payload_size, fill)
     }
 
@@ -251,6 +289,9 @@ impl ShmClient {
             // Fails only for a descriptor that is not an eventfd; then the router's next look finds the calls.
             let _ = self.bell.ring();
         }
+        if let Some(lane) = &mut self.lane {
+            lane.flush();
+        }
     }
 
     /// The next answer, if there is one. Its slot is in use until [`ShmClient::release`].
@@ -259,9 +300,14 @@ impl ShmClient {
     /// If the router is gone, or wrote what no router writes. What had been answered before is given out first.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Answered>, Disconnect> {
+        if self.lane.is_some()
+            && let Some(answered) = self.poll_lane()
+        {
+            return Ok(Some(answered));
+        }
         match self.ring.next_answer() {
             Ok(None) => self.ended.map_or(Ok(None), Err),
-            Ok(answered) => Ok(answered),
+            Ok(Some(answered)) => Ok(Some(self.from_ring(answered))),
             Err(misbehaved) => {
                 Err(self.end(Disconnect::RouterMisbehaved(RouterMisbehaved::Ring(misbehaved))))
             }
@@ -280,7 +326,11 @@ impl ShmClient {
         loop {
             let left = give_up_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns())));
             let sleep = left.map_or(SLEEP_MAX, |left| left.min(SLEEP_MAX));
-            match self.ring.wait(self.spin_count_max, Some(sleep)) {
+            let waited = match self.lane {
+                Some(_) => self.wait_with_lane(sleep),
+                None => self.ring.wait(self.spin_count_max, Some(sleep)),
+            };
+            match waited {
                 Ok(WaitOutcome::Ready) => return Ok(true),
                 Ok(WaitOutcome::Nothing) => {}
                 Err(misbehaved) => {
@@ -297,12 +347,21 @@ impl ShmClient {
     /// The result in place.
     #[inline]
     pub fn result<'a>(&'a self, answered: &'a Answered) -> &'a [u8] {
-        self.ring.result(answered)
+        match &answered.place {
+            Place::Ring(answered) => self.ring.result(answered),
+            Place::Lane(answered) => self.lane.as_ref().map_or(&[], |lane| lane.result(answered)),
+            Place::Nowhere => &[],
+        }
     }
 
     /// Where the time went, if the call asked.
     pub fn timings(&self, answered: &Answered) -> Option<Timings> {
-        self.ring.timings(answered).map(|bytes| Timings::decode(&bytes))
+        let bytes = match &answered.place {
+            Place::Ring(answered) => self.ring.timings(answered)?,
+            Place::Lane(answered) => self.lane.as_ref()?.timings(answered)?,
+            Place::Nowhere => return None,
+        };
+        Some(Timings::decode(&bytes))
     }
 
     /// The answer as [`Client`](crate::Client) gives it, copied.
@@ -327,13 +386,18 @@ impl ShmClient {
     /// Gives an answer's slot back.
     #[inline]
     pub fn release(&mut self, answered: Answered) {
-        self.ring.release(answered);
+        match answered.place {
+            Place::Ring(answered) => self.ring.release(answered),
+            Place::Lane(answered) => self.release_in_lane(answered),
+            Place::Nowhere => {}
+        }
     }
 
     /// Asks the router to stop a call and returns at once. The call still ends: as cancelled, or with an answer that was
     /// faster. Flushes before.
     pub fn cancel(&mut self, slot: SlotIndex, call_id: u64) {
         self.flush();
+        let Some(slot) = self.cancel_in_lane(slot) else { return };
         let mut bytes = Vec::new();
         Message::CancelCall { slot: slot.0, call_id }.encode(&mut bytes);
         // A socket that takes nothing is a router that is gone, which `poll` tells.
@@ -376,18 +440,20 @@ impl ShmClient {
     /// Calls without an answer, and answers not released.
     #[inline]
     pub fn outstanding(&self) -> u32 {
-        self.ring.outstanding()
+        self.ring.outstanding() + self.lane.as_ref().map_or(0, |lane| lane.outstanding())
     }
 
-    /// Calls that can be submitted now.
+    /// Calls that can be submitted now; those of an open lane are for its function only.
     #[inline]
     pub fn free_slots(&self) -> u32 {
-        self.ring.free_slots()
+        let (waiting, free) =
+            self.lane.as_ref().map_or((0, 0), |lane| (lane.returned_count(), lane.free_slots()));
+        self.ring.free_slots().saturating_sub(waiting) + free
     }
 
-    /// Calls that may be outstanding at once.
+    /// Calls that may be outstanding at once. Slots are numbered from 0, those of a lane behind those of the ring.
     pub fn slot_count(&self) -> u32 {
-        self.ring.geometry().slot_count()
+        self.ring.geometry().slot_count() + self.lane.as_ref().map_or(0, |lane| lane.slot_count())
     }
 
     /// The largest request, and the largest result.
@@ -451,6 +517,10 @@ impl ShmClient {
             Message::Goaway { status } => {
                 // An unknown reason is a reason all the same.
                 self.goaway = Some(Status::try_from(*status).unwrap_or(Status::GoingAway));
+                Ok(())
+            }
+            Message::LaneClosed { lane_id, reason } => {
+                self.on_lane_closed(*lane_id, *reason);
                 Ok(())
             }
             _ => Err(Disconnect::RouterMisbehaved(RouterMisbehaved::RecordUnexpected)),
@@ -545,6 +615,8 @@ fn try_attach(path: &Path, options: &Options) -> Result<ShmClient, Failed> {
         goaway: None,
         ended: None,
         spin_count_max: u32::try_from(spin_rounds).unwrap_or(u32::MAX),
+        lane: None,
+        lane_end: None,
     })
 }
 

@@ -24,6 +24,9 @@ enum Op {
     DrainWorker { which: usize },
     LoseWorker { which: usize },
     Misbehave { which: usize },
+    Lease { function: u32, slots: u32 },
+    EndLease { which: usize },
+    OverstayLease { which: usize },
     Pass { ns: u64 },
     Push { count: u32 },
     Take { which: usize },
@@ -60,6 +63,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => which().prop_map(|which| Op::DrainWorker { which }),
         1 => which().prop_map(|which| Op::LoseWorker { which }),
         1 => which().prop_map(|which| Op::Misbehave { which }),
+        2 => (prop_oneof![Just(0u32), 0u32..4], 0u32..5).prop_map(|(function, slots)| Op::Lease { function, slots }),
+        2 => which().prop_map(|which| Op::EndLease { which }),
+        1 => which().prop_map(|which| Op::OverstayLease { which }),
         6 => length.prop_map(|ns| Op::Pass { ns }),
         6 => (1u32..4).prop_map(|count| Op::Push { count }),
         5 => which().prop_map(|which| Op::Take { which }),
@@ -95,6 +101,8 @@ enum Slot {
 
 struct ModelWorker {
     slots: u32,
+    /// Of these slots.
+    leased: u32,
     held: BTreeMap<InvocationId, Slot>,
 }
 
@@ -103,6 +111,7 @@ struct World {
     now: Nanos,
     calls: BTreeMap<InvocationId, Call>,
     workers: BTreeMap<WorkerId, ModelWorker>,
+    leases: Vec<Lease>,
     outputs: Vec<String>,
 }
 
@@ -122,6 +131,7 @@ impl World {
             now: Nanos::from_secs(1),
             calls: BTreeMap::new(),
             workers: BTreeMap::new(),
+            leases: vec![],
             outputs: vec![],
         }
     }
@@ -144,6 +154,14 @@ impl World {
                 }
             }
             Op::Misbehave { which } => self.misbehave(which),
+            Op::Lease { function, slots } => self.lease(FunctionId(function), slots),
+            Op::EndLease { which } => self.end_lease(which),
+            Op::OverstayLease { which } => {
+                let workers: Vec<_> = self.leases.iter().map(|lease| lease.worker).collect();
+                if let Some(worker) = pick(workers.iter(), which) {
+                    self.engine.handle_lease_overstayed(worker);
+                }
+            }
             Op::Pass { ns } => self.pass(Nanos(ns)),
             Op::Push { count } => (0..count).for_each(|_| self.push()),
             Op::Take { which } => self.take(which),
@@ -201,7 +219,7 @@ impl World {
         let attached = self.engine.handle_worker_attached(self.now, function, slots);
         self.outputs.push(format!("{attached:?}"));
         if let Ok(worker) = attached {
-            let fresh = self.workers.insert(worker, ModelWorker { slots, held: BTreeMap::new() });
+            let fresh = self.workers.insert(worker, ModelWorker { slots, leased: 0, held: BTreeMap::new() });
             assert!(fresh.is_none(), "a worker id was given twice");
         }
     }
@@ -213,11 +231,38 @@ impl World {
         self.sync_queued();
     }
 
+    fn lease(&mut self, function: FunctionId, slots: u32) {
+        let leased = self.engine.lease(function, slots, |worker| worker.index != 3);
+        self.outputs.push(format!("{leased:?}"));
+        let Ok(lease) = leased else { return };
+        assert_ne!(lease.worker.index, 3, "a worker that knows no lanes was chosen");
+        let queued = self.calls.values().filter(|call| call.is_queued && call.function == function).count();
+        assert_eq!(queued, 0, "lent over the heads of those who wait");
+        let model = self.workers.get_mut(&lease.worker).expect("a lease is of an attached worker");
+        model.leased += lease.slots;
+        assert!(lease.slots >= 1, "nothing was lent");
+        assert!(model.leased + (model.held.len() as u32) < model.slots, "one credit stays");
+        self.leases.push(lease);
+    }
+
+    /// Ends a lease, whatever has become of its worker.
+    fn end_lease(&mut self, which: usize) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let lease = self.leases.swap_remove(which % self.leases.len());
+        self.engine.end_lease(lease);
+        if let Some(model) = self.workers.get_mut(&lease.worker) {
+            model.leased = model.leased.saturating_sub(lease.slots);
+        }
+    }
+
     /// The worker's memory is still there, but nothing it does counts any more.
     fn misbehave(&mut self, which: usize) {
         let Some(worker) = self.worker(which) else { return };
         let model = self.workers.get_mut(&worker).expect("it was picked from them");
         model.held.clear();
+        model.leased = 0;
         self.engine.handle_worker_misbehaved(self.now, worker);
         self.sync_queued();
     }
@@ -244,7 +289,7 @@ impl World {
         let model = self.workers.get_mut(&push.worker).expect("a push goes to an attached worker");
         let old = model.held.insert(push.invocation, Slot::Waiting { is_marked: false });
         assert!(old.is_none(), "a call was pushed twice to one worker");
-        assert!(model.held.len() <= model.slots as usize, "more calls than slots");
+        assert!(model.held.len() <= (model.slots - model.leased) as usize, "more calls than slots");
         let rings = self.workers.values().filter(|it| it.held.contains_key(&push.invocation)).count();
         assert_eq!(rings, 1, "a call is in two rings");
         let call = self.call(push.invocation);
@@ -371,6 +416,9 @@ impl World {
         }
         while let Some(worker) = self.worker(0) {
             self.lose(worker);
+        }
+        while !self.leases.is_empty() {
+            self.end_lease(0);
         }
         self.poll_answers();
         self.carry_out_actions();

@@ -4,7 +4,7 @@ use crate::limits::NAME_SIZE_MAX;
 fn every_message() -> Vec<Message> {
     let name = FunctionName::new("thumbnail").unwrap();
     let mut messages = vec![
-        Message::AttachWorker { name, token: 0x1122_3344_5566_7788, process_id: 4711 },
+        Message::AttachWorker { name, token: 0x1122_3344_5566_7788, process_id: 4711, lanes_max: 4 },
         Message::AttachShim { config_digest: u64::MAX, process_id: 1 },
         Message::Attached(Attached {
             worker_index: 1,
@@ -30,8 +30,21 @@ fn every_message() -> Vec<Message> {
         Message::Resolved { function_id: FunctionId(7), status: 16 },
         Message::CancelCall { slot: 5, call_id: u64::MAX - 1 },
         Message::Goaway { status: 80 },
+        Message::LaneWanted { function_id: FunctionId(7), slot_count: 64, payload_size_max: 1 << 14 },
+        Message::LaneOpened(LaneOpened {
+            lane_id: 5,
+            generation: 6,
+            function_id: FunctionId(7),
+            slot_count: 64,
+            region_size: 1 << 14,
+            payload_size_max: 10_000,
+            timeout_ns: 30_000_000_000,
+        }),
+        Message::LaneRevoke { lane_id: 5 },
     ];
     messages.extend(AttachRefused::ALL.map(|reason| Message::Refused { reason }));
+    messages.extend(LaneRefused::ALL.map(|reason| Message::LaneRefused { reason }));
+    messages.extend(LaneEnd::ALL.map(|reason| Message::LaneClosed { lane_id: 5, reason }));
     messages
 }
 
@@ -101,7 +114,7 @@ fn what_is_wrong_with_a_record_is_named_before_its_name_arrives() {
         Err(AttachPeerMisbehaved::VersionUnsupported { version: 2 })
     );
     assert_eq!(cut(patched(worker, 6, &[0, 0])), Err(AttachPeerMisbehaved::UnknownKind(0)));
-    assert_eq!(cut(patched(worker, 6, &[15, 0])), Err(AttachPeerMisbehaved::UnknownKind(15)));
+    assert_eq!(cut(patched(worker, 6, &[20, 0])), Err(AttachPeerMisbehaved::UnknownKind(20)));
     assert_eq!(
         cut(patched(worker, 8, &[129, 0])),
         Err(AttachPeerMisbehaved::NameUnexpected { kind: 1, name_size: 129 })

@@ -177,6 +177,7 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
         connections_max: table.count("connections_max"),
         shm_clients_max: table.count("shm_clients_max"),
         shm_memory_max: table.size_u64("shm_memory_max"),
+        direct_lanes: table.switch("direct_lanes"),
         output_size_max: table.size("output_size_max"),
         invocations_max: table.count("invocations_max"),
         payload_memory_max: table.size_u64("payload_memory_max"),

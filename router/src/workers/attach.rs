@@ -30,6 +30,7 @@ use shm_ring::{Generation, Geometry, Identity, Mapped, RouterEnd, pass, peer};
 use super::seat::Process;
 use super::{Deliver, FunctionRing, Seat, Workers};
 use crate::io::{Io, SourceId};
+use crate::lanes::LaneWanted;
 use crate::net::Desk;
 use crate::shard::Owner;
 use crate::shm_clients::{ClientId, ShmClients, Wanted};
@@ -274,8 +275,8 @@ impl Attach {
     ) -> Result<(), attach::AttachRefused> {
         let Some(peer) = self.peers[index as usize].as_ref() else { return Ok(()) };
         match (&peer.role, message) {
-            (Role::Visitor { .. }, Message::AttachWorker { name, token, .. }) => {
-                self.take_worker(desk, io, workers, index, &name, token)
+            (Role::Visitor { .. }, Message::AttachWorker { name, token, lanes_max, .. }) => {
+                self.take_worker(desk, io, workers, index, (&name, token, lanes_max))
             }
             (Role::Visitor { .. }, Message::AttachShim { config_digest, .. }) => {
                 self.take_shim(index, config_digest)
@@ -294,6 +295,11 @@ impl Attach {
             }
             (Role::Client(client), Message::CancelCall { slot, call_id }) => {
                 clients.cancel(desk, io, workers, *client, (slot, call_id));
+                Ok(())
+            }
+            (Role::Client(client), Message::LaneWanted { function_id, slot_count, payload_size_max }) => {
+                let wanted = LaneWanted { function: function_id, slot_count, payload_size_max };
+                clients.want_lane(desk, workers, *client, wanted);
                 Ok(())
             }
             (Role::Shim, Message::FunctionFailing { name, .. }) => {
@@ -334,8 +340,7 @@ impl Attach {
         io: &mut Io,
         workers: &mut Workers,
         index: u32,
-        name: &FunctionName,
-        token: u64,
+        (name, token, lanes_max): (&FunctionName, u64, u32),
     ) -> Result<(), attach::AttachRefused> {
         if self.is_draining {
             return Err(attach::AttachRefused::Draining);
@@ -381,6 +386,7 @@ impl Attach {
             held_count: 0,
             answer_count: 0,
             bell_count: 0,
+            lanes_max,
             is_touched: false,
             is_quarantined: false,
             misbehaved: None,

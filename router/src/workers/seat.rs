@@ -31,6 +31,8 @@ pub struct Seat {
     /// Answers taken from its ring, and times its bell rang: see `Workers::on_bell`.
     pub(super) answer_count: u64,
     pub(super) bell_count: u64,
+    /// Direct lanes it can serve at once.
+    pub(super) lanes_max: u32,
     pub(super) is_touched: bool,
     /// What it says is not listened to any more.
     pub(super) is_quarantined: bool,

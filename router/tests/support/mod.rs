@@ -407,7 +407,7 @@ pub fn attach(
     token: u64,
 ) -> (WorkerEnd<Mapped>, OwnedFd, EventDoorbell) {
     let mut record = Vec::new();
-    Message::AttachWorker { name, token, process_id: std::process::id() }.encode(&mut record);
+    Message::AttachWorker { name, token, process_id: std::process::id(), lanes_max: 0 }.encode(&mut record);
     (&*socket).write_all(&record).expect("the router reads");
     let mut bytes = [0; 256];
     let mut fds = Vec::new();

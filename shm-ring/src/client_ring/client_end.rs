@@ -75,12 +75,12 @@ pub enum WaitOutcome {
 
 /// See the module's header.
 pub struct ClientEnd<M> {
-    memory: M,
-    geometry: Geometry,
+    pub(super) memory: M,
+    pub(super) geometry: Geometry,
     identity: ClientIdentity,
-    entries: Box<[Entry]>,
+    pub(super) entries: Box<[Entry]>,
     /// Slots without a call, used in their order: the processor foresees it, and the lines of coming slots can be fetched.
-    free: FreeSlots,
+    pub(super) free: FreeSlots,
     /// Calls written into the submission ring.
     submission_tail: u32,
     /// Calls the router was told about.
@@ -99,16 +99,15 @@ pub struct ClientEnd<M> {
     spin_count: u32,
 }
 
-#[derive(Clone, Copy)]
-struct Entry {
-    call_id: u64,
-    is_submitted: bool,
+#[derive(Clone, Copy, Default)]
+pub(super) struct Entry {
+    pub call_id: u64,
+    pub payload_size: u32,
+    /// Calls submitted before it, modulo 2^32.
+    pub position: u32,
+    pub is_submitted: bool,
     /// A payload or a result lay in this slot's regions once.
-    has_touched_region: bool,
-}
-
-impl Entry {
-    const FREE: Self = Self { call_id: 0, is_submitted: false, has_touched_region: false };
+    pub has_touched_region: bool,
 }
 
 /// As in `WorkerEnd`: 64 rounds are about 1 us, a `sched_yield` with nobody waiting a third of that.
@@ -123,7 +122,7 @@ impl<M: Memory> ClientEnd<M> {
             memory,
             geometry,
             identity,
-            entries: vec![Entry::FREE; slot_count as usize].into_boxed_slice(),
+            entries: vec![Entry::default(); slot_count as usize].into_boxed_slice(),
             free: FreeSlots::all(slot_count),
             submission_tail: 0,
             submission_tail_published: 0,
@@ -273,6 +272,11 @@ impl<M: Memory> ClientEnd<M> {
         self.memory.load_u32(service_line::ROUTER_DRAINING, Ordering::Relaxed) != 0
     }
 
+    /// Calls submitted so far, modulo 2^32.
+    pub(super) fn submission_tail(&self) -> u32 {
+        self.submission_tail
+    }
+
     /// Sizes of this ring.
     pub fn geometry(&self) -> Geometry {
         self.geometry
@@ -305,6 +309,8 @@ impl<M: Memory> ClientEnd<M> {
         }
         let entry = &mut self.entries[slot.0 as usize];
         entry.call_id = call.call_id;
+        entry.payload_size = payload_size as u32;
+        entry.position = self.submission_tail;
         entry.is_submitted = true;
         entry.has_touched_region |= payload_size > call_slot::INLINE_PAYLOAD_SIZE_MAX;
         let place = self.geometry.slot(slot);
@@ -340,7 +346,7 @@ impl<M: Memory> ClientEnd<M> {
     }
 
     #[inline]
-    fn refresh_completion_tail(&mut self) -> Result<bool, ServiceMisbehaved> {
+    pub(super) fn refresh_completion_tail(&mut self) -> Result<bool, ServiceMisbehaved> {
         // SYNC(client_ring.completion_tail): acquires what `ServiceEnd::publish` released, the index ring and answers.
         let tail = self.memory.load_u32(service_line::COMPLETION_TAIL, Ordering::Acquire);
         let unread = tail.wrapping_sub(self.completion_head);

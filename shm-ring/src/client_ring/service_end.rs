@@ -18,9 +18,10 @@ use std::sync::atomic::Ordering;
 
 use super::{
     ClientControl, ClientIdentity, ClientMisbehaved, FLAG_TIMINGS, FLAGS_CRITICAL, READY, ServiceControl,
-    call_slot, client_line, result_place, service_line, write_constants,
+    call_slot, client_line, read_constants, result_place, service_line, write_constants,
 };
 use crate::access::{Memory, PREFETCH_DISTANCE};
+use crate::fault::AttachError;
 use crate::layout::{FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, RequestHeader, SlotIndex};
 
 /// A call, checked. Its slot stays occupied until [`ServiceEnd::answer`].
@@ -57,13 +58,13 @@ pub struct Answer<'a> {
 
 /// See the module's header.
 pub struct ServiceEnd<M> {
-    memory: M,
-    geometry: Geometry,
+    pub(super) memory: M,
+    pub(super) geometry: Geometry,
     identity: ClientIdentity,
     entries: Box<[Entry]>,
     taken_count: u32,
     /// Calls taken.
-    submission_head: u32,
+    pub(super) submission_head: u32,
     /// The client's tail as last read and checked.
     submission_tail_cached: u32,
     /// Answers written into the completion ring.
@@ -95,6 +96,17 @@ impl<M: Memory> ServiceEnd<M> {
     pub fn new(memory: M, geometry: Geometry, identity: ClientIdentity) -> Self {
         assert!(memory.size() >= geometry.memory_size(), "the ring does not fit its memory");
         write_constants(&memory, geometry, identity);
+        Self::over(memory, geometry, identity)
+    }
+
+    /// Begins with an empty ring that somebody else has made: a worker's end of a lane. The client may have written into
+    /// the constants already, so the caller compares what it finds with what the router told it.
+    pub fn attach(memory: M) -> Result<Self, AttachError> {
+        let (geometry, identity) = read_constants(&memory)?;
+        Ok(Self::over(memory, geometry, identity))
+    }
+
+    fn over(memory: M, geometry: Geometry, identity: ClientIdentity) -> Self {
         Self {
             memory,
             geometry,
@@ -109,6 +121,12 @@ impl<M: Memory> ServiceEnd<M> {
             woken_epoch: 0,
             wake_count: 0,
         }
+    }
+
+    /// Whether there may be calls: a look without judgement.
+    #[inline]
+    pub fn has_calls(&self) -> bool {
+        self.memory.load_u32(client_line::SUBMISSION_TAIL, Ordering::Relaxed) != self.submission_head
     }
 
     /// The next call. After an error the client is to be closed; the slots it still holds are in [`Self::taken`].

@@ -15,6 +15,7 @@ use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Mapped, WorkerEnd, pass};
 
 use super::environment::Environment;
+use super::lanes::LANES_MAX;
 
 /// A router answers within a turn; one that is stopped, or busy with something terrible, gets this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +61,8 @@ impl Attachment {
 
         let mut bytes = Vec::with_capacity(MESSAGE_SIZE_MAX);
         let Environment { function, token, .. } = *environment;
-        Message::AttachWorker { name: function, token, process_id: std::process::id() }.encode(&mut bytes);
+        let (name, process_id, lanes_max) = (function, std::process::id(), LANES_MAX);
+        Message::AttachWorker { name, token, process_id, lanes_max }.encode(&mut bytes);
         stream.write_all(&bytes)?;
 
         let (answer, fds, unread) = receive_answer(&stream)?;

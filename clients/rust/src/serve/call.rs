@@ -3,25 +3,40 @@
 use std::time::Duration;
 
 use protocol::{Criticality, TraceContext};
+use shm_ring::client_ring::{LaneService, TakenCall};
 use shm_ring::clock::monotonic_ns;
 use shm_ring::{Mapped, Taken, WorkerEnd};
 
 /// One call, while its function runs.
 pub struct Call<'a> {
     payload: &'a [u8],
-    /// `None` in a test of a function alone.
-    origin: Option<(&'a WorkerEnd<Mapped>, &'a Taken)>,
+    origin: Origin<'a>,
+}
+
+/// Which way a call came.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// None: a test of a function alone.
+    Nowhere,
+    /// From the router.
+    Ring(&'a WorkerEnd<Mapped>, &'a Taken),
+    /// From a client.
+    Lane(&'a LaneService<Mapped>, &'a TakenCall),
 }
 
 impl<'a> Call<'a> {
     /// A call as a function sees it, without a router, a deadline or anything special: for testing a function
     /// alone.
     pub fn with_payload(payload: &'a [u8]) -> Self {
-        Self { payload, origin: None }
+        Self { payload, origin: Origin::Nowhere }
     }
 
     pub(super) fn new(ring: &'a WorkerEnd<Mapped>, taken: &'a Taken) -> Self {
-        Self { payload: ring.payload(taken), origin: Some((ring, taken)) }
+        Self { payload: ring.payload(taken), origin: Origin::Ring(ring, taken) }
+    }
+
+    pub(super) fn in_lane(lane: &'a LaneService<Mapped>, taken: &'a TakenCall, payload: &'a [u8]) -> Self {
+        Self { payload, origin: Origin::Lane(lane, taken) }
     }
 
     /// The caller's bytes, in place: not copied for this process.
@@ -33,7 +48,11 @@ impl<'a> Call<'a> {
     /// The time left until nobody waits any more; `None` if there is no end. Zero: it has passed, and the answer will
     /// be thrown away.
     pub fn time_left(&self) -> Option<Duration> {
-        let deadline_at_ns = self.taken()?.deadline_at_ns;
+        let deadline_at_ns = match self.origin {
+            Origin::Nowhere => return None,
+            Origin::Ring(_, taken) => taken.deadline_at_ns,
+            Origin::Lane(_, taken) => taken.deadline_at_ns,
+        };
         (deadline_at_ns != u64::MAX)
             .then(|| Duration::from_nanos(deadline_at_ns.saturating_sub(monotonic_ns())))
     }
@@ -42,31 +61,51 @@ impl<'a> Call<'a> {
     /// not matter. One load from shared memory.
     #[inline]
     pub fn is_cancelled(&self) -> bool {
-        self.origin.is_some_and(|(ring, taken)| ring.is_cancelled(taken))
+        match self.origin {
+            Origin::Nowhere => false,
+            Origin::Ring(ring, taken) => ring.is_cancelled(taken),
+            Origin::Lane(lane, taken) => lane.is_cancelled(taken.slot),
+        }
     }
 
     /// How much the call matters to its caller.
     pub fn criticality(&self) -> Criticality {
-        self.taken().and_then(|taken| Criticality::try_from(taken.criticality).ok()).unwrap_or_default()
+        let criticality = match self.origin {
+            Origin::Nowhere => return Criticality::default(),
+            Origin::Ring(_, taken) => taken.criticality,
+            Origin::Lane(_, taken) => taken.criticality,
+        };
+        Criticality::try_from(criticality).unwrap_or_default()
     }
 
     /// The trace this call belongs to, if its caller traces.
     pub fn trace(&self) -> Option<TraceContext> {
-        self.taken()?.trace.as_ref().map(TraceContext::decode)
+        match self.origin {
+            Origin::Nowhere => None,
+            Origin::Ring(_, taken) => taken.trace,
+            Origin::Lane(lane, taken) => lane.ring().context(taken.slot, taken.flags).0,
+        }
+        .as_ref()
+        .map(TraceContext::decode)
     }
 
     /// What the caller uses to mark repetitions of one and the same call, if it does.
     pub fn idempotency_key(&self) -> Option<[u8; 16]> {
-        self.taken()?.idempotency_key
+        match self.origin {
+            Origin::Nowhere => None,
+            Origin::Ring(_, taken) => taken.idempotency_key,
+            Origin::Lane(lane, taken) => lane.ring().context(taken.slot, taken.flags).1,
+        }
     }
 
-    /// The router's number of this invocation, as `quickfire inspect` shows it; 0 in a test.
+    /// The router's number of this invocation, as `quickfire inspect` shows it; the client's own number in a direct lane,
+    /// which no router numbers; 0 in a test.
     pub fn invocation_id(&self) -> u64 {
-        self.taken().map_or(0, |taken| taken.invocation_id)
-    }
-
-    fn taken(&self) -> Option<&'a Taken> {
-        self.origin.map(|(_, taken)| taken)
+        match self.origin {
+            Origin::Nowhere => 0,
+            Origin::Ring(_, taken) => taken.invocation_id,
+            Origin::Lane(_, taken) => taken.call_id,
+        }
     }
 }
 

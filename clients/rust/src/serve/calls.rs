@@ -21,6 +21,7 @@ use shm_ring::{Mapped, RouterMisbehaved, Taken, WorkerEnd};
 use super::ServeFailed;
 use super::attachment::Attachment;
 use super::call::{Call, FunctionError, Reply};
+use super::lanes::{Lanes, Work};
 use super::watcher::{News, Watcher};
 
 /// The longest text of a panic that goes to the caller. All of it goes to stderr, and so into the log.
@@ -47,20 +48,28 @@ pub fn serve_attachment(
     let watcher = Watcher::start(stream, waker, unread).map_err(ServeFailed::NoThread)?;
     let mut worker =
         Worker { ring, bell, clock: Clock::new(), reply: Reply::new(), pace: Pace::new(), handler };
+    let mut lanes = Lanes::default();
     loop {
-        let news = watcher.news();
+        let news = watcher.news(|order| lanes.obey(order));
         if news == News::RouterGone {
             // What is left in the ring has lost its callers together with the router, so it is not begun.
             return Ok(End::RouterGone);
         }
-        match worker.serve_batch() {
-            Ok(true) => continue,
+        if news == News::Stop {
+            // What clients still have in their lanes goes another way.
+            lanes = Lanes::default();
+        }
+        let has_answered = match worker.serve_batch() {
             Ok(false) if news == News::Stop => return Ok(End::Stopped),
-            Ok(false) => {}
+            Ok(has_answered) => has_answered,
             Err(damage) => return Ok(End::RingDamaged(damage)),
+        };
+        let has_served = lanes.serve_batch(worker.work());
+        if has_answered || has_served {
+            continue;
         }
         // Sleeps without a limit: the router wakes for requests, the watcher for news.
-        if let Err(damage) = worker.ring.wait(spin_count_max, None) {
+        if let Err(damage) = lanes.wait(&mut worker.ring, spin_count_max) {
             return Ok(End::RingDamaged(damage));
         }
     }
@@ -115,17 +124,30 @@ impl<H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>> Worker<'_, H>
 
     fn run(&mut self, taken: &Taken) -> Outcome {
         let Self { ring, reply, handler, .. } = self;
-        let call = Call::new(ring, taken);
-        // The reply is replaced after a panic. The handler's own state may be half changed; whether to go on with it is
-        // its author's choice, who can end the process, and the shim starts another.
-        let returned = catch_unwind(AssertUnwindSafe(|| handler(&call, reply)));
-        match returned {
-            Ok(Ok(())) => return Outcome::Ok,
-            Ok(Err(error)) => reply.replace(error.bytes()),
-            Err(panic) => reply.replace(panic_text(&*panic).as_bytes()),
-        }
-        Outcome::FunctionError
+        run_guarded(*handler, &Call::new(ring, taken), reply)
     }
+
+    /// What lanes need to run calls as this ring does.
+    fn work(&mut self) -> Work<'_, H> {
+        let Self { clock, reply, pace, handler, .. } = self;
+        Work { clock, reply, pace, handler }
+    }
+}
+
+/// Runs the function. What it returns, or dies of, is in the reply.
+pub fn run_guarded<H>(handler: &mut H, call: &Call<'_>, reply: &mut Reply) -> Outcome
+where
+    H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+{
+    // The reply is replaced after a panic. The handler's own state may be half changed; whether to go on with it is
+    // its author's choice, who can end the process, and the shim starts another.
+    let returned = catch_unwind(AssertUnwindSafe(|| handler(call, reply)));
+    match returned {
+        Ok(Ok(())) => return Outcome::Ok,
+        Ok(Err(error)) => reply.replace(error.bytes()),
+        Err(panic) => reply.replace(panic_text(&*panic).as_bytes()),
+    }
+    Outcome::FunctionError
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -142,7 +164,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 /// An answer in a batch waits for the calls behind it: at most 16 of at most 1.25 us, 20 us in all, which is less than it
 /// takes to wake a core. A slow call after quick ones delays up to 15 answers, once; then each answer is shown at once until
 /// calls have been quick for a while.
-struct Pace {
+pub struct Pace {
     run_ns_recent: u64,
 }
 
@@ -159,12 +181,12 @@ impl Pace {
 
     /// The longest run of late: each further call makes an earlier one an eighth less important.
     #[inline]
-    fn note_run(&mut self, run_ns: u64) {
+    pub fn note_run(&mut self, run_ns: u64) {
         self.run_ns_recent = run_ns.max(self.run_ns_recent - self.run_ns_recent.div_ceil(8));
     }
 
     #[inline]
-    fn batch_count_max(&self) -> u32 {
+    pub fn batch_count_max(&self) -> u32 {
         if self.run_ns_recent <= Self::QUICK_NS { Self::BATCH_COUNT_MAX } else { 1 }
     }
 }

@@ -97,7 +97,15 @@ impl Place {
         stream.read_exact(&mut bytes).unwrap();
         let (greeting, _) = attach::decode(&bytes).unwrap().unwrap();
         let name = FunctionName::new("test").unwrap();
-        assert_eq!(greeting, Message::AttachWorker { name, token: 42, process_id: std::process::id() });
+        assert_eq!(
+            greeting,
+            Message::AttachWorker {
+                name,
+                token: 42,
+                process_id: std::process::id(),
+                lanes_max: lanes::LANES_MAX
+            }
+        );
         stream
     }
 
