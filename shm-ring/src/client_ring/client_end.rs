@@ -89,6 +89,8 @@ pub struct ClientEnd<M> {
     completion_head: u32,
     /// The router's tail as last read and checked.
     completion_tail_cached: u32,
+    /// Where the answer to the call made last will lie.
+    slot_expected: usize,
     /// Odd while the router thinks that we sleep.
     sleeping_epoch: u32,
     /// The router's sleep that our last doorbell ended.
@@ -128,6 +130,7 @@ impl<M: Memory> ClientEnd<M> {
             submission_tail_published: 0,
             completion_head: 0,
             completion_tail_cached: 0,
+            slot_expected: geometry.slot(SlotIndex(0)) + call_slot::SERVICE_CONTROL,
             sleeping_epoch: 0,
             woken_epoch: 0,
             wake_count_seen: 0,
@@ -178,8 +181,12 @@ impl<M: Memory> ClientEnd<M> {
     /// The next answer. After an error the ring is damaged: detach.
     #[inline]
     pub fn next_answer(&mut self) -> Result<Option<Answered>, ServiceMisbehaved> {
-        if self.completion_head == self.completion_tail_cached && !self.refresh_completion_tail()? {
-            return Ok(None);
+        if self.completion_head == self.completion_tail_cached {
+            if !self.refresh_completion_tail()? {
+                return Ok(None);
+            }
+            // Probably the call made last, if there is one: its line comes while the answer's place is still being read.
+            self.memory.prefetch_to_read(self.slot_expected);
         }
         self.prefetch_answer();
         let entry = self.geometry.completion_entry(self.completion_head);
@@ -314,6 +321,7 @@ impl<M: Memory> ClientEnd<M> {
         entry.is_submitted = true;
         entry.has_touched_region |= payload_size > call_slot::INLINE_PAYLOAD_SIZE_MAX;
         let place = self.geometry.slot(slot);
+        self.slot_expected = place + call_slot::SERVICE_CONTROL;
         write(&self.memory, self.geometry.payload_place(slot, payload_size as u32));
         let control = self.write_context(place, call);
         // Control and size are one word of eight bytes, and so are function and criticality.

@@ -6,7 +6,7 @@
 //!      │                     ▼
 //!      └── why it ended ── router      [LaneWatch]: reads, never writes after the constants
 //! ```
-//! Always: a call is counted in `taken_count` before its function begins, with a fence behind it. Calls are taken in the
+//! Always: a call is counted in `taken_count` before its function begins, and nothing of the call is moved before that. Calls are taken in the
 //! order of their submission, so the count alone says of each call whether it was taken: what lies behind it when the
 //! worker has closed the lane, or is dead, was not begun and never will be.
 //! Always: the worker holds the client for hostile (it has a [`ServiceEnd`]), the router holds both for hostile: it reads
@@ -17,7 +17,7 @@
 //!
 //! Normative text: docs/spec/shm.md, "Direct lanes".  Tests: `tests/lane.rs`.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::client_end::Entry;
 use super::{
@@ -76,12 +76,29 @@ pub struct LaneService<M> {
     service: ServiceEnd<M>,
     usage: LaneUsage,
     is_running: bool,
+    /// The slot taken last: a client with one call outstanding uses it again.
+    slot_expected: SlotIndex,
 }
 
 impl<M: Memory> LaneService<M> {
     /// Checks the constants and begins with an empty ring.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
-        Ok(Self { service: ServiceEnd::attach(memory)?, usage: LaneUsage::default(), is_running: false })
+        let service = ServiceEnd::attach(memory)?;
+        let slot_expected = SlotIndex(service.geometry.slot_count() - 1);
+        Ok(Self { service, usage: LaneUsage::default(), is_running: false, slot_expected })
+    }
+
+    /// Whether there may be calls. If so, asks at once for the lines that the next call probably lies in, which come from
+    /// the client's core while its place is still being read.
+    #[inline]
+    pub fn has_calls(&self) -> bool {
+        let has_calls = self.service.has_calls();
+        if has_calls {
+            let ServiceEnd { memory, geometry, submission_head, .. } = &self.service;
+            memory.prefetch_to_read(geometry.submission_entry(*submission_head));
+            memory.prefetch_to_read(geometry.slot(self.slot_expected));
+        }
+        has_calls
     }
 
     /// The next call, counted as taken before it is returned; its deadline is the earlier of its own and `until_ns`.
@@ -90,12 +107,17 @@ impl<M: Memory> LaneService<M> {
     pub fn next_call(&mut self, until_ns: u64) -> Result<Option<TakenCall>, ClientMisbehaved> {
         let Some(mut taken) = self.service.next_call()? else { return Ok(None) };
         taken.deadline_at_ns = taken.deadline_at_ns.min(until_ns);
-        let ServiceEnd { memory, submission_head, .. } = &self.service;
+        self.slot_expected = taken.slot;
+        let ServiceEnd { memory, geometry, submission_head, .. } = &self.service;
+        // The line of the answer is in the client's cache: it comes while the function runs.
+        memory.prefetch_to_write(geometry.slot(taken.slot) + call_slot::SERVICE_CONTROL);
+        memory.prefetch_to_write(geometry.completion_entry(self.service.completion_tail));
         memory.store_u64(lane_line::RUNNING_UNTIL_NS, taken.deadline_at_ns.max(1), Ordering::Relaxed);
         memory.store_u32(lane_line::TAKEN_COUNT, *submission_head, Ordering::Release);
-        // SYNC(lane.taken_count): keeps the function's effects behind the store, for the look after our death. What a
-        // dead process has stored, in program order, is there when its death is told.
-        memory.fence_seq_cst();
+        // Keeps the function's effects behind the store, for the look after our death. The compiler could move them, the
+        // processor could not: what a process has stored, in program order, is there when its death is told. A look at a
+        // living worker proves nothing here, so that nothing has to be ordered for it.
+        compiler_fence(Ordering::SeqCst);
         self.is_running = true;
         Ok(Some(taken))
     }

@@ -68,7 +68,7 @@ pub struct ServiceEnd<M> {
     /// The client's tail as last read and checked.
     submission_tail_cached: u32,
     /// Answers written into the completion ring.
-    completion_tail: u32,
+    pub(super) completion_tail: u32,
     /// Answers the client was told about.
     completion_tail_published: u32,
     /// Odd while the client thinks that we do not look.

@@ -107,7 +107,7 @@ impl Lane {
     where
         H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
     {
-        if !self.service.ring().has_calls() {
+        if !self.service.has_calls() {
             return Ok(false);
         }
         let mut now = work.clock.now_ns();
@@ -300,7 +300,7 @@ impl Lanes {
     fn spin(&mut self, ring: &WorkerEnd<Mapped>, spin_count_max: u32) -> bool {
         self.spin_count = self.spin_count.clamp(spin_count_max / 16, spin_count_max);
         for round in 1..=self.spin_count {
-            if ring.has_requests() || self.lanes.iter().any(|lane| lane.service.ring().has_calls()) {
+            if ring.has_requests() || self.lanes.iter().any(|lane| lane.service.has_calls()) {
                 self.spin_count = self.spin_count.saturating_mul(2);
                 return true;
             }
