@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use loadgen::{Arrivals, LoadError, Plan, Report, Target, Workload};
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
@@ -52,6 +52,12 @@ pub fn command() -> Command {
                 .help("Open loop: constant, poisson, or bursts:COUNT"),
         )
         .arg(number("connections", "COUNT", "1", "Connections to spread the calls over"))
+        .arg(
+            Arg::new("direct")
+                .long("direct")
+                .action(ArgAction::SetTrue)
+                .help("Lease a direct lane for each connection, past the router; needs shm:// and direct_lanes there"),
+        )
         .arg(
             Arg::new("duration")
                 .long("duration")
@@ -126,6 +132,7 @@ fn plan(matches: &ArgMatches) -> Result<Plan, Failure> {
         function: matches.get_one::<String>("name").cloned().unwrap_or_default(),
         workload,
         connections: count("connections").unwrap_or(defaults.connections),
+        direct: matches.get_flag("direct"),
         duration: matches.get_one("duration").copied().unwrap_or(defaults.duration),
         payload_size: count("payload").unwrap_or(defaults.payload_size),
         deadline: matches.get_one::<Duration>("deadline").copied(),
@@ -177,9 +184,10 @@ fn ending_of(report: &Report) -> Ending {
 fn cannot_run(error: LoadError) -> Failure {
     let ending = match &error {
         LoadError::PlanInvalid(_) | LoadError::NoResources(_) => Ending::Usage,
-        LoadError::Refused { .. } | LoadError::UnknownFunction { .. } | LoadError::PayloadTooLarge { .. } => {
-            Ending::Refused
-        }
+        LoadError::Refused { .. }
+        | LoadError::UnknownFunction { .. }
+        | LoadError::NoLane { .. }
+        | LoadError::PayloadTooLarge { .. } => Ending::Refused,
         _ => Ending::Unreachable,
     };
     let hint = match &error {

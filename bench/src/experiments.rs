@@ -8,6 +8,7 @@
 mod growth;
 mod hosts;
 mod idle;
+mod lane;
 mod latency;
 mod mix;
 mod nginx;
@@ -67,6 +68,7 @@ pub const ALL: &[Experiment] = &[
     latency::SHM,
     latency::UNIX,
     latency::TCP,
+    lane::LANE,
     open_loop::SHM,
     open_loop::TCP,
     nginx::NGINX,

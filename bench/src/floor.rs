@@ -1,6 +1,6 @@
 //! The floor: what the machine allows when a router does nothing but forward.
 //!
-//! Three processes, the same hops and the same bytes as a Quickfire call: client -> forwarder -> worker -> forwarder ->
+//! Three processes (two for [`Transport::Direct`]), the same hops and the same bytes as a Quickfire call: client -> forwarder -> worker -> forwarder ->
 //! client, with request and reply frames of the same size as Quickfire's (64 bytes for a payload of 32). No validation, no
 //! admission, no order, no deadlines, no counters; the worker answers with the request. Client and forwarder talk
 //! over loopback TCP, a Unix socket or shared-memory rings; forwarder and worker always over rings.
@@ -31,6 +31,8 @@ pub enum Transport {
     Unix,
     /// A shared-memory ring pair.
     Shm,
+    /// The same, straight to the worker: there is no forwarder.
+    Direct,
 }
 
 impl Transport {
@@ -40,6 +42,7 @@ impl Transport {
             Self::Tcp => "tcp",
             Self::Unix => "unix",
             Self::Shm => "shm",
+            Self::Direct => "direct",
         }
     }
 }
@@ -100,17 +103,20 @@ pub fn run(shape: Shape) -> std::io::Result<Measured> {
     let dir = tempfile::Builder::new().prefix("floor-").tempdir()?;
     let rings = ring::Rings::create(dir.path(), shape.window as usize * shape.message_size)?;
     let mut worker = spawn("worker", shape, dir.path())?;
-    let mut forwarder = spawn("forwarder", shape, dir.path())?;
+    let mut forwarder = match shape.transport {
+        Transport::Direct => None,
+        _ => Some(spawn("forwarder", shape, dir.path())?),
+    };
     let client = spawn("client", shape, dir.path()).and_then(finish);
     rings.stop();
     if client.is_err() {
         // The forwarder may wait for a client that never comes.
-        for child in [&mut forwarder, &mut worker] {
+        for child in forwarder.iter_mut().chain([&mut worker]) {
             child.kill()?;
         }
     }
-    let (forwarder, worker) = (finish(forwarder), finish(worker));
-    let (client, forwarder, worker) = (client?, forwarder?, worker?);
+    let (forwarder, worker) = (forwarder.map(finish).transpose(), finish(worker));
+    let (client, forwarder, worker) = (client?, forwarder?.unwrap_or_default(), worker?);
     let per_call = |cpu_ns: u64| cpu_ns as f64 / client.calls.max(1) as f64;
     Ok(Measured {
         calls_per_s: client.calls as f64 * 1e9 / client.elapsed_ns.max(1) as f64,

@@ -140,7 +140,7 @@ impl Router {
         match transport {
             crate::floor::Transport::Tcp => format!("quickfire://{}", self.address),
             crate::floor::Transport::Unix => format!("unix://{dir}/router.sock"),
-            crate::floor::Transport::Shm => format!("shm://{dir}"),
+            crate::floor::Transport::Shm | crate::floor::Transport::Direct => format!("shm://{dir}"),
         }
     }
 

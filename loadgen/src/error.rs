@@ -3,6 +3,7 @@
 use std::io;
 
 use protocol::{ClientMisbehaved, Kind, Status};
+use quickfire_client::shm::LaneNotOpened;
 
 use crate::plan::{PlanInvalid, Target};
 
@@ -44,6 +45,16 @@ pub enum LoadError {
         name: String,
         /// Its status.
         status: Status,
+    },
+    /// The router has no lane for a connection.
+    #[error("no direct lane for connection {number} of {connections}: {source}")]
+    NoLane {
+        /// Which connection, from 1.
+        number: u32,
+        /// How many were wanted.
+        connections: u32,
+        /// What the router said.
+        source: LaneNotOpened,
     },
     /// Whatever answered does not speak this protocol.
     #[error("{target} does not answer like a router: {source}")]

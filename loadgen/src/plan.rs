@@ -33,6 +33,8 @@ pub struct Plan {
     pub workload: Workload,
     /// Connections to spread the calls over.
     pub connections: u32,
+    /// Each connection is a ring with a direct lane to a process of the function.
+    pub direct: bool,
     /// How long calls are sent.
     pub duration: Duration,
     /// Bytes in each request.
@@ -60,6 +62,7 @@ impl Default for Plan {
             function: "echo".into(),
             workload: Workload::Closed { window: 64 },
             connections: 1,
+            direct: false,
             duration: Duration::from_secs(10),
             payload_size: 64,
             deadline: None,
@@ -158,6 +161,9 @@ pub enum PlanInvalid {
     /// Nothing would be sent.
     #[error("the duration must be above zero")]
     NoDuration,
+    /// A lane beside a socket.
+    #[error("direct lanes need shared memory: connect to shm:///RUN_DIR")]
+    DirectWithoutRing,
     /// Not a router's address.
     #[error("`{0}` is not a router address: expected quickfire://HOST:PORT, unix:///PATH or shm:///RUN_DIR")]
     TargetUnreadable(String),
@@ -171,6 +177,9 @@ impl Plan {
         }
         if self.duration.is_zero() {
             return Err(PlanInvalid::NoDuration);
+        }
+        if self.direct && !matches!(self.target, Target::Shm(_)) {
+            return Err(PlanInvalid::DirectWithoutRing);
         }
         match self.workload {
             Workload::Closed { window } if window < self.connections => {

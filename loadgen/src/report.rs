@@ -35,6 +35,8 @@ pub struct Report {
     pub ok: u64,
     /// Answers that belong to no call of ours, or carry another call's payload.
     pub mismatched: u64,
+    /// Of the answered: calls that went past the router, through direct lanes.
+    pub direct: u64,
     /// Everything but ok, by reason.
     pub errors: BTreeMap<String, u64>,
     /// Calls sent later than scheduled by more than the plan's threshold.
@@ -72,6 +74,8 @@ pub struct PlanReport {
     pub window: Option<u32>,
     /// Connections.
     pub connections: u32,
+    /// Whether direct lanes were asked for.
+    pub direct: bool,
     /// Calls that could be outstanding at once: less than the window where the router granted fewer credits.
     pub slot_count: u64,
     /// How long calls were sent.
@@ -127,7 +131,7 @@ impl Report {
         let Outcome { tally, lateness, elapsed_ns, sending_ns, cpu_ns, idle_ns, slot_count } = outcome;
         let sent = tally.sent;
         let evidence = Evidence { workload: plan.workload, sent, lateness, elapsed_ns, cpu_ns, idle_ns };
-        let (answered, ok, mismatched) = (tally.answered, tally.ok, tally.mismatched);
+        let (answered, ok, mismatched, direct) = (tally.answered, tally.ok, tally.mismatched, tally.direct);
         let calls_per_s = tally.ok_in_time as f64 * 1e9 / sending_ns.max(1) as f64;
         let errors = tally.errors_by_reason();
         let (corrected, uncorrected, timeline) = tally.into_parts();
@@ -140,6 +144,7 @@ impl Report {
             answered,
             ok,
             mismatched,
+            direct,
             errors,
             late_sends: lateness.late,
             late_sends_held: lateness.late_held,
@@ -220,6 +225,7 @@ impl PlanReport {
             arrivals,
             window,
             connections: plan.connections,
+            direct: plan.direct,
             slot_count,
             duration_s: plan.duration.as_secs_f64(),
             payload_size: plan.payload_size,

@@ -94,6 +94,14 @@ impl<'a> RingGenerator<'a> {
                 // Function numbers are the router's, the same in all its shards.
                 function = client.resolve(&plan.function).map_err(|error| cannot_resolve(plan, error))?;
             }
+            if plan.direct {
+                let (number, connections) = (index + 1, plan.connections);
+                client.open_lane(function, share).map_err(|source| LoadError::NoLane {
+                    number,
+                    connections,
+                    source,
+                })?;
+            }
             let slot_count = client.slot_count();
             rings.push(Ring {
                 window: if share > 0 { share.min(slot_count) } else { slot_count },
@@ -210,6 +218,7 @@ impl<'a> RingGenerator<'a> {
             count += self.batch.len() as u64;
             let now_ns = ns_since(self.started_at);
             for answered in self.batch.drain(..) {
+                self.tally.direct += u64::from(answered.is_direct());
                 let slot = ring.slots.get(answered.slot.0 as usize).copied().unwrap_or_default();
                 let matches = !compares_payloads
                     || ring.pattern.matches(answered.call_id, payload_size, ring.client.result(&answered));

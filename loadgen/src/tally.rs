@@ -31,6 +31,8 @@ pub(crate) struct Tally {
     /// Of `ok`: received before the sending ended.
     pub(crate) ok_in_time: u64,
     pub(crate) mismatched: u64,
+    /// Of `answered`: through direct lanes.
+    pub(crate) direct: u64,
     /// Since the intended send: with coordinated-omission correction.
     latency: Histogram<u64>,
     /// Since the actual send: without. `None` in a closed loop, where a call is due when it is sent and both are
@@ -105,6 +107,7 @@ impl Tally {
             ok: 0,
             ok_in_time: 0,
             mismatched: 0,
+            direct: 0,
             latency: histogram(),
             latency_uncorrected: matches!(workload, Workload::Open { .. }).then(histogram),
             run: Run::default(),

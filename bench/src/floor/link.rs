@@ -34,7 +34,8 @@ impl Link {
     /// The forwarder's end.
     pub fn accept(dir: &Path, transport: Transport) -> std::io::Result<Self> {
         match transport {
-            Transport::Shm => Self::shm(dir, "forwarder-client", "client-forwarder"),
+            // A worker without a forwarder stands in its place.
+            Transport::Shm | Transport::Direct => Self::shm(dir, "forwarder-client", "client-forwarder"),
             Transport::Unix => {
                 let listener = UnixListener::bind(dir.join("socket.new"))?;
                 std::fs::rename(dir.join("socket.new"), dir.join("socket"))?;
@@ -58,7 +59,7 @@ impl Link {
             dir.join(name)
         };
         match transport {
-            Transport::Shm => Self::shm(dir, "client-forwarder", "forwarder-client"),
+            Transport::Shm | Transport::Direct => Self::shm(dir, "client-forwarder", "forwarder-client"),
             Transport::Unix => Self::unix(UnixStream::connect(wait_for("socket"))?),
             Transport::Tcp => {
                 let port = std::fs::read_to_string(wait_for("port"))?;

@@ -45,7 +45,7 @@ pub struct Task<'a> {
 impl Task<'_> {
     fn batch_size(&self) -> usize {
         match self.transport {
-            Transport::Shm => RING_BATCH_SIZE,
+            Transport::Shm | Transport::Direct => RING_BATCH_SIZE,
             Transport::Tcp | Transport::Unix => SOCKET_BATCH_SIZE,
         }
     }
@@ -64,10 +64,14 @@ pub fn run(name: &str, task: &Task<'_>) -> std::io::Result<()> {
 }
 
 fn worker(task: &Task<'_>) -> std::io::Result<RoleReport> {
-    let mut requests = Ring::open(task.dir, "forwarder-worker")?;
-    let mut replies = Ring::open(task.dir, "worker-forwarder")?;
+    let names = match task.transport {
+        Transport::Direct => ["client-forwarder", "forwarder-client"],
+        _ => ["forwarder-worker", "worker-forwarder"],
+    };
+    let mut requests = Ring::open(task.dir, names[0])?;
+    let mut replies = Ring::open(task.dir, names[1])?;
     let mut batch = vec![0; task.batch_size()];
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(task.transport);
     while !requests.is_stopped() {
         let size = requests.receive(&mut batch);
         if size > 0 {
@@ -86,7 +90,7 @@ fn forwarder(task: &Task<'_>) -> std::io::Result<RoleReport> {
     let mut replies = vec![0; task.batch_size()];
     // The part of `replies` that a full socket has left over.
     let mut left = 0..0;
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(task.transport);
     while !to_worker.is_stopped() {
         let received = client.receive(&mut requests)?;
         if received > 0 {
@@ -114,7 +118,7 @@ fn client(task: &Task<'_>) -> std::io::Result<RoleReport> {
     let outstanding_size_max = u64::from(task.window) * task.message_size as u64;
     let worth_sending = (outstanding_size_max / WINDOW_PARTS).min(batch_size as u64) as usize;
     let (mut sent, mut received) = (0u64, 0u64);
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(task.transport);
     let started = Instant::now();
     let mut sent_at = started;
     let mut turns = 0u32;
@@ -163,7 +167,7 @@ fn frames(message_size: usize, batch_size: usize) -> Vec<u8> {
     bytes
 }
 
-/// When to give the core away: at once where the three processes have to share two, because what an idle one waits
+/// When to give the core away: at once where the processes have to share cores, because what an idle one waits
 /// for may be waiting for its core; after some spinning where each has its own, because coming back costs a system
 /// call.
 struct Patience {
@@ -175,9 +179,11 @@ impl Patience {
     /// About ten microseconds of looking at a cursor.
     const SPINS_WITH_A_CORE_EACH: u32 = 1_000;
 
-    fn new() -> Self {
+    fn new(transport: Transport) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let empty_turns_max = if cores > 3 { Self::SPINS_WITH_A_CORE_EACH } else { 0 };
+        // Beside three busy processes some core must be left for the rest of the machine; beside two, both have one.
+        let cores_needed = if transport == Transport::Direct { 2 } else { 4 };
+        let empty_turns_max = if cores >= cores_needed { Self::SPINS_WITH_A_CORE_EACH } else { 0 };
         Self { empty_turns: 0, empty_turns_max }
     }
 

@@ -32,6 +32,9 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     row("calls/s", show_count(report.calls_per_s.round() as u64), "results while sending".into())?;
     row("sent", show_count(report.sent), String::new())?;
     row("answered", show_count(report.answered), String::new())?;
+    if plan.direct {
+        row("direct", show_count(report.direct), "past the router, through direct lanes".into())?;
+    }
     row("ok", show_count(report.ok), format!("checked by {}", plan.check.replace('_', " ")))?;
     if plan.workload == "open" {
         let held = match report.late_sends_held {
