@@ -18,6 +18,9 @@ use shm_ring::{Context, Generation, Geometry, Identity, Mapped, Memory, Request,
 use super::environment::Environment;
 use super::*;
 
+#[path = "tests/lanes.rs"]
+mod direct_lanes;
+
 /// When a test gives up. Never reached on a machine that works.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const NEVER_NS: u64 = u64::MAX;
