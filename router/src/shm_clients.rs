@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod leases;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +35,7 @@ use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Context, Generation, Geometry, Mapped, PushRefused, RouterEnd, SlotIndex, pass};
 
 use crate::io::Io;
-use crate::lanes::{LaneWanted, Lanes};
+use crate::lanes::Lanes;
 use crate::net::Desk;
 use crate::payloads::{ClientPlace, Manner};
 use crate::shard::Owner;
@@ -326,34 +327,6 @@ impl ShmClients {
         {
             desk.engine.handle_cancel(desk.now, InvocationId(invocation), CancelReason::Asked);
         }
-    }
-
-    /// A client wants a direct lane. It is told in either case.
-    pub fn want_lane(&mut self, desk: &mut Desk<'_>, workers: &Workers, id: ClientId, wanted: LaneWanted) {
-        let Some(client) = client_of(&mut self.clients, id) else { return };
-        let usual = self.options.payload_size_usual;
-        if let Err(reason) = self.lanes.open(desk, workers, (id, &client.socket), wanted, usual) {
-            desk.stats.counters.lanes_refused += 1;
-            client.tell(Message::LaneRefused { reason });
-        }
-    }
-
-    /// Looks at the lanes, when it is time.
-    #[inline]
-    pub fn look_at_lanes(&mut self, desk: &mut Desk<'_>, workers: &Workers) {
-        let Self { lanes, clients, touched, .. } = self;
-        lanes.on_time(desk, workers, |id, message| {
-            if let Some(client) = client_of(clients, id) {
-                client.tell(message);
-                // It may be waited for: see `publish`.
-                touch(touched, client, id.index);
-            }
-        });
-    }
-
-    /// When lanes are to be looked at next.
-    pub fn next_timer(&self) -> Option<Nanos> {
-        self.lanes.next_timer()
     }
 
     /// A client's socket ended: nobody is there any more.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shm_ring::client_ring::{self, call_slot, client_line, service_line};
+use shm_ring::client_ring::{self, call_slot, client_line, lane_line, service_line};
 use shm_ring::layout::{self, Outcome, constants, router_line, slot, worker_line};
 use shm_ring::{Geometry, SlotIndex};
 
@@ -145,6 +145,17 @@ fn client_rings_are_what_the_page_says() {
         ],
     );
     check(
+        "Lane line",
+        &[
+            ("taken_count", lane_line::TAKEN_COUNT, 4),
+            ("running_until_ns", lane_line::RUNNING_UNTIL_NS, 8),
+            ("answered_ok", lane_line::ANSWERED_OK, 8),
+            ("answered_error", lane_line::ANSWERED_ERROR, 8),
+            ("answered_otherwise", lane_line::ANSWERED_OTHERWISE, 8),
+            ("run_ns", lane_line::RUN_NS, 8),
+        ],
+    );
+    check(
         "Call slot, client part",
         &[
             ("client_control", call_slot::CLIENT_CONTROL, 4),
@@ -212,7 +223,7 @@ fn the_example_is_computed_right() {
 
 #[test]
 fn rules_are_numbered_without_gaps() {
-    for number in 1..=53 {
+    for number in 1..=66 {
         assert!(SPEC.contains(&format!("S-{number}")), "S-{number}");
     }
 }

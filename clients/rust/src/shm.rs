@@ -34,34 +34,36 @@
 //! answer may have run, or may still be running: the function processes outlive their router. Nothing is sent again on
 //! its own; drop this client, attach to the next router, and repeat what may be repeated. [`ShmClient::submit`] goes on
 //! writing into a ring that nobody reads, until its slots run out.
-//! Never: allocates after connecting (except in [`ShmClient::call`], which copies), or makes a system call in `submit`,
-//! `poll`, `result` and `release`.
+//! Never: allocates after connecting (except in [`ShmClient::call`], which copies, and when a lane ends), or makes a system
+//! call in `submit`, `poll`, `result` and `release`.
 //! Why not behind [`Client`](crate::Client): that one gives handles to many threads and futures, and pays a lock and two
 //! thread switches for it; who attaches a ring wants the nanoseconds.
+//! Reading order: this file, `attachment.rs` (how a ring is had), `lane.rs` (the way past the router).
 //! Spec: docs/spec/shm.md, "Client rings".  Tests: `router/tests/shm_clients.rs`, `tests/e2e.rs`.
 
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::attach::{self, AttachRefused, ClientAttached, MESSAGE_SIZE_MAX, Message};
+use protocol::attach::{self, ClientAttached, MESSAGE_SIZE_MAX, Message};
 use protocol::{FunctionName, Status, Timings};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use shm_ring::Mapped;
 use shm_ring::client_ring::{ClientEnd, WaitOutcome};
 use shm_ring::doorbell::EventDoorbell;
-use shm_ring::{Mapped, pass};
 
 use crate::call::Answer;
 use crate::connection::Verdict;
 use crate::error::{CallError, ConnectError, Disconnect, Expiry, ResolveError, RouterMisbehaved};
 use crate::url::RouterUrl;
 
+mod attachment;
 mod lane;
 
+use attachment::{Failed, attach_socket, status_of, try_attach};
 use lane::{Lane, Place};
 
 pub use lane::LaneNotOpened;
@@ -307,7 +309,7 @@ impl ShmClient {
         }
         match self.ring.next_answer() {
             Ok(None) => self.ended.map_or(Ok(None), Err),
-            Ok(Some(answered)) => Ok(Some(self.from_ring(answered))),
+            Ok(Some(answered)) => Ok(Some(self.named_by_caller(answered))),
             Err(misbehaved) => {
                 Err(self.end(Disconnect::RouterMisbehaved(RouterMisbehaved::Ring(misbehaved))))
             }
@@ -544,89 +546,5 @@ impl std::fmt::Debug for ShmClient {
             .field("outstanding", &self.outstanding())
             .field("ended", &self.ended)
             .finish_non_exhaustive()
-    }
-}
-
-/// Where a shard of the router listens for those who attach.
-fn attach_socket(run_dir: &Path, shard: u32) -> PathBuf {
-    run_dir.join(format!("attach-{shard}.sock"))
-}
-
-enum Failed {
-    Io(io::Error),
-    Misbehaved(RouterMisbehaved),
-    Refused(AttachRefused),
-}
-
-impl<E: Into<io::Error>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self::Io(error.into())
-    }
-}
-
-fn try_attach(path: &Path, options: &Options) -> Result<ShmClient, Failed> {
-    let socket = UnixStream::connect(path)?;
-    // A time limit of zero means "none" to sockets.
-    let timeout = Some(options.timeout.max(Duration::from_millis(1)));
-    socket.set_read_timeout(timeout)?;
-    socket.set_write_timeout(timeout)?;
-    let mut bytes = Vec::with_capacity(MESSAGE_SIZE_MAX);
-    let Options { slot_count, payload_size_max, .. } = *options;
-    Message::AttachClient { process_id: std::process::id(), slot_count, payload_size_max }.encode(&mut bytes);
-    (&socket).write_all(&bytes)?;
-
-    let mut unread = Vec::with_capacity(MESSAGE_SIZE_MAX);
-    let mut fds = Vec::new();
-    let unexpected = || Failed::Misbehaved(RouterMisbehaved::RecordUnexpected);
-    let attached = loop {
-        if let Some((message, size)) = attach::decode(&unread).map_err(|_| unexpected())? {
-            unread.drain(..size);
-            match message {
-                Message::ClientAttached(attached) => break attached,
-                Message::Refused { reason } => return Err(Failed::Refused(reason)),
-                _ => return Err(unexpected()),
-            }
-        }
-        let mut bytes = [0; MESSAGE_SIZE_MAX];
-        match pass::receive_with_fds(&socket, &mut bytes, &mut fds)? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            size => unread.extend_from_slice(&bytes[..size]),
-        }
-    };
-    let Ok([memory_fd, bell_fd]) = <[OwnedFd; 2]>::try_from(fds) else { return Err(unexpected()) };
-    let memory = Mapped::attach(&memory_fd).map_err(io::Error::other)?;
-    let ring = ClientEnd::attach(memory).map_err(io::Error::other)?;
-    let (geometry, identity) = (ring.geometry(), ring.identity());
-    let told = (attached.client_index, attached.generation, attached.slot_count, attached.region_size);
-    let found = (identity.client_id, identity.generation.0, geometry.slot_count(), geometry.region_size());
-    if told != found {
-        return Err(unexpected());
-    }
-    // Page faults now instead of in the first calls. The regions come when they are needed.
-    let regions_size = geometry.slot_count() as usize * 2 * geometry.region_size() as usize;
-    ring.memory().populate(geometry.memory_size() - regions_size);
-    let spin_rounds = u64::try_from(options.spin.as_nanos()).unwrap_or(u64::MAX) / SPIN_ROUND_NS;
-    Ok(ShmClient {
-        ring,
-        bell: EventDoorbell::from_fd(bell_fd),
-        socket,
-        unread,
-        attached,
-        goaway: None,
-        ended: None,
-        spin_count_max: u32::try_from(spin_rounds).unwrap_or(u32::MAX),
-        lane: None,
-        lane_end: None,
-    })
-}
-
-/// The status that says the same on a connection.
-fn status_of(reason: AttachRefused) -> Status {
-    match reason {
-        AttachRefused::TooManyClients => Status::TooManyConnections,
-        AttachRefused::Draining => Status::GoingAway,
-        AttachRefused::RingTooLarge => Status::PayloadTooLarge,
-        AttachRefused::VersionUnsupported => Status::UnsupportedVersion,
-        _ => Status::Overloaded,
     }
 }

@@ -349,7 +349,7 @@ impl ShmClient {
 
     /// An answer out of the router's ring, under the name its caller knows.
     #[inline]
-    pub(super) fn from_ring(&mut self, answered: client_ring::Answered) -> Answered {
+    pub(super) fn named_by_caller(&mut self, answered: client_ring::Answered) -> Answered {
         let mut slot = answered.slot;
         if let Some(lane) = &mut self.lane
             && let Some(position) = lane.moved.iter().position(|(place, _)| *place == slot)
