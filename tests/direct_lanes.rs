@@ -7,6 +7,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use quickfire_client::shm::{
@@ -100,6 +101,12 @@ impl Client {
         let is_in = self.shm.submit(&call, payload(self.next, nap_us).as_bytes()).is_ok();
         self.next += u64::from(is_in);
         is_in
+    }
+
+    /// As many calls outstanding: fewer than the lane has slots, so that none waits in the router.
+    fn fill(&mut self, count: u32) {
+        while self.shm.outstanding() < count && self.submit(0) {}
+        self.shm.flush();
     }
 
     fn note(&mut self, answered: Answered) {
@@ -291,6 +298,28 @@ fn kill_of_a_worker_loses_only_what_it_ran() {
 }
 
 #[test]
+fn kill_of_a_worker_that_answers_in_batches_begins_nothing_twice() {
+    let story = Story::new(2, "");
+    let mut client = story.client_with_lane(256);
+    for _ in 0..5 {
+        let answered = client.answers.len();
+        eventually("the worker is in full swing", || {
+            client.fill(200);
+            client.take();
+            client.answers.len() > answered + 2_000
+        });
+        for pid in story.router.workers("witness") {
+            signal(pid, Signal::KILL);
+        }
+        client.fill(200);
+        client.finish();
+        assert_eq!(client.shm.lane_end(), Some(LaneEnd::WorkerLost));
+        eventually("a lane to the next one", || client.shm.open_lane(client.witness, 256).is_ok());
+    }
+    story.check(&client);
+}
+
+#[test]
 fn a_call_that_runs_past_its_time_is_stopped_in_a_lane_too() {
     let story = Story::new(1, "timeout = \"100ms\"");
     let mut client = story.client_with_lane(4);
@@ -301,6 +330,75 @@ fn a_call_that_runs_past_its_time_is_stopped_in_a_lane_too() {
     assert_eq!(client.answers[&1], timed_out);
     assert_eq!(client.answers[&2], OK, "what was behind it was not begun, and went another way");
     assert_eq!(client.shm.lane_end(), Some(LaneEnd::WorkerOverstayed));
+}
+
+#[test]
+fn a_worker_that_stands_still_with_calls_in_its_lane_is_found_and_replaced() {
+    // Given: a worker that is stopped, which only the client could tell.
+    let story = Story::new(1, "");
+    let mut client = story.client_with_lane(4);
+    assert!(client.has_been_direct());
+    let pid = story.router.workers("witness")[0];
+    signal(pid, Signal::STOP);
+    eventually("it stands still", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    });
+    for _ in 0..4 {
+        client.submit(0);
+    }
+    // Expect: its lease is not renewed, it does not let go, and the next one runs what it had not begun.
+    client.finish();
+    story.check(&client);
+    assert!(client.answers.values().all(|status| *status == OK), "{:?}", client.answers);
+    assert_eq!(client.shm.lane_end(), Some(LaneEnd::WorkerLost));
+}
+
+#[test]
+fn kill_of_a_client_under_load_gives_its_credits_back() {
+    let story = Story::new(1, "slots = 8");
+    let mut load = story
+        .router
+        .command("load")
+        .args(["witness", "--direct", "--window", "4", "--connect"])
+        .arg(format!("shm://{}", story.router.dir.display()))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // What the generator sends is no text: errors of the function, and as good as any answer.
+    eventually("it calls", || story.router.row("witness").errors > 100);
+    load.kill().unwrap();
+    load.wait().unwrap();
+    // Expect: four of eight slots again, which there are only when the dead client's came back.
+    eventually("its credits are there again", || {
+        let mut client = story.client();
+        let ring = client.shm.free_slots();
+        client.shm.open_lane(client.witness, 4).is_ok() && client.shm.free_slots() == ring + 4
+    });
+}
+
+#[test]
+fn load_tells_how_many_calls_went_past_the_router_or_why_none_can() {
+    let load = |story: &Story| {
+        let output = story
+            .router
+            .command("load")
+            .args(["echo", "--direct", "--window", "8", "--duration", "200ms", "--json", "-", "--connect"])
+            .arg(format!("shm://{}", story.router.dir.display()))
+            .output()
+            .unwrap();
+        (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, report, text) = load(&Story::new(1, ""));
+    assert_eq!(code, Some(0), "{text}");
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["direct"], report["answered"]);
+    assert!(report["ok"].as_u64().unwrap() > 0);
+    assert!(text.contains("past the router"), "{text}");
+
+    let (code, _, text) = load(&Story::with("", 1, ""));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("direct_lanes = false"), "{text}");
 }
 
 #[test]
