@@ -355,6 +355,24 @@ fn a_worker_that_stands_still_with_calls_in_its_lane_is_found_and_replaced() {
 }
 
 #[test]
+fn a_worker_busy_with_a_long_call_of_its_ring_keeps_its_life_though_it_keeps_the_lane() {
+    let story = Story::new(1, "");
+    let mut client = story.client_with_lane(4);
+    assert!(client.has_been_direct());
+    let pid = story.router.workers("witness");
+    // Given: a call through the router that takes longer than lease and grace together; the lane is not used meanwhile.
+    let mut other = story.client();
+    other.submit(4_000_000);
+    other.finish();
+    assert_eq!(other.answers[&1], OK);
+    assert_eq!(story.router.workers("witness"), pid);
+    eventually("the unused lane ends", || {
+        client.take();
+        client.shm.lane_end() == Some(LaneEnd::Idle)
+    });
+}
+
+#[test]
 fn kill_of_a_client_under_load_gives_its_credits_back() {
     let story = Story::new(1, "slots = 8");
     let mut load = story

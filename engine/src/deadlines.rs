@@ -175,10 +175,13 @@ impl Engine {
     fn is_stalled(&self, now: Nanos, worker_index: u32, evidence: &impl StartEvidence) -> bool {
         let worker = &self.workers[worker_index as usize];
         now.since(worker.progress_at) >= self.limits.kill_grace
-            && worker
-                .held
-                .iter(worker_index, &self.invocations)
-                .all(|held| self.look(held, evidence) == Started::No)
+            && self.has_started_nothing(worker_index, evidence)
+    }
+
+    /// Of the calls in its ring.
+    pub(crate) fn has_started_nothing(&self, worker_index: u32, evidence: &impl StartEvidence) -> bool {
+        let mut held = self.workers[worker_index as usize].held.iter(worker_index, &self.invocations);
+        held.all(|held| self.look(held, evidence) == Started::No)
     }
 
     pub(crate) fn kill(&mut self, worker_index: u32, reason: KillReason) {

@@ -18,6 +18,7 @@ use protocol::FunctionId;
 
 use crate::Engine;
 use crate::counters::Counter;
+use crate::deadlines::StartEvidence;
 use crate::time::Nanos;
 use crate::worker::{KillReason, Worker, WorkerId, WorkerState};
 
@@ -177,8 +178,17 @@ impl Engine {
         }
     }
 
-    /// A worker runs a call of a lane past its time and the grace after it, or does not let go of a lane that it was told
-    /// to leave.
+    /// A worker does not let go of a lane that it was told to leave, and runs no call of a lane that has time left. If it
+    /// runs one of its ring, it can't do otherwise, and that call has a deadline of its own; else it stands still.
+    pub fn handle_lease_kept(&mut self, worker: WorkerId, evidence: &impl StartEvidence) {
+        if let Some(index) = self.attached(worker)
+            && self.has_started_nothing(index, evidence)
+        {
+            self.kill(index, KillReason::Stalled);
+        }
+    }
+
+    /// A worker runs a call of a lane past its time and the grace after it.
     pub fn handle_lease_overstayed(&mut self, worker: WorkerId) {
         if let Some(index) = self.attached(worker) {
             self.kill(index, KillReason::Overstayed);

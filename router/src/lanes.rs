@@ -19,7 +19,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use engine::{Lease, Nanos, Recall};
+use engine::{Lease, Nanos, Recall, WorkerId};
 use protocol::FunctionId;
 use protocol::attach::Message;
 use protocol::attach::lane::{LaneEnd, LaneOpened, LaneRefused};
@@ -74,8 +74,8 @@ struct Lane {
     is_abandoned: bool,
     /// Its worker is killed for a call of this lane.
     has_overstayed: bool,
-    /// What was seen at the last look.
-    taken_count: u32,
+    seen: LaneLook,
+    /// Of what the worker said: what the function's statistics have.
     counted: LaneUsage,
     /// When the call that runs was first seen running.
     running_since: Nanos,
@@ -185,11 +185,11 @@ impl Lanes {
             lane_id,
             client,
             lease,
+            seen: watch.look(),
             watch,
             stage: Stage::Open,
             is_abandoned: false,
             has_overstayed: false,
-            taken_count: 0,
             counted: LaneUsage::default(),
             running_since: now,
             lease_end_at: now.plus(LEASE),
@@ -208,7 +208,10 @@ impl Lanes {
         if desk.now < self.look_at {
             return;
         }
-        self.lanes.retain_mut(|lane| match lane.look(desk, workers) {
+        let lanes = self.lanes.iter_mut();
+        let running: Vec<WorkerId> =
+            lanes.filter_map(|lane| lane.look(desk).then_some(lane.lease.worker)).collect();
+        self.lanes.retain_mut(|lane| match lane.judge(desk, workers, &running) {
             None => true,
             Some(reason) => {
                 desk.engine.end_lease(lane.lease);
@@ -239,15 +242,32 @@ impl Lanes {
 }
 
 impl Lane {
-    /// Counts what happened, and sees whether it must end. Gives the reason once it is over.
-    fn look(&mut self, desk: &mut Desk<'_>, workers: &Workers) -> Option<LaneEnd> {
-        let look = self.watch.look();
-        self.count(desk.stats, &look);
+    /// The one look of this time. True: a call runs, and its worker is not to be ended for it yet.
+    fn look(&mut self, desk: &mut Desk<'_>) -> bool {
+        let seen = self.watch.look();
+        self.count(desk.stats, &seen);
+        let has_taken = seen.taken_count != self.seen.taken_count;
+        if has_taken {
+            self.running_since = desk.now;
+        }
+        self.seen = seen;
+        let has_time = self.runs_until().is_some_and(|until| {
+            desk.now < until.plus(desk.engine.limits().kill_grace) // the same sum as in `judge`
+        });
+        if has_taken || has_time {
+            desk.engine.handle_lease_progress(desk.now, self.lease.worker);
+        }
+        has_time
+    }
+
+    /// Sees from the last look whether it must end. Gives the reason once it is over. `running` are the workers that run a
+    /// call of a lane, this one or another, and may go on.
+    fn judge(&mut self, desk: &mut Desk<'_>, workers: &Workers, running: &[WorkerId]) -> Option<LaneEnd> {
         let recall = desk.engine.recall(desk.now, &self.lease);
         if recall == Some(Recall::WorkerLost) {
             return Some(if self.has_overstayed { LaneEnd::WorkerOverstayed } else { LaneEnd::WorkerLost });
         }
-        if let Some(closed) = look.closed {
+        if let Some(closed) = self.seen.closed {
             return Some(match (closed, self.stage) {
                 (LaneClosed::ClientAtFault, _) => LaneEnd::ClientMisbehaved,
                 (LaneClosed::Ended, Stage::Revoking { why, .. }) => why,
@@ -255,9 +275,13 @@ impl Lane {
                 (LaneClosed::Ended, Stage::Open) => LaneEnd::WorkerDraining,
             });
         }
-        let is_in_time = self.see_to_its_time(desk, &look);
+        let kill_grace = desk.engine.limits().kill_grace;
+        if self.runs_until().is_some_and(|until| desk.now >= until.plus(kill_grace)) {
+            self.has_overstayed = true;
+            desk.engine.handle_lease_overstayed(self.lease.worker);
+        }
         let gone = self.is_abandoned.then_some(LaneEnd::ClientGone);
-        let why = gone.or(recall.map(end_of)).or_else(|| self.unused(desk.now, &look));
+        let why = gone.or(recall.map(end_of)).or_else(|| self.unused(desk.now));
         if let Some(why) = why
             && self.stage == Stage::Open
         {
@@ -265,45 +289,31 @@ impl Lane {
             self.revoke(desk.now, workers, why);
         }
         if let Stage::Revoking { since, .. } = self.stage
-            && !is_in_time
-            && desk.now.since(since) >= desk.engine.limits().kill_grace
+            && !running.contains(&self.lease.worker)
+            && desk.now.since(since) >= kill_grace
         {
-            desk.engine.handle_lease_overstayed(self.lease.worker);
+            desk.engine.handle_lease_kept(self.lease.worker, workers);
         }
         None
     }
 
-    /// Stops a worker whose call has run too long. True: one runs, and has time left.
-    fn see_to_its_time(&mut self, desk: &mut Desk<'_>, look: &LaneLook) -> bool {
-        if look.taken_count != self.taken_count {
-            self.taken_count = look.taken_count;
-            self.running_since = desk.now;
-            desk.engine.handle_lease_progress(desk.now, self.lease.worker);
-        }
-        let Some(until_ns) = look.running_until_ns else { return false };
-        // Whatever the worker says: the same call is not seen running for longer than its function may take.
-        let until = Nanos(until_ns).min(self.running_since.plus(self.lease.timeout));
-        if desk.now < until {
-            desk.engine.handle_lease_progress(desk.now, self.lease.worker);
-            return true;
-        }
-        if desk.now.since(until) >= desk.engine.limits().kill_grace {
-            self.has_overstayed = true;
-            desk.engine.handle_lease_overstayed(self.lease.worker);
-        }
-        false
+    /// Until when the call that runs may run. Whatever the worker says: the same call is not seen running for longer than
+    /// its function may take.
+    fn runs_until(&self) -> Option<Nanos> {
+        let until_ns = self.seen.running_until_ns?;
+        Some(Nanos(until_ns).min(self.running_since.plus(self.lease.timeout)))
     }
 
     /// At the end of the lease: renews it if calls were made or one runs, else says that it is unused.
-    fn unused(&mut self, now: Nanos, look: &LaneLook) -> Option<LaneEnd> {
+    fn unused(&mut self, now: Nanos) -> Option<LaneEnd> {
         if now < self.lease_end_at {
             return None;
         }
-        if look.taken_count == self.taken_count_leased && look.running_until_ns.is_none() {
+        if self.seen.taken_count == self.taken_count_leased && self.seen.running_until_ns.is_none() {
             return Some(LaneEnd::Idle);
         }
         self.lease_end_at = now.plus(LEASE);
-        self.taken_count_leased = look.taken_count;
+        self.taken_count_leased = self.seen.taken_count;
         None
     }
 

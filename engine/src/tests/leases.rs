@@ -196,3 +196,18 @@ fn a_worker_busy_with_a_lane_is_not_held_for_stalled() {
     }
     assert_eq!(story.count(Counter::WorkersStalled), 1);
 }
+
+#[test]
+fn a_worker_that_keeps_a_lane_because_it_runs_a_call_of_its_ring_is_let_be() {
+    let mut story = Story::new();
+    let worker = story.attach(ECHO, 8);
+    let _lease = story.lease(4).expect("lent");
+    story.call();
+    story.push().expect("a credit");
+    story.engine.handle_lease_kept(worker, &HAS_STARTED);
+    assert_eq!(story.actions(), []);
+    // Expect: one that has begun nothing stands still.
+    story.engine.handle_lease_kept(worker, &NOT_STARTED);
+    let kill = WorkerAction::Kill { worker, reason: KillReason::Stalled };
+    assert_eq!(story.actions(), [kill]);
+}

@@ -112,8 +112,10 @@ impl<M: Memory> LaneService<M> {
         // The line of the answer is in the client's cache: it comes while the function runs.
         memory.prefetch_to_write(geometry.slot(taken.slot) + call_slot::SERVICE_CONTROL);
         memory.prefetch_to_write(geometry.completion_entry(self.service.completion_tail));
-        memory.store_u64(lane_line::RUNNING_UNTIL_NS, taken.deadline_at_ns.max(1), Ordering::Relaxed);
-        memory.store_u32(lane_line::TAKEN_COUNT, *submission_head, Ordering::Release);
+        memory.store_u32(lane_line::TAKEN_COUNT, *submission_head, Ordering::Relaxed);
+        // SYNC(lane.running_until): releases the count to `LaneWatch::look`, which takes a call whose time it sees for the
+        // one that was counted last, and the time since it saw the count change for that call's.
+        memory.store_u64(lane_line::RUNNING_UNTIL_NS, taken.deadline_at_ns.max(1), Ordering::Release);
         // Keeps the function's effects behind the store, for the look after our death. The compiler could move them, the
         // processor could not: what a process has stored, in program order, is there when its death is told. A look at a
         // living worker proves nothing here, so that nothing has to be ordered for it.
@@ -228,9 +230,10 @@ impl<M: Memory> LaneWatch<M> {
             _ => Some(LaneClosed::Ended),
         };
         let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
-        let running_until_ns = word(lane_line::RUNNING_UNTIL_NS);
+        // SYNC(lane.running_until): before the count, which is at least that of the call whose time this is.
+        let running_until_ns = self.memory.load_u64(lane_line::RUNNING_UNTIL_NS, Ordering::Acquire);
         LaneLook {
-            taken_count: self.memory.load_u32(lane_line::TAKEN_COUNT, Ordering::Acquire),
+            taken_count: self.memory.load_u32(lane_line::TAKEN_COUNT, Ordering::Relaxed),
             running_until_ns: (running_until_ns != 0).then_some(running_until_ns),
             usage: LaneUsage {
                 answered_ok: word(lane_line::ANSWERED_OK),
