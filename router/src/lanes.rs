@@ -12,7 +12,7 @@
 //! Always: a lane costs the shard nothing while calls go through it, but for a look at one cache line every 10 ms. In that
 //! look calls are counted, and a call that runs past its time is found.
 //! Never: reads a word that the client may write: on its word no worker is killed and no call counted.
-//! Why a lease and no right: docs/decisions/0009-direct-lanes.md.  Spec: docs/spec/shm.md, "Direct lanes".
+//! Why a lease and no right: docs/decisions/0010-direct-lanes.md.  Spec: docs/spec/shm.md, "Direct lanes".
 //! Tests: `tests/direct_lanes.rs` of the workspace, with real processes.
 #![forbid(unsafe_code)]
 

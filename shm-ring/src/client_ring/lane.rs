@@ -76,7 +76,7 @@ pub struct LaneService<M> {
     service: ServiceEnd<M>,
     usage: LaneUsage,
     is_running: bool,
-    /// The slot taken last: a client with one call outstanding uses it again.
+    /// The slot behind the one taken last: clients use them in their order.
     slot_expected: SlotIndex,
 }
 
@@ -84,8 +84,7 @@ impl<M: Memory> LaneService<M> {
     /// Checks the constants and begins with an empty ring.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
         let service = ServiceEnd::attach(memory)?;
-        let slot_expected = SlotIndex(service.geometry.slot_count() - 1);
-        Ok(Self { service, usage: LaneUsage::default(), is_running: false, slot_expected })
+        Ok(Self { service, usage: LaneUsage::default(), is_running: false, slot_expected: SlotIndex(0) })
     }
 
     /// Whether there may be calls. If so, asks at once for the lines that the next call probably lies in, which come from
@@ -107,8 +106,8 @@ impl<M: Memory> LaneService<M> {
     pub fn next_call(&mut self, until_ns: u64) -> Result<Option<TakenCall>, ClientMisbehaved> {
         let Some(mut taken) = self.service.next_call()? else { return Ok(None) };
         taken.deadline_at_ns = taken.deadline_at_ns.min(until_ns);
-        self.slot_expected = taken.slot;
         let ServiceEnd { memory, geometry, submission_head, .. } = &self.service;
+        self.slot_expected = SlotIndex((taken.slot.0 + 1) & (geometry.slot_count() - 1));
         // The line of the answer is in the client's cache: it comes while the function runs.
         memory.prefetch_to_write(geometry.slot(taken.slot) + call_slot::SERVICE_CONTROL);
         memory.prefetch_to_write(geometry.completion_entry(self.service.completion_tail));

@@ -8,7 +8,7 @@
 //! the client could change it under a reference. One that breaks the rules loses its lane and nobody else notices.
 //! The look of a function at a call is the same whichever way it came: [`Call`].
 //!
-//! Spec: docs/spec/shm.md, "Direct lanes".  Why: docs/decisions/0009-direct-lanes.md.
+//! Spec: docs/spec/shm.md, "Direct lanes".  Why: docs/decisions/0010-direct-lanes.md.
 //! Tests: `tests/direct_lanes.rs` of the workspace, with real processes.
 
 use std::hint;
