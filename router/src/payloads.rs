@@ -35,7 +35,10 @@ use pool::Block;
 
 /// Frames assembled from several receive buffers are kept as they are from this size, and copied below it: the copy
 /// then costs less than holding an allocation of its own.
-const KEPT_SIZE_MIN: usize = 16 * 1024;
+pub const KEPT_SIZE_MIN: usize = 16 * 1024;
+
+/// Empty buffers for frames that come in pieces: 2 MiB at most. A turn puts together one for each connection it hears of.
+const EMPTY_COUNT_MAX: usize = 64;
 
 /// What of a frame goes to the worker besides the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +116,8 @@ pub struct Payloads {
     kept: Vec<Bytes>,
     kept_free: Vec<u32>,
     pool: Pool,
+    /// Buffers in which frames were put together, for the next ones.
+    empty: Vec<Vec<u8>>,
     /// Bytes claimed by calls that are not pushed yet, and by half-received frames.
     bytes_claimed: u64,
     bytes_max: u64,
@@ -128,6 +133,7 @@ impl Payloads {
             kept: Vec::new(),
             kept_free: Vec::new(),
             pool: Pool::default(),
+            empty: Vec::new(),
             bytes_claimed: 0,
             bytes_max,
         }
@@ -181,7 +187,8 @@ impl Payloads {
         self.set(invocation, Place { at: At::InPool(block), size: size as u32, manner });
     }
 
-    /// Takes over the body of an admitted call: `size` bytes at `offset` of an allocation.
+    /// Takes over the body of an admitted call: `size` bytes at `offset` of an allocation. For frames from
+    /// [`KEPT_SIZE_MIN`] on.
     pub fn put_kept(
         &mut self,
         invocation: InvocationId,
@@ -190,11 +197,6 @@ impl Payloads {
         offset: usize,
         size: usize,
     ) {
-        if bytes.len() < KEPT_SIZE_MIN {
-            let body = &bytes[offset..offset + size];
-            let (extensions, payload) = body.split_at(usize::from(manner.extension_size));
-            return self.put_copy(invocation, manner, Body { extensions, payload });
-        }
         self.claim(size);
         let index = match self.kept_free.pop() {
             Some(index) => {
@@ -269,7 +271,20 @@ impl Payloads {
         self.vacate(invocation);
     }
 
-    /// Bytes of a frame that is only half here.
+    /// A buffer to put a frame together in that comes in pieces.
+    pub fn empty_buffer(&mut self) -> Vec<u8> {
+        self.empty.pop().unwrap_or_default()
+    }
+
+    /// Such a buffer is not needed any more: the next frame gets it, if it is worth keeping.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= 2 * KEPT_SIZE_MIN && self.empty.len() < EMPTY_COUNT_MAX {
+            buffer.clear();
+            self.empty.push(buffer);
+        }
+    }
+
+    /// Memory taken for a frame that is only half here.
     pub fn claim_partial(&mut self, size: usize) {
         self.bytes_claimed += size as u64;
     }

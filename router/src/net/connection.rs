@@ -23,7 +23,7 @@ use super::life::{Happening, Life};
 use super::outbox::Outbox;
 use super::{Desk, NetOptions};
 use crate::io::SourceId;
-use crate::payloads::{self, Manner};
+use crate::payloads::{self, KEPT_SIZE_MIN, Manner};
 use crate::workers::Workers;
 
 /// A client's connection.
@@ -98,8 +98,10 @@ impl Offence {
 enum Body<'a> {
     /// At `offset` in a held receive buffer.
     InChunk { chunk: u32, offset: usize },
-    /// Behind the header in the bytes the frame was assembled in, which the receiver may keep.
-    Assembled(&'a Bytes),
+    /// Nowhere that lasts: it was put together from several receive buffers, and is small enough to be copied once more.
+    Assembled,
+    /// Behind the header in the bytes a large frame was assembled in, which the receiver may keep.
+    Kept(&'a Bytes),
 }
 
 /// What a connection works with while it takes frames.
@@ -159,7 +161,7 @@ impl Connection {
 
     /// Nothing it sent is of interest any more.
     pub fn forget_input(&mut self, desk: &mut Desk<'_>) {
-        desk.payloads.release_partial(self.partial.len());
+        desk.payloads.release_partial(self.partial.capacity());
         self.partial = Vec::new();
     }
 
@@ -201,10 +203,19 @@ impl Connection {
         if self.partial.len() < header.frame_size as usize {
             return Ok(taken);
         }
-        intake.desk.payloads.release_partial(self.partial.len());
-        let whole = Bytes::from(std::mem::take(&mut self.partial));
+        intake.desk.payloads.release_partial(self.partial.capacity());
+        let whole = std::mem::take(&mut self.partial);
+        if whole.len() < KEPT_SIZE_MIN {
+            if let Some(frame) = decode(&whole, self.frame_size_max)? {
+                self.on_frame(intake, &frame, Body::Assembled)?;
+            }
+            // The next frame that is cut is put together in it, whose ever it is.
+            intake.desk.payloads.recycle(whole);
+            return Ok(taken);
+        }
+        let whole = Bytes::from(whole);
         if let Some(frame) = decode(&whole, self.frame_size_max)? {
-            self.on_frame(intake, &frame, Body::Assembled(&whole))?;
+            self.on_frame(intake, &frame, Body::Kept(&whole))?;
         }
         Ok(taken)
     }
@@ -220,8 +231,12 @@ impl Connection {
         if size > HEADER_SIZE && !intake.desk.payloads.has_room(bytes.len()) {
             return self.pass_over(intake, bytes);
         }
-        intake.desk.payloads.claim_partial(bytes.len());
+        let claimed = self.partial.capacity();
+        if claimed == 0 {
+            self.partial = intake.desk.payloads.empty_buffer();
+        }
         self.partial.extend_from_slice(bytes);
+        intake.desk.payloads.claim_partial(self.partial.capacity() - claimed);
         Ok(())
     }
 
@@ -359,7 +374,11 @@ impl Connection {
                     Body::InChunk { chunk, offset } => {
                         payloads.put_in_chunk(invocation, manner, chunk, offset, size);
                     }
-                    Body::Assembled(whole) => {
+                    Body::Assembled => {
+                        let body = payloads::Body { extensions: frame.extensions, payload: frame.payload };
+                        payloads.put_copy(invocation, manner, body);
+                    }
+                    Body::Kept(whole) => {
                         payloads.put_kept(invocation, manner, whole.clone(), HEADER_SIZE, size);
                     }
                 }
