@@ -85,7 +85,10 @@ struct Admitted {
 impl Engine {
     /// Takes a call or refuses it. An admitted one is queued, and `poll_push` may hand it out at once; or it is pushed
     /// without a stay in the queue.
-    #[inline]
+    ///
+    /// Always inlined: the request would be written to memory in words and read back in vectors, for which the processor
+    /// waits, and so would the verdict.
+    #[inline(always)]
     pub fn handle_request(&mut self, now: Nanos, request: Request) -> Verdict {
         self.counters.count(Counter::CallsReceived);
         match self.admit(now, &request) {
