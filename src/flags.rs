@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use router::config::value::Kind;
 use router::config::{FileText, Sources};
 use router::options::{OptionSpec, ROUTER_OPTIONS};
+use router::processors::Processors;
 use router::{Config, run_dir};
 
 use crate::ending::Failure;
@@ -50,7 +51,8 @@ pub fn load_config(matches: &ArgMatches) -> Result<Config, Failure> {
         values.map(|value| absolute_if_path(name, value)).collect()
     };
     let env = |name: &str| variable(name).map(|value| absolute_if_path(name, &value));
-    Config::load(&Sources { file, env: &env, flags: &flags }).map_err(Failure::usage)
+    let processors = Processors::of_this_process();
+    Config::load(&Sources { file, env: &env, flags: &flags, processors }).map_err(Failure::usage)
 }
 
 /// Reads a configuration file.

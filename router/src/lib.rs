@@ -14,6 +14,7 @@ pub mod io;
 pub mod lanes;
 pub mod net;
 pub mod payloads;
+pub mod processors;
 pub mod shard;
 pub mod shm_clients;
 pub mod start;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use router::config::Place;
+use router::processors::Processors;
 use router::{Config, config::Listen, run_dir};
 
 use crate::flags;
@@ -24,6 +25,7 @@ pub fn text(config: &Config, bound: &[Listen], io: &str) -> String {
     let bundled = if is_bundled { "  (bundled; your own: --config FILE)" } else { "" };
     out.push_str(&format!("  functions  {}{bundled}\n", names.join(", ")));
     let warm: u32 = config.functions.iter().map(|function| function.warm * config.router.shards).sum();
+    out.push_str(&format!("  processors {}\n", Processors::of_this_process()));
     let shards = match config.router.shards {
         1 => "1 shard".to_owned(),
         shards => format!("{shards} shards"),
