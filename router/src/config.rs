@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::idle::IdleStrategy;
+
 mod check;
 mod digest;
 mod file;
@@ -70,7 +72,9 @@ pub struct RouterConfig {
     pub invocations_max: u32,
     /// Bytes of payload one shard holds for queued invocations.
     pub payload_memory_max: u64,
-    /// How long an idle shard spins before it sleeps.
+    /// What a shard does without work.
+    pub idle: IdleStrategy,
+    /// The longest an adaptive shard looks for work before it sleeps.
     pub spin: Duration,
     /// What a shard's thread runs on.
     pub host: Host,

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod drain;
 pub mod frontend;
 pub mod host;
+pub mod idle;
 pub mod io;
 pub mod lanes;
 pub mod net;

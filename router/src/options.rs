@@ -164,13 +164,25 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "idle",
+        flag: Some("idle"),
+        env: Some("QUICKFIRE_IDLE"),
+        kind: Kind::Choice(&["adaptive", "spin", "park"]),
+        default: Some("adaptive"),
+        meaning: "What a shard does when it finds no work. adaptive looks for up to `spin`, less where that has lately not been \
+                  worth it, and then sleeps; park sleeps at once: less processor time, more latency; spin does not sleep \
+                  while a call is unanswered, nor for a second after the last work, and takes a whole core for that long.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "spin",
         flag: Some("spin"),
         env: Some("QUICKFIRE_SPIN"),
-        kind: Kind::duration(Duration::ZERO, Duration::from_millis(100)),
-        // A little above the measured cost of waking another core, 30 us.
+        kind: Kind::duration(Duration::from_micros(1), Duration::from_millis(100)),
+        // A little above the measured cost of waking another core, 30 us. A thread woken on a machine that is
+        // otherwise idle takes 5 to 8 us, and that as a bound cost more latency than it saved: decision 0011.
         default: Some("50us"),
-        meaning: "How long an idle shard looks for work before it sleeps. 0s saves processor time and costs latency.",
+        meaning: "The longest a shard with idle = adaptive looks for work before it sleeps; about what waking it costs.",
         since: "0.1",
     },
     OptionSpec {

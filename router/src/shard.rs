@@ -3,7 +3,7 @@
 //! In: completions of the kernel, completions of workers, in-process calls, commands.  Out: sends, pushes, wakes.
 //! Owns: everything a call touches between its first and its last byte.
 //! Always: the clock is read once in a turn; whatever was collected in a turn leaves in it, in one batch for each
-//! receiver; after a turn without work the shard spins for a bounded time, then sleeps in the kernel.
+//! receiver; after a turn without work `idle` says whether the shard looks again or sleeps in the kernel.
 //! Never: locks, blocks (except to sleep) or, once its tables have grown, allocates.
 //! Why a plain function: the bare thread, the glommio executor and the tests all call the same `turn`.
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::IoChoice;
 use crate::drain::{Drain, DrainOptions, Remaining, Step};
 use crate::frontend::{Bell, LOCAL, LocalEnd};
+use crate::idle::{Idle, IdleStrategy, Rest, Surroundings};
 use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
 use crate::net::{Desk, Net, NetOptions};
 use crate::payloads::Payloads;
@@ -31,8 +32,6 @@ use crate::workers::{Attach, AttachOptions, Deliver, NoResult, ResultBytes, Shim
 const EVENTS_PER_TURN_MAX: usize = 64;
 /// Control commands handled in one turn.
 const COMMANDS_PER_TURN_MAX: usize = 16;
-/// Empty turns spun through before the core is offered to others: about the time of a cache miss chain.
-const HOT_TURNS: u32 = 64;
 /// How often the counters are published while there is work.
 const PUBLISH_PERIOD: Nanos = Nanos::from_ms(10);
 /// A shard that sleeps and wakes thousands of times a second publishes no more often than this before it sleeps; the
@@ -72,8 +71,14 @@ pub struct ShardOptions {
     pub functions: Vec<FunctionSpec>,
     /// Bytes of payloads that may wait.
     pub payload_memory_max: u64,
-    /// How long it spins after its last work.
-    pub spin: Duration,
+    /// What it does without work.
+    pub idle: IdleStrategy,
+    /// The longest it looks for work before it sleeps, if that is adaptive.
+    pub spin: Nanos,
+    /// Processors that this process may use.
+    pub processor_count: u32,
+    /// Shards of this process.
+    pub shard_count: u32,
     /// How it ends.
     pub drain: DrainOptions,
 }
@@ -126,14 +131,14 @@ pub struct Shard {
     drain_options: DrainOptions,
     publish: Option<Box<dyn Publish>>,
     published_at: Nanos,
-    spin: Nanos,
+    idle: Idle,
+    processor_count: u32,
+    shard_count: u32,
     /// When the turn began, and whether the next reading of the clock tells its length.
     turn_at: Nanos,
     is_turn_timed: bool,
     /// Work of the last turn.
     turn_work: usize,
-    worked_at: Nanos,
-    empty_turns: u32,
 }
 
 /// Whose event it is.
@@ -185,12 +190,12 @@ impl Shard {
             drain_options: options.drain,
             publish: inputs.publish,
             published_at: now,
-            spin: Nanos(u64::try_from(options.spin.as_nanos()).unwrap_or(u64::MAX)),
+            idle: Idle::new(options.idle, options.spin, now),
+            processor_count: options.processor_count,
+            shard_count: options.shard_count,
             turn_at: now,
             is_turn_timed: false,
             turn_work: 0,
-            worked_at: now,
-            empty_turns: 0,
         })
     }
 
@@ -230,7 +235,7 @@ impl Shard {
         work
     }
 
-    /// After a turn without work: spins for a while, then sleeps until something happens.
+    /// After a turn without work: looks again for a while, then sleeps until something happens.
     pub fn rest(&mut self) {
         self.rest_at_most(Duration::MAX);
     }
@@ -241,15 +246,10 @@ impl Shard {
             // Nothing will ever wake it again.
             return;
         }
-        self.empty_turns += 1;
-        if self.turn_at.since(self.worked_at) < self.spin {
-            if self.empty_turns < HOT_TURNS {
-                std::hint::spin_loop();
-            } else {
-                // Workers and clients may share this core, and what we wait for may wait for it.
-                std::thread::yield_now();
-            }
-            return;
+        match self.idle.next(self.turn_at, self.surroundings()) {
+            Rest::Hot => return std::hint::spin_loop(),
+            Rest::Yield => return std::thread::yield_now(),
+            Rest::Sleep => {}
         }
         self.is_turn_timed = false;
         let Some(timeout) = self.sleep_length() else { return };
@@ -305,8 +305,7 @@ impl Shard {
         self.turn_work = work;
         if work > 0 {
             self.stats.latencies.settle();
-            self.worked_at = self.turn_at;
-            self.empty_turns = 0;
+            self.idle.on_work(self.turn_at);
         }
         if self.turn_at.since(self.published_at) >= PUBLISH_PERIOD {
             self.publish_now();
@@ -358,6 +357,16 @@ impl Shard {
         work + 1
     }
 
+    /// Who else wants a processor. Workers with calls are no more than there are calls or workers; behind sockets there is
+    /// at least one client, most likely on this host.
+    fn surroundings(&self) -> Surroundings {
+        let in_flight = self.engine.in_flight();
+        let workers = in_flight.min(self.workers.attached_count());
+        let clients = self.shm.watched_count() + u32::from(self.net.open_count() > 0);
+        let parties = self.shard_count + workers + clients;
+        Surroundings { processor_count: self.processor_count, parties, is_call_in_flight: in_flight > 0 }
+    }
+
     /// `None`: something is due already. `Some(None)`: nothing ever is.
     fn sleep_length(&self) -> Option<Option<Duration>> {
         let timers = [
@@ -378,7 +387,7 @@ impl Shard {
     /// Publishes, or says how long the sleep may be until it is time to.
     fn publish_before_sleep(&mut self) -> Option<Duration> {
         let age = self.turn_at.since(self.published_at);
-        if self.worked_at < self.published_at && age < PUBLISH_PERIOD {
+        if self.idle.worked_at() < self.published_at && age < PUBLISH_PERIOD {
             return None;
         }
         if age < PUBLISH_PERIOD_MIN {

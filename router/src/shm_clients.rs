@@ -364,6 +364,11 @@ impl ShmClients {
         self.attached_count
     }
 
+    /// Clients that call now, or did a moment ago.
+    pub fn watched_count(&self) -> u32 {
+        self.watched.len() as u32
+    }
+
     /// Copies the payload of a client's call into the ring of its worker.
     #[inline]
     pub fn push_payload(

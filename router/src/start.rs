@@ -27,6 +27,7 @@ use crate::host::{self, Place};
 use crate::io::{IoBackend, IoOptions};
 use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
+use crate::processors::Processors;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::shard::{Command, Publish, ShardInputs, ShardOptions, ShardRefused};
 use crate::shm_clients::ShmOptions;
@@ -321,7 +322,10 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
             })
             .collect(),
         payload_memory_max: router.payload_memory_max,
-        spin: router.spin,
+        idle: router.idle,
+        spin: nanos(router.spin),
+        processor_count: Processors::of_this_process().count(),
+        shard_count: router.shards,
         drain: DrainOptions {
             drain_timeout: nanos(router.drain_timeout),
             close_timeout: CLOSE_TIMEOUT,

@@ -98,8 +98,8 @@ fn a_budget_that_runs_out_in_the_queue_is_an_expired_call() {
 
 #[test]
 fn every_ticket_is_answered_when_the_router_ends() {
-    // Without spinning, so that a shard that rests once more after its end sleeps for ever.
-    let setup = "spin = \"0s\"\ndrain_timeout = \"100ms\"\n[functions.echo]\ncommand = [\"true\"]\n";
+    // Parked at once, so that a shard that rests once more after its end sleeps for ever.
+    let setup = "idle = \"park\"\ndrain_timeout = \"100ms\"\n[functions.echo]\ncommand = [\"true\"]\n";
     let bench = Setup::new(setup).start();
     let local = bench.router.local(0).expect("shard 0");
     let ticket = local.submit(request(&local, b"nobody serves")).expect("room");

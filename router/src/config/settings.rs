@@ -14,6 +14,7 @@ use super::file::{Entry, File};
 use super::problem::{Place, Problem, ProblemKind};
 use super::value::{Raw, Value};
 use super::{Command, Config, FunctionConfig, Host, IoChoice, Listen, RouterConfig, Sources, nearest};
+use crate::idle::IdleStrategy;
 use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS};
 use crate::run_dir;
 
@@ -189,6 +190,11 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
         output_size_max: table.size("output_size_max"),
         invocations_max: table.count("invocations_max"),
         payload_memory_max: table.size_u64("payload_memory_max"),
+        idle: match table.choice("idle") {
+            "spin" => IdleStrategy::Spin,
+            "park" => IdleStrategy::Park,
+            _ => IdleStrategy::Adaptive,
+        },
         spin: table.duration("spin"),
         host: if table.choice("host") == "glommio" { Host::Glommio } else { Host::Bare },
         io: match table.choice("io") {

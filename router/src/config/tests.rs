@@ -72,18 +72,19 @@ fn keys_flags_and_variables_are_unique_and_follow_from_each_other() {
 #[test]
 fn the_later_source_wins_and_is_named() {
     // Given
-    let file = "[router]\nshards = 2\nspin = \"1ms\"\nhost = \"glommio\"";
+    let file = "[router]\nshards = 2\ndrain_timeout = \"1ms\"\nhost = \"glommio\"";
     // Expect
     let config =
-        load(file, &[("QUICKFIRE_SHARDS", "3"), ("QUICKFIRE_SPIN", "2ms")], &[("shards", &["4"])]).unwrap();
+        load(file, &[("QUICKFIRE_SHARDS", "3"), ("QUICKFIRE_DRAIN_TIMEOUT", "2ms")], &[("shards", &["4"])])
+            .unwrap();
     assert_eq!(config.router.shards, 4);
-    assert_eq!(config.router.spin, Duration::from_millis(2));
+    assert_eq!(config.router.drain_timeout, Duration::from_millis(2));
     assert_eq!(config.router.host, Host::Glommio);
     let place = |key| {
         config.settings.iter().find(|s| s.function.is_none() && s.key == key).unwrap().place.to_string()
     };
     assert_eq!(place("shards"), "--shards");
-    assert_eq!(place("spin"), "environment variable QUICKFIRE_SPIN");
+    assert_eq!(place("drain_timeout"), "environment variable QUICKFIRE_DRAIN_TIMEOUT");
     assert_eq!(place("host"), "q.toml:4:1");
     assert_eq!(place("pin"), "default");
 }
@@ -161,10 +162,10 @@ fn a_function_gets_its_table_and_the_defaults() {
 #[test]
 fn several_problems_are_told_at_once_with_line_and_column() {
     check(
-        "[router]\nshardz = 2\n  spin = \"50\"\n\n[functions.echo]\nwarm = -1\n",
+        "[router]\nshardz = 2\n  drain_timeout = \"50\"\n\n[functions.echo]\nwarm = -1\n",
         &[
             "q.toml:2:1: `router.shardz`: no such key; did you mean `shards`?",
-            "q.toml:3:3: `router.spin`: `50` needs a unit: ns, us, ms, s, m or h",
+            "q.toml:3:3: `router.drain_timeout`: `50` needs a unit: ns, us, ms, s, m or h",
             "q.toml:5:12: `functions.echo.command`: is missing; write [\"./program\", \"argument\"] or [\"builtin:NAME\"]",
             "q.toml:6:1: `functions.echo.warm`: `-1` is not a whole number",
         ],
@@ -289,7 +290,7 @@ fn a_missing_program_and_a_mistyped_builtin_are_told_with_their_keys() {
 
 #[test]
 fn what_is_printed_reads_back_as_the_same_configuration() {
-    let text = "[router]\nshards = 3\npin = \"0,2-4\"\nspin = \"1500ns\"\nlisten = [\"quickfire://[::1]:0\"]\n\
+    let text = "[router]\nshards = 3\npin = \"0,2-4\"\ndrain_timeout = \"1500ns\"\nlisten = [\"quickfire://[::1]:0\"]\n\
                 [functions.\"a.b\"]\ncommand = [\"./x\", \"quote\\\" back\\\\ tab\\t é\"]\nenv = { \"A B\" = \"1\\n2\" }";
     for config in [Config::bundled(), Config::parse(text, "/etc/q.toml").unwrap()] {
         let again = Config::parse(&config.to_toml(), "printed").unwrap();
@@ -309,7 +310,7 @@ fn the_digest_changes_with_what_a_shim_starts_and_with_nothing_else() {
     };
     // The number itself: a router of the next version must come to the same one.
     assert_eq!(of("", ""), 0xa2ba_019f_1efb_65f7);
-    assert_eq!(of("spin = \"1ms\"", "timeout = \"1s\""), of("", ""));
+    assert_eq!(of("drain_timeout = \"1ms\"", "timeout = \"1s\""), of("", ""));
     assert_ne!(of("shards = 2", ""), of("", ""));
     assert_ne!(of("", "warm = 2"), of("", ""));
     assert_ne!(of("", "env = { A = \"1\" }"), of("", ""));
