@@ -19,6 +19,7 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let path = matches.get_one::<String>("file").map(String::as_str).unwrap_or_default();
     let config = Config::parse(&flags::read_file(path)?, path).map_err(Failure::usage)?;
     config.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
+    flags::check_processors(&config)?;
     let names: Vec<_> = config.functions.iter().map(|function| function.name.as_str()).collect();
     print(format!("{path}: ok; functions: {}\n", names.join(", ")))?;
     Ok(Ending::Ok)

@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CpuSet, sched_getaffinity};
 
 /// The default number of shards is one for so many processors: a shard that is busy keeps about three function processes
 /// busy, and on up to seven processors a second shard would take the place of the functions it is to feed.
@@ -63,6 +63,14 @@ impl fmt::Display for Processors {
             None => write!(f, "no cgroup quota)"),
         }
     }
+}
+
+/// The processors in the affinity mask of the calling thread, in order; `None` where the kernel does not say, as on
+/// machines with more processors than its mask has room for here.
+pub fn allowed() -> Option<Vec<u32>> {
+    let set = sched_getaffinity(None).ok()?;
+    // The mask has 1024 places.
+    Some((0..CpuSet::MAX_CPU as u32).filter(|index| set.is_set(*index as usize)).collect())
 }
 
 /// The tightest quota over this process, given the two files that say where it is and a way to read the others.

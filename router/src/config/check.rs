@@ -38,6 +38,18 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
+    /// Tells which processors of `pin` are not among those that this process may use.
+    pub fn check_processors(&self, allowed: &[u32]) -> Result<(), ConfigError> {
+        let impossible: Vec<_> =
+            self.router.pin.iter().copied().filter(|index| !allowed.contains(index)).collect();
+        if impossible.is_empty() {
+            return Ok(());
+        }
+        let kind = ProblemKind::ProcessorsNotOurs { impossible, allowed: allowed.to_vec() };
+        let key = full_key(None, "pin");
+        Err(ConfigError { problems: vec![Problem { place: self.place(None, "pin"), key, kind }] })
+    }
+
     fn place(&self, function: Option<&str>, key: &str) -> Place {
         let mut settings = self.settings.iter();
         let setting = settings.find(|setting| setting.function.as_deref() == function && setting.key == key);

@@ -73,6 +73,14 @@ pub enum ProblemKind {
         /// Completes the sentence.
         reason: String,
     },
+    /// A shard or a process can't run where it is to.
+    #[error("names processors that this process may not use: {}; it may use {}", list(.impossible), list(.allowed))]
+    ProcessorsNotOurs {
+        /// Those named and not in the affinity mask.
+        impossible: Vec<u32>,
+        /// The affinity mask.
+        allowed: Vec<u32>,
+    },
     /// Readable, but outside the allowed range.
     #[error("{found} is not allowed; allowed: {allowed}")]
     NotAllowed {
@@ -133,4 +141,8 @@ impl fmt::Display for Problem {
         }
         write!(f, "{}", self.kind)
     }
+}
+
+fn list(processors: &[u32]) -> String {
+    processors.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }

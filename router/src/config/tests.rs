@@ -106,6 +106,18 @@ fn shards_follow_the_processors_and_the_pins_unless_a_number_is_given() {
 }
 
 #[test]
+fn a_processor_that_is_not_ours_is_named_with_those_that_are() {
+    let config = Config::parse("[router]\nshards = 2\npin = \"1,7-8\"", "q.toml").unwrap();
+    assert_eq!(config.check_processors(&[1, 7, 8]), Ok(()));
+    assert_eq!(
+        config.check_processors(&[0, 1, 2]).unwrap_err().to_string(),
+        "q.toml:3:1: `router.pin`: names processors that this process may not use: 7,8; it may use 0,1,2"
+    );
+    // A processor named twice is refused by its type already.
+    assert!(problems("[router]\npin = \"1,0-2\"").contains("`router.pin`: 1,0-2 is not allowed"));
+}
+
+#[test]
 fn the_edge_to_the_kernel_is_chosen_by_name() {
     let chosen = |text: &str| Config::parse(text, "q.toml").unwrap().router.io;
     assert_eq!(chosen(""), IoChoice::Auto);
