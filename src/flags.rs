@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use router::config::value::Kind;
 use router::config::{FileText, Sources};
 use router::options::{OptionSpec, ROUTER_OPTIONS};
-use router::processors::{self, Processors};
+use router::processors;
 use router::{Config, run_dir};
 
 use crate::ending::Failure;
@@ -51,8 +51,7 @@ pub fn load_config(matches: &ArgMatches) -> Result<Config, Failure> {
         values.map(|value| absolute_if_path(name, value)).collect()
     };
     let env = |name: &str| variable(name).map(|value| absolute_if_path(name, &value));
-    let processors = Processors::of_this_process();
-    Config::load(&Sources { file, env: &env, flags: &flags, processors }).map_err(Failure::usage)
+    Config::load(&Sources { file, env: &env, flags: &flags }).map_err(Failure::usage)
 }
 
 /// Refuses `pin` where it names a processor that we may not use. Where the kernel does not say, pinning stays best effort.

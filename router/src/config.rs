@@ -32,8 +32,6 @@ pub use problem::{ConfigError, Place, Problem, ProblemKind};
 pub use settings::Setting;
 pub use sources::{FileText, Sources};
 
-use crate::processors::Processors;
-
 /// Everything a router needs to know to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -149,20 +147,18 @@ pub enum Command {
 }
 
 impl Config {
-    /// Reads the text of a configuration file, without environment or flags, as on a machine of one processor. `origin` (usually the file's path)
+    /// Reads the text of a configuration file, without environment or flags. `origin` (usually the file's path)
     /// stands in front of every problem, and relative programs count from its directory.
     ///
     /// A file that names no function runs the bundled ones, so that a file with one option of the router is enough.
     pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
         let file = Some(FileText { text, origin });
-        Config::load(&Sources { file, env: &|_| None, flags: &|_| Vec::new(), processors: Processors::ONE })
+        Config::load(&Sources { file, env: &|_| None, flags: &|_| Vec::new() })
     }
 
     /// The functions that come with the binary, with every option at its default: what `quickfire up` runs without a file.
     pub fn bundled() -> Config {
-        let sources =
-            Sources { file: None, env: &|_| None, flags: &|_| Vec::new(), processors: Processors::ONE };
-        match Config::load(&sources) {
+        match Config::load(&Sources { file: None, env: &|_| None, flags: &|_| Vec::new() }) {
             Ok(config) => config,
             Err(error) => unreachable!("the defaults of the option table are wrong: {error}"),
         }

@@ -61,11 +61,8 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         env: Some("QUICKFIRE_SHARDS"),
         // Eight bits of an invocation's id name its shard.
         kind: Kind::count(1, 256),
-        // As `processors.rs` counts them; what is left is for the functions.
-        default: Some("one for each four processors, at least 1"),
-        meaning: "Router threads. Each owns its connections, queues and workers; a function keeps `warm` processes for \
-                  each. By default no more than `pin` names. Processors are those of the affinity mask, at most as many \
-                  as the cgroup's quota, rounded up.",
+        default: Some("1"),
+        meaning: "Router threads. Each owns its connections, queues and workers; a function keeps `warm` processes for each.",
         since: "0.1",
     },
     OptionSpec {

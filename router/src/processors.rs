@@ -13,12 +13,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-/// The default number of shards is one for so many processors: a shard that is busy keeps about three function processes
-/// busy, and on up to seven processors a second shard would take the place of the functions it is to feed.
-const PROCESSORS_PER_SHARD: u32 = 4;
-/// The most shards there may be; see `shards` in the option table.
-const SHARDS_MAX: u32 = 256;
-
 /// What this process may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Processors {
@@ -29,9 +23,6 @@ pub struct Processors {
 }
 
 impl Processors {
-    /// One processor and no quota: for who must not depend on the machine.
-    pub const ONE: Processors = Processors { affinity_count: 1, quota: None };
-
     /// Asks the kernel about the calling thread and its cgroup.
     pub fn of_this_process() -> Processors {
         let affinity_count = sched_getaffinity(None).map_or(1, |set| set.count().max(1));
@@ -46,11 +37,6 @@ impl Processors {
         // `as` saturates, and a quota above the mask is cut to it.
         let paid_for = self.quota.map_or(u32::MAX, |quota| quota.ceil() as u32);
         self.affinity_count.min(paid_for).max(1)
-    }
-
-    /// Shards where the configuration names no number: one for each four processors, the others are for functions.
-    pub fn shards_default(&self) -> u32 {
-        (self.count() / PROCESSORS_PER_SHARD).clamp(1, SHARDS_MAX)
     }
 }
 
@@ -238,12 +224,6 @@ mod tests {
         check(8, Some(0.25), 1, "1 (affinity 8, cgroup quota 0.25)");
         check(8, Some(64.0), 8, "8 (affinity 8, cgroup quota 64)");
         check(8, Some(10.0 / 3.0), 4, "4 (affinity 8, cgroup quota 3.33)");
-    }
-
-    #[test]
-    fn small_machines_have_one_shard_and_large_ones_one_for_each_four_processors() {
-        let shards = |affinity_count| Processors { affinity_count, quota: None }.shards_default();
-        assert_eq!([1, 2, 7, 8, 64, 4096].map(shards), [1, 1, 1, 2, 16, 256]);
     }
 
     #[test]

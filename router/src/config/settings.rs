@@ -128,13 +128,6 @@ impl Config {
                 function.payload_size_max = function.payload_size_max.min(payload_room);
             }
         }
-        let shards =
-            self.settings.iter().find(|setting| setting.function.is_none() && setting.key == "shards");
-        if shards.is_some_and(|setting| setting.place == Place::Default)
-            && let Ok(pinned_count @ 1..) = u32::try_from(self.router.pin.len())
-        {
-            self.router.shards = self.router.shards.min(pinned_count);
-        }
         let output_size_max = self.settings.iter_mut().find(|setting| setting.key == "output_size_max");
         if output_size_max.is_some_and(|setting| setting.place == Place::Default) {
             self.router.output_size_max = self.router.output_size_max.max(2 * self.router.frame_size_max);
@@ -146,7 +139,6 @@ impl Config {
         for setting in &mut self.settings {
             match (&setting.function, setting.key) {
                 (None, "listen") => setting.value = Value::Listeners(self.router.listen.clone()),
-                (None, "shards") => setting.value = Value::Count(self.router.shards.into()),
                 (None, "output_size_max") => setting.value = Value::Size(self.router.output_size_max.into()),
                 (Some(name), key) => {
                     let Some(function) = self.functions.iter().find(|function| function.name == *name) else {
@@ -288,9 +280,8 @@ impl Table<'_> {
 
 fn default_layer(spec: &OptionSpec, sources: &Sources<'_>) -> Vec<(Raw, Place)> {
     let text = match spec.key {
-        // The two defaults that depend on who runs the router, and where: the table holds their description.
+        // The one default that depends on who runs the router: the table holds its description.
         "run_dir" => Some(run_dir::usual_place(sources.env).to_string_lossy().into_owned()),
-        "shards" => Some(sources.processors.shards_default().to_string()),
         _ => spec.default.map(str::to_owned),
     };
     let raw = text.map(|text| match text.as_str() {

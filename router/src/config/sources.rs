@@ -1,7 +1,5 @@
 //! Where values come from, as closures, so that everything behind them is a function of its arguments.
 
-use crate::processors::Processors;
-
 /// The sources of a configuration, the later over the earlier: default, file, environment, flag.
 pub struct Sources<'a> {
     /// A configuration file that was read already.
@@ -10,8 +8,6 @@ pub struct Sources<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The values of a flag of the option table, empty if it was not given.
     pub flags: &'a dyn Fn(&str) -> Vec<String>,
-    /// What defaults that follow the machine are worked out from.
-    pub processors: Processors,
 }
 
 /// A configuration file.

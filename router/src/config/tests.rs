@@ -20,15 +20,6 @@ fn check(text: &str, expected: &[&str]) {
 }
 
 fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &[&str])]) -> Result<Config, ConfigError> {
-    load_on(Processors::ONE, file, env, flags)
-}
-
-fn load_on(
-    processors: Processors,
-    file: &str,
-    env: &[(&str, &str)],
-    flags: &[(&str, &[&str])],
-) -> Result<Config, ConfigError> {
     let env: BTreeMap<_, _> = env.iter().copied().collect();
     let flags: BTreeMap<_, _> = flags.iter().copied().collect();
     Config::load(&Sources {
@@ -40,7 +31,6 @@ fn load_on(
                 .map(|texts| texts.iter().map(|text| (*text).to_owned()).collect())
                 .unwrap_or_default()
         },
-        processors,
     })
 }
 
@@ -87,22 +77,6 @@ fn the_later_source_wins_and_is_named() {
     assert_eq!(place("drain_timeout"), "environment variable QUICKFIRE_DRAIN_TIMEOUT");
     assert_eq!(place("host"), "q.toml:4:1");
     assert_eq!(place("pin"), "default");
-}
-
-#[test]
-fn shards_follow_the_processors_and_the_pins_unless_a_number_is_given() {
-    let sixteen = Processors { affinity_count: 16, quota: None };
-    let check = |processors, file: &str, shards: u32| {
-        let config = load_on(processors, file, &[], &[]).unwrap();
-        assert_eq!(config.router.shards, shards, "{file}");
-        // The shim reads this text, and must come to the same number wherever it runs.
-        assert!(config.to_toml().contains(&format!("shards = {shards} ")), "{}", config.to_toml());
-    };
-    check(sixteen, "", 4);
-    check(Processors { quota: Some(1.5), ..sixteen }, "", 1);
-    check(sixteen, "[router]\nshards = 9", 9);
-    check(sixteen, "[router]\npin = \"2,3\"", 2);
-    check(Processors::ONE, "[router]\npin = \"2,3\"", 1);
 }
 
 #[test]
