@@ -12,7 +12,11 @@ use std::process::{Child, Stdio};
 use rustix::process::Signal;
 use support::{Router, eventually, processes_in, signal};
 
+/// Credits bound what can be outstanding, 8 x 1024 calls, well below what the router may hold: on a machine too slow for the
+/// load, calls then wait in the generators, where they belong, and none is refused as overloaded.
 const MANIFEST: &str = r#"
+[router]
+connection_credits = 1024
 [functions.echo]
 command = ["builtin:echo"]
 warm = 3
