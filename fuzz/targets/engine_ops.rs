@@ -65,6 +65,8 @@ fn engine() -> Engine {
         attempts_max: 2,
         kill_grace: Nanos::from_ms(5),
         timer_visits_max: 3,
+        // Leases are not among the steps: `engine/src/tests/random.rs` has them.
+        ..Limits::default()
     };
     let spec = |number: u8| FunctionSpec {
         name: format!("f{number}"),
