@@ -17,8 +17,8 @@ use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use shm_ring::layout::{router_line, slot, worker_line};
 use shm_ring::{
-    Completion, Context, Generation, Geometry, HeapMemory, Identity, Memory, Outcome, PushRefused, Request, RouterEnd,
-    SlotIndex, Started, Taken, WorkerEnd, inspect,
+    Completion, Context, Generation, Geometry, HeapMemory, Identity, Memory, Outcome, PushRefused, Request,
+    RouterEnd, SlotIndex, Started, Taken, WorkerEnd, inspect,
 };
 
 use hostile_memory::{HostileMemory, Places, Script, choose, pick};
@@ -151,9 +151,7 @@ impl Account {
             Err(fault) => return assert!(fault.to_string().contains("worker at fault")),
         };
         let life = &mut self.slots[completion.slot.0 as usize];
-        let Life::Pushed { invocation_id } = *life else {
-            panic!("{} was not in flight", completion.slot)
-        };
+        let Life::Pushed { invocation_id } = *life else { panic!("{} was not in flight", completion.slot) };
         assert_eq!(completion.invocation_id, invocation_id);
         assert!(completion.result_size <= self.region_size);
         *life = Life::Answered;
