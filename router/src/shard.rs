@@ -304,7 +304,6 @@ impl Shard {
     fn end_turn(&mut self, work: usize) {
         self.turn_work = work;
         if work > 0 {
-            self.stats.latencies.settle();
             self.idle.on_work(self.turn_at);
         }
         if self.turn_at.since(self.published_at) >= PUBLISH_PERIOD {
@@ -399,6 +398,7 @@ impl Shard {
 
     fn publish_now(&mut self) {
         self.published_at = self.turn_at;
+        self.stats.latencies.settle();
         self.stats.note_io(self.io.counters());
         self.stats.counters.payload_bytes_claimed = self.payloads.bytes_claimed();
         if let Some(publish) = &mut self.publish {

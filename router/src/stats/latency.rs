@@ -2,8 +2,7 @@
 //!
 //! Always: calls that came in one batch and are answered in another wait equally long, because a turn reads the clock
 //! once. So values come in runs, and a run costs one comparison a call and one entry in the histogram.
-//! Always: exact whenever it is looked at: whoever looks settles first ([`Latency::settle`]); the shard does at the end of
-//! each turn.
+//! Always: exact when it is published: the shard settles first ([`Latency::settle`]).
 #![forbid(unsafe_code)]
 
 use hdrhistogram::Histogram;
