@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    /// A worker gave a call back that dispatch could not choose before: if that makes it open, it goes on top.
+    /// A slot of a worker is free again, by a call given back or a lease ended: if that makes it open, it goes on top.
     pub(crate) fn reopen(&mut self, worker_index: u32) {
         let worker = &mut self.workers[worker_index as usize];
         let number = worker.function.0;

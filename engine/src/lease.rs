@@ -145,13 +145,7 @@ impl Engine {
         worker.leased -= lease.slots;
         worker.lease_count -= 1;
         self.lease_count -= 1;
-        let number = worker.function.0;
-        let function = &mut self.functions[number as usize];
-        if !worker.is_warm && worker.is_open(function.run_ahead.depth()) {
-            worker.is_warm = true;
-            function.warm.push(index);
-            self.ready.refresh(number, function);
-        }
+        self.reopen(index);
     }
 
     /// Whether a lease has to end now, and why.

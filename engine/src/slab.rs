@@ -60,18 +60,14 @@ impl Slab {
     #[inline]
     pub fn slot_of(&self, id: InvocationId) -> Option<u32> {
         let entry = self.entries.get(id.slot() as usize)?;
-        let is_current =
-            entry.generation == id.generation() && id.shard() == self.shard && entry.state != State::Free;
-        is_current.then_some(id.slot())
+        is_current(entry, id, self.shard).then_some(id.slot())
     }
 
     /// The same, to be changed.
     #[inline]
     pub fn current_mut(&mut self, id: InvocationId) -> Option<&mut Invocation> {
         let entry = self.entries.get_mut(id.slot() as usize)?;
-        let is_current =
-            entry.generation == id.generation() && id.shard() == self.shard && entry.state != State::Free;
-        is_current.then_some(entry)
+        is_current(entry, id, self.shard).then_some(entry)
     }
 
     #[inline]
@@ -125,6 +121,12 @@ impl Slab {
             assert!(entry.generation != 0, "slot {slot} has generation 0");
         }
     }
+}
+
+/// Whether this entry is still the call that the id means.
+#[inline]
+fn is_current(entry: &Invocation, id: InvocationId, shard: ShardId) -> bool {
+    entry.generation == id.generation() && id.shard() == shard && entry.state != State::Free
 }
 
 /// A first step of 64 KiB.
