@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use engine::{
     Completed, Engine, Finished, FunctionSpec, Limits, Nanos, Origin, Push, Request, RunOutcome, ShardId,
-    Started, Verdict,
+    Started, TenantSpec, Verdict,
 };
 use protocol::{CallId, Extensions, Flags, FrameParts, FunctionId};
 use queue::{LaneIndex, Lanes, Links};
@@ -109,14 +109,12 @@ fn engine_turn(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(BATCH)));
     let make = |function_count: u32| {
         let specs = (0..function_count).map(|number| FunctionSpec {
-            name: format!("function-{number}"),
-            timeout: Nanos::from_secs(30),
             queue_count_max: 1 << 20,
-            payload_size_max: 1 << 20,
-            idempotent: false,
+            ..FunctionSpec::named(format!("function-{number}"))
         });
         let mut engine =
-            Engine::new(ShardId(0), Limits::default(), specs.collect()).expect("a sound configuration");
+            Engine::new(ShardId(0), Limits::default(), TenantSpec::only_default(), specs.collect())
+                .expect("a sound configuration");
         for number in 0..function_count {
             engine.handle_worker_attached(Nanos(1), FunctionId(number), BATCH).expect("room for a worker");
         }

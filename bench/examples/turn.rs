@@ -17,7 +17,7 @@ use std::hint::black_box;
 
 use engine::{
     Answer, Completed, Engine, Finished, FunctionSpec, InvocationId, Limits, Nanos, Origin, Push, Request,
-    RunOutcome, ShardId, Started, Verdict, WorkerId,
+    RunOutcome, ShardId, Started, TenantSpec, Verdict, WorkerId,
 };
 use protocol::{CallId, Extensions, FrameParts, FunctionId};
 use shm_ring::{Completion, Generation, Geometry, HeapMemory, Identity, Outcome, RouterEnd, WorkerEnd};
@@ -60,16 +60,10 @@ struct Shard {
 
 impl Shard {
     fn new() -> Self {
-        let spec = FunctionSpec {
-            name: "echo".into(),
-            timeout: Nanos::from_secs(30),
-            queue_count_max: 100_000,
-            payload_size_max: 1 << 20,
-            idempotent: false,
-        };
+        let spec = FunctionSpec::named("echo");
         let now = Nanos(1);
-        let mut engine =
-            Engine::new(ShardId(0), Limits::default(), vec![spec]).expect("a sound configuration");
+        let mut engine = Engine::new(ShardId(0), Limits::default(), TenantSpec::only_default(), vec![spec])
+            .expect("a sound configuration");
         let attached = engine.handle_worker_attached(now, FunctionId(0), SLOT_COUNT);
         let worker_id = attached.expect("room for a worker");
         let geometry = Geometry::new(SLOT_COUNT, REGION_SIZE).expect("a geometry within the limits");

@@ -8,6 +8,7 @@ use queue::{LaneIndex, Lanes};
 use crate::limits::Limits;
 use crate::run_ahead::RunAhead;
 use crate::slab::Slab;
+use crate::tenant::TenantIndex;
 use crate::time::Nanos;
 use crate::worker::Worker;
 
@@ -24,9 +25,23 @@ pub struct FunctionSpec {
     pub payload_size_max: u32,
     /// Running a call twice does no harm, so a call may be tried again though it had started.
     pub idempotent: bool,
+    /// Whose it is.
+    pub tenant: TenantIndex,
 }
 
 impl FunctionSpec {
+    /// A function of the default tenant with every other option at the default of the option table.
+    pub fn named(name: impl Into<String>) -> FunctionSpec {
+        FunctionSpec {
+            name: name.into(),
+            timeout: Nanos::from_secs(30),
+            queue_count_max: 100_000,
+            payload_size_max: 1 << 20,
+            idempotent: false,
+            tenant: TenantIndex::DEFAULT,
+        }
+    }
+
     /// The first field that makes a function that can never run anything.
     pub(crate) fn first_zero(&self) -> Option<&'static str> {
         if self.timeout == Nanos::ZERO {
@@ -41,6 +56,8 @@ impl FunctionSpec {
 pub struct FunctionView<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Whose it is.
+    pub tenant: TenantIndex,
     /// Calls that wait.
     pub queued: u32,
     /// Calls in workers' rings.
@@ -116,6 +133,7 @@ impl Function {
             (0..LaneIndex::COUNT).filter_map(|it| self.queue.lane(LaneIndex::from_index(it)).front());
         FunctionView {
             name: &self.spec.name,
+            tenant: self.spec.tenant,
             queued: self.queue.len(),
             running: self.members.iter().map(|index| workers[*index as usize].held_count()).sum(),
             workers: self.members.len() as u32,

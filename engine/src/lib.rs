@@ -41,6 +41,7 @@ mod slab;
 #[cfg(test)]
 mod snapshot;
 mod stamps;
+pub mod tenant;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -64,6 +65,7 @@ pub use lease::{Lease, LeaseRefused, Recall};
 pub use limits::Limits;
 pub use reply::{Answer, Completed, Finished, RunOutcome};
 pub use stamps::Stamps;
+pub use tenant::{TenantIndex, TenantSpec};
 pub use time::Nanos;
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 
@@ -77,6 +79,8 @@ use worker::Worker;
 #[derive(Debug)]
 pub struct Engine {
     limits: Limits,
+    /// Not empty; the first is the default one.
+    tenants: Vec<TenantSpec>,
     functions: Vec<Function>,
     /// Names in order, for `resolve`.
     names: Vec<(Box<str>, FunctionId)>,
@@ -116,10 +120,24 @@ pub enum EngineRefused {
     /// Two functions of one name.
     #[error("function {0} is configured twice")]
     DuplicateName(String),
-    /// A function that could never run anything.
-    #[error("function {name}: {field} must not be zero")]
+    /// More tenants than `limits.tenants_max`, or not even the default one.
+    #[error("{count} tenants are configured, 1 to {max} are allowed")]
+    TenantCount {
+        /// How many were given.
+        count: usize,
+        /// How many may be.
+        max: u16,
+    },
+    /// Two tenants of one name.
+    #[error("tenant {0} is configured twice")]
+    DuplicateTenant(String),
+    /// A function of a tenant that is not in the list.
+    #[error("function {0} belongs to a tenant that is not configured")]
+    UnknownTenant(String),
+    /// A function or tenant that could never run anything.
+    #[error("{name}: {field} must not be zero")]
     ZeroInSpec {
-        /// Which function.
+        /// Which function or tenant.
         name: String,
         /// Which field.
         field: &'static str,
@@ -127,11 +145,17 @@ pub enum EngineRefused {
 }
 
 impl Engine {
-    /// An engine for these functions; the n-th of them has the id n.
-    pub fn new(shard: ShardId, limits: Limits, specs: Vec<FunctionSpec>) -> Result<Engine, EngineRefused> {
+    /// An engine for these tenants, the default one first, and these functions; the n-th of them has the id n.
+    pub fn new(
+        shard: ShardId,
+        limits: Limits,
+        tenants: Vec<TenantSpec>,
+        specs: Vec<FunctionSpec>,
+    ) -> Result<Engine, EngineRefused> {
         if let Some(name) = limits.first_out_of_range() {
             return Err(EngineRefused::LimitOutOfRange(name));
         }
+        check_tenants(&limits, &tenants)?;
         if specs.len() > limits.functions_max as usize {
             return Err(EngineRefused::FunctionsFull { count: specs.len(), max: limits.functions_max });
         }
@@ -139,6 +163,9 @@ impl Engine {
         for (spec, number) in specs.iter().zip(0..) {
             if let Some(field) = spec.first_zero() {
                 return Err(EngineRefused::ZeroInSpec { name: spec.name.clone(), field });
+            }
+            if usize::from(spec.tenant.0) >= tenants.len() {
+                return Err(EngineRefused::UnknownTenant(spec.name.clone()));
             }
             names.push((spec.name.clone().into_boxed_str(), FunctionId(number)));
         }
@@ -152,6 +179,7 @@ impl Engine {
             timers: Timers::new(),
             held_look_at: Nanos::NEVER,
             ready: ReadyFunctions::new(specs.len() as u32),
+            tenants,
             functions: specs.into_iter().map(|spec| Function::new(spec, &limits)).collect(),
             names,
             workers: Vec::new(),
@@ -215,6 +243,11 @@ impl Engine {
         &self.limits
     }
 
+    /// All tenants by index.
+    pub fn tenants(&self) -> &[TenantSpec] {
+        &self.tenants
+    }
+
     /// All functions by id.
     pub fn functions(&self) -> impl ExactSizeIterator<Item = FunctionView<'_>> {
         self.functions.iter().map(|function| function.view(&self.invocations, &self.workers))
@@ -229,4 +262,19 @@ impl Engine {
     pub fn worker_view(&self, id: WorkerId) -> Option<WorkerView> {
         self.attached(id).map(|index| self.workers[index as usize].view())
     }
+}
+
+fn check_tenants(limits: &Limits, tenants: &[TenantSpec]) -> Result<(), EngineRefused> {
+    if tenants.is_empty() || tenants.len() > usize::from(limits.tenants_max) {
+        return Err(EngineRefused::TenantCount { count: tenants.len(), max: limits.tenants_max });
+    }
+    for (index, tenant) in tenants.iter().enumerate() {
+        if tenant.weight == 0 {
+            return Err(EngineRefused::ZeroInSpec { name: tenant.name.clone(), field: "weight" });
+        }
+        if tenants.iter().take(index).any(|earlier| earlier.name == tenant.name) {
+            return Err(EngineRefused::DuplicateTenant(tenant.name.clone()));
+        }
+    }
+    Ok(())
 }

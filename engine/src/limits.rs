@@ -23,6 +23,10 @@ pub struct Limits {
     ///
     /// [`EngineRefused::FunctionsFull`]: crate::EngineRefused::FunctionsFull
     pub functions_max: u32,
+    /// Tenants known. More: [`EngineRefused::TenantCount`] at the start.
+    ///
+    /// [`EngineRefused::TenantCount`]: crate::EngineRefused::TenantCount
+    pub tenants_max: u16,
     /// Ring slots, that is credits, of one worker. More: [`AttachRefused::SlotsOutOfRange`].
     ///
     /// [`AttachRefused::SlotsOutOfRange`]: crate::AttachRefused::SlotsOutOfRange
@@ -55,6 +59,8 @@ const INVOCATIONS_MAX_DEFAULT: u32 = 1 << 20;
 /// A shard's share of a large host: 100 functions with 40 processes each.
 const WORKERS_MAX_DEFAULT: u32 = 4096;
 const FUNCTIONS_MAX_DEFAULT: u32 = 16_384;
+/// Teams of one host, generously.
+const TENANTS_MAX_DEFAULT: u16 = 1024;
 /// The largest ring of `docs/spec/shm.md`.
 const WORKER_SLOTS_MAX: u32 = 4096;
 /// Three times the 30 us that waking a process on another core can take, so that a fast function never runs dry.
@@ -85,6 +91,7 @@ impl Default for Limits {
             invocations_max: INVOCATIONS_MAX_DEFAULT,
             workers_max: WORKERS_MAX_DEFAULT,
             functions_max: FUNCTIONS_MAX_DEFAULT,
+            tenants_max: TENANTS_MAX_DEFAULT,
             worker_slots_max: WORKER_SLOTS_MAX,
             run_ahead: RUN_AHEAD_DEFAULT,
             direct_depth_min: Some(DIRECT_DEPTH_MIN_DEFAULT),
@@ -106,6 +113,7 @@ impl Limits {
             ("invocations_max", (1..=1 << SLOT_BITS).contains(&self.invocations_max)),
             ("workers_max", (1..=1 << 20).contains(&self.workers_max)),
             ("functions_max", (1..=1 << 20).contains(&self.functions_max)),
+            ("tenants_max", self.tenants_max >= 1),
             ("worker_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.worker_slots_max)),
             ("attempts_max", (1..=8).contains(&self.attempts_max)),
             ("run_ahead", self.run_ahead > Nanos::ZERO),

@@ -26,13 +26,7 @@ const ECHO: FunctionId = FunctionId(0);
 const OTHER: FunctionId = FunctionId(1);
 
 fn spec(name: &str) -> FunctionSpec {
-    FunctionSpec {
-        name: name.to_owned(),
-        timeout: Nanos::from_secs(30),
-        queue_count_max: 100,
-        payload_size_max: 1000,
-        idempotent: false,
-    }
+    FunctionSpec { queue_count_max: 100, payload_size_max: 1000, ..FunctionSpec::named(name) }
 }
 
 /// A call of `echo` of normal criticality with the function's own time-out.
@@ -79,7 +73,8 @@ impl Story {
         // Rings are filled, so that stories can be told in slots. `dispatch.rs` has those about running ahead.
         // And every call stands in its queue first, so that they can be told of order.
         let limits = Limits { run_ahead: Nanos::NEVER, direct_depth_min: None, ..limits };
-        let engine = Engine::new(ShardId(5), limits, specs).expect("the story's configuration is sound");
+        let engine = Engine::new(ShardId(5), limits, TenantSpec::only_default(), specs)
+            .expect("the story's configuration is sound");
         Story { engine, now: Nanos::from_secs(1), calls: 0 }
     }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arbitrary::Arbitrary;
 use engine::{
     Answer, CancelReason, Cancelled, Completed, Engine, Finished, FunctionSpec, InvocationId, Limits, Nanos,
-    Origin, Push, Request, RunOutcome, ShardId, Started, Verdict, WorkerAction, WorkerId,
+    Origin, Push, Request, RunOutcome, ShardId, Started, TenantSpec, Verdict, WorkerAction, WorkerId,
 };
 use libfuzzer_sys::fuzz_target;
 use protocol::{CallId, Class, Flags, FunctionId};
@@ -69,13 +69,14 @@ fn engine() -> Engine {
         ..Limits::default()
     };
     let spec = |number: u8| FunctionSpec {
-        name: format!("f{number}"),
         timeout: TIMEOUT,
         queue_count_max: 2 + u32::from(number),
         payload_size_max: 200,
         idempotent: number == 1,
+        ..FunctionSpec::named(format!("f{number}"))
     };
-    Engine::new(ShardId(3), limits, (0..FUNCTION_COUNT).map(spec).collect()).expect("limits within range")
+    Engine::new(ShardId(3), limits, TenantSpec::only_default(), (0..FUNCTION_COUNT).map(spec).collect())
+        .expect("limits within range")
 }
 
 /// What must have become of each call, by what the engine said so far.

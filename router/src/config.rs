@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use engine::TenantIndex;
+
 use crate::idle::IdleStrategy;
 
 mod check;
@@ -20,6 +22,7 @@ mod digest;
 mod file;
 pub mod listen;
 pub mod problem;
+pub mod section;
 mod settings;
 pub mod sources;
 #[cfg(test)]
@@ -29,6 +32,7 @@ pub mod value;
 
 pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem, ProblemKind};
+pub use section::Section;
 pub use settings::Setting;
 pub use sources::{FileText, Sources};
 
@@ -37,9 +41,11 @@ pub use sources::{FileText, Sources};
 pub struct Config {
     /// The router's own options.
     pub router: RouterConfig,
+    /// Tenants: the default one, then the others in the order of their names. Never empty.
+    pub tenants: Vec<TenantConfig>,
     /// Functions in the order of their names; the index is the function's id on the wire.
     pub functions: Vec<FunctionConfig>,
-    /// Every effective value with where it came from, for `print-config`. The two fields above decide.
+    /// Every effective value with where it came from, for `print-config`. The fields above decide.
     pub settings: Vec<Setting>,
 }
 
@@ -108,13 +114,24 @@ pub enum IoChoice {
     Epoll,
 }
 
-/// The options under `[functions.NAME]`.
+/// The options under `[tenants.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantConfig {
+    /// The name functions belong to.
+    pub name: String,
+    /// Its share of worker time, in proportion to the weights of others.
+    pub weight: u32,
+}
+
+/// The options under `[functions.NAME]`, or where that does not say, under `[defaults]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionConfig {
     /// The name callers resolve.
     pub name: String,
     /// What is started.
     pub command: Command,
+    /// The tenant whose it is.
+    pub tenant: String,
     /// Processes kept warm for each shard.
     pub warm: u32,
     /// Calls one process may hold at once; a power of two.
@@ -166,15 +183,22 @@ impl Config {
 
     /// Reads every source, the later over the earlier: default, file, environment, flag.
     pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
-        let (settings, names, mut problems) = settings::collect(sources);
+        let mut collected = settings::collect(sources);
+        let mut problems = std::mem::take(&mut collected.problems);
         if problems.is_empty() {
-            let config = Config::assemble(settings, names, sources, &mut problems);
+            let config = Config::assemble(collected, sources, &mut problems);
             check::check_together(&config, &mut problems);
             if problems.is_empty() {
                 return Ok(config);
             }
         }
         Err(ConfigError { problems })
+    }
+
+    /// Where a tenant stands in `tenants`; the default one for a name that is not there, which no checked configuration holds.
+    pub fn tenant_index(&self, name: &str) -> TenantIndex {
+        let position = self.tenants.iter().position(|tenant| tenant.name == name);
+        TenantIndex(position.and_then(|position| u16::try_from(position).ok()).unwrap_or_default())
     }
 
     /// The effective configuration as a file that reads back the same, each value with where it came from.

@@ -19,7 +19,7 @@ pub use reference::reference_page;
 /// One line of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionSpec {
-    /// The key inside its table of the file: `shards` of `[router]`, `warm` of `[functions.NAME]`.
+    /// The key inside its table of the file: `shards` of `[router]`, `warm` of `[functions.NAME]` and of `[defaults]`.
     pub key: &'static str,
     /// The flag of `quickfire up`, without dashes. Options of functions have none: a flag could not say which function.
     pub flag: Option<&'static str>,
@@ -240,7 +240,18 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
     },
 ];
 
-/// The options of a function, `[functions.NAME]` in the file.
+/// The options of a tenant, `[tenants.NAME]` in the file.
+pub const TENANT_OPTIONS: &[OptionSpec] = &[OptionSpec {
+    key: "weight",
+    flag: None,
+    env: None,
+    kind: Kind::count(1, 1000),
+    default: Some("1"),
+    meaning: "The tenant's share of worker time, in proportion to the weights of the others that want some.",
+    since: "0.1",
+}];
+
+/// The options of a function, `[functions.NAME]` in the file; those with a default also in `[defaults]`.
 pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         key: "command",
@@ -250,6 +261,15 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         default: None,
         meaning: "What is started: a program and its arguments, or builtin:NAME for a function that comes with quickfire. \
                   A relative path counts from the directory of the configuration file.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "tenant",
+        flag: None,
+        env: None,
+        kind: Kind::Name,
+        default: Some("default"),
+        meaning: "Whose function it is: a tenant with a table [tenants.NAME], or `default`, which needs none.",
         since: "0.1",
     },
     OptionSpec {

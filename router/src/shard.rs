@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Answer, Engine, EngineRefused, FunctionSpec, Limits, Nanos, ShardId};
+use engine::{Answer, Engine, EngineRefused, FunctionSpec, Limits, Nanos, ShardId, TenantSpec};
 use protocol::Status;
 use queue::Mailbox;
 
@@ -67,6 +67,8 @@ pub struct ShardOptions {
     pub attach: AttachOptions,
     /// Bounds of its engine.
     pub limits: Limits,
+    /// The tenants of its functions; the first is the default one.
+    pub tenants: Vec<TenantSpec>,
     /// Its functions; the index is the id.
     pub functions: Vec<FunctionSpec>,
     /// Bytes of payloads that may wait.
@@ -167,7 +169,7 @@ impl Shard {
     pub fn new(options: ShardOptions, inputs: ShardInputs) -> Result<Shard, ShardRefused> {
         let mut io = Io::choose(options.io_choice, options.io)?;
         let function_count = options.functions.len();
-        let engine = Engine::new(ShardId(options.shard), options.limits, options.functions)?;
+        let engine = Engine::new(ShardId(options.shard), options.limits, options.tenants, options.functions)?;
         let mut net = Net::new(options.net);
         inputs.listeners.into_iter().for_each(|socket| net.listen(&mut io, socket));
         let attach = Attach::new(&mut io, inputs.attach, options.attach, inputs.shim);

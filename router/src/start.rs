@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::{FunctionSpec, Limits, Nanos};
+use engine::{FunctionSpec, Limits, Nanos, TenantSpec};
 use protocol::FunctionId;
 use queue::Mailbox;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -310,6 +310,11 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
                 .collect(),
         },
         limits: Limits { invocations_max: router.invocations_max, ..Limits::default() },
+        tenants: config
+            .tenants
+            .iter()
+            .map(|tenant| TenantSpec { name: tenant.name.clone(), weight: tenant.weight })
+            .collect(),
         functions: config
             .functions
             .iter()
@@ -319,6 +324,7 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
                 queue_count_max: function.queue_count_max,
                 payload_size_max: function.payload_size_max,
                 idempotent: function.idempotent,
+                tenant: config.tenant_index(&function.tenant),
             })
             .collect(),
         payload_memory_max: router.payload_memory_max,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use engine::{
     CancelReason, Cancelled, Engine, FunctionSpec, InvocationId, Limits, Nanos, Origin, Request, ShardId,
-    Verdict,
+    TenantSpec, Verdict,
 };
 use protocol::{CallId, Flags, FunctionId};
 
@@ -95,17 +95,18 @@ impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let mut chance = Chance::new(seed);
         let specs = (0..FUNCTION_COUNT).map(|number| FunctionSpec {
-            name: format!("function-{number}"),
             timeout: Nanos(chance.below(2_000_000_000) + 1_000_000),
             queue_count_max: chance.below(40) as u32 + 1,
             payload_size_max: 64,
             idempotent: chance.per_mille(500),
+            ..FunctionSpec::named(format!("function-{number}"))
         });
         let specs: Vec<_> = specs.collect();
         let functions = specs.iter().map(|spec| (spec.timeout.0, spec.idempotent)).collect();
         let limits =
             Limits { invocations_max: 64, workers_max: 8, direct_depth_min: Some(2), ..Limits::default() };
-        let engine = Engine::new(ShardId(0), limits, specs).expect("a sound configuration");
+        let engine = Engine::new(ShardId(0), limits, TenantSpec::only_default(), specs)
+            .expect("a sound configuration");
         let keepers =
             (0..FUNCTION_COUNT * PLACES_PER_FUNCTION).map(|number| Keeper::new(number % FUNCTION_COUNT, 0));
         let keepers = keepers.collect();

@@ -112,11 +112,30 @@ fn names_are_resolved_and_configurations_checked() {
     assert_eq!(story.engine.resolve("other"), Some(OTHER));
     assert_eq!(story.engine.resolve("another"), None);
 
-    let make = |specs| Engine::new(ShardId(0), Limits::default(), specs).map(drop);
+    let make =
+        |specs| Engine::new(ShardId(0), Limits::default(), TenantSpec::only_default(), specs).map(drop);
     assert_eq!(make(vec![spec("a"), spec("a")]), Err(EngineRefused::DuplicateName("a".to_owned())));
     let zero = FunctionSpec { timeout: Nanos::ZERO, ..spec("a") };
     assert_eq!(make(vec![zero]), Err(EngineRefused::ZeroInSpec { name: "a".to_owned(), field: "timeout" }));
     let limits = Limits { invocations_max: 1 << 25, ..Limits::default() };
-    let refused = Engine::new(ShardId(0), limits, vec![]).map(drop);
+    let refused = Engine::new(ShardId(0), limits, TenantSpec::only_default(), vec![]).map(drop);
     assert_eq!(refused, Err(EngineRefused::LimitOutOfRange("invocations_max")));
+}
+
+#[test]
+fn an_engine_needs_its_default_tenant_and_every_tenant_that_a_function_names() {
+    let make = |tenants, specs| Engine::new(ShardId(0), Limits::default(), tenants, specs).map(drop);
+    let named = |name: &str| TenantSpec::named(name);
+    assert_eq!(make(vec![], vec![]), Err(EngineRefused::TenantCount { count: 0, max: 1024 }));
+    let many: Vec<_> = (0..1025).map(|number| named(&number.to_string())).collect();
+    assert_eq!(make(many, vec![]), Err(EngineRefused::TenantCount { count: 1025, max: 1024 }));
+    let twins = vec![named("a"), named("a")];
+    assert_eq!(make(twins, vec![]), Err(EngineRefused::DuplicateTenant("a".to_owned())));
+    let weightless = vec![TenantSpec { weight: 0, ..named("a") }];
+    let zero = EngineRefused::ZeroInSpec { name: "a".to_owned(), field: "weight" };
+    assert_eq!(make(weightless, vec![]), Err(zero));
+    let of_the_second = FunctionSpec { tenant: TenantIndex(1), ..spec("f") };
+    let unknown = EngineRefused::UnknownTenant("f".to_owned());
+    assert_eq!(make(vec![named("a")], vec![of_the_second.clone()]), Err(unknown));
+    assert_eq!(make(vec![named("a"), named("b")], vec![of_the_second]), Ok(()));
 }

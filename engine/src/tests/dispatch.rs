@@ -141,7 +141,8 @@ fn a_call_that_was_bound_at_once_is_timed_out_like_any_other() {
 /// An engine that binds 100 us of work ahead, and two workers of 64 slots.
 fn with_run_ahead() -> Story {
     let limits = Limits { run_ahead: Nanos::from_us(100), ..Limits::default() };
-    let engine = Engine::new(ShardId(5), limits, vec![spec("echo")]).expect("a sound configuration");
+    let engine = Engine::new(ShardId(5), limits, TenantSpec::only_default(), vec![spec("echo")])
+        .expect("a sound configuration");
     let mut story = Story { engine, now: Nanos::from_secs(1), calls: 0 };
     story.attach(ECHO, 64);
     story.attach(ECHO, 64);

@@ -3,7 +3,8 @@ use super::*;
 #[test]
 fn functions_beyond_the_limit_are_refused_at_the_start() {
     let limits = Limits { functions_max: 1, ..Limits::default() };
-    let refused = Engine::new(ShardId(0), limits, vec![spec("a"), spec("b")]).map(drop);
+    let refused =
+        Engine::new(ShardId(0), limits, TenantSpec::only_default(), vec![spec("a"), spec("b")]).map(drop);
     assert_eq!(refused, Err(EngineRefused::FunctionsFull { count: 2, max: 1 }));
 }
 

@@ -125,7 +125,13 @@ impl World {
             ..Limits::default()
         };
         let spec = |name| FunctionSpec { queue_count_max: 30, timeout: Nanos::from_secs(60), ..spec(name) };
-        let engine = Engine::new(ShardId(7), limits, vec![spec("a"), spec("b"), spec("c")]).expect("sound");
+        let engine = Engine::new(
+            ShardId(7),
+            limits,
+            TenantSpec::only_default(),
+            vec![spec("a"), spec("b"), spec("c")],
+        )
+        .expect("sound");
         World {
             engine,
             now: Nanos::from_secs(1),

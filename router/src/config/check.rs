@@ -6,8 +6,8 @@ use engine::Limits;
 use protocol::limits::FRAME_ROOM;
 use rustix::fs::{Access, access};
 
-use super::problem::{ConfigError, Place, Problem, ProblemKind};
-use super::settings::full_key;
+use super::problem::{ConfigError, Problem, ProblemKind};
+use super::section::Section;
 use super::{Command, Config, nearest};
 
 impl Config {
@@ -31,9 +31,8 @@ impl Config {
                     Err(reason) => (program.display().to_string(), reason),
                 },
             };
-            let key = full_key(Some(&function.name), "command");
             let kind = ProblemKind::NoSuchProgram { program, reason };
-            problems.push(Problem { place: self.place(Some(&function.name), "command"), key, kind });
+            problems.push(self.problem(&Section::Function(function.name.clone()), "command", kind));
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
@@ -46,22 +45,22 @@ impl Config {
             return Ok(());
         }
         let kind = ProblemKind::ProcessorsNotOurs { impossible, allowed: allowed.to_vec() };
-        let key = full_key(None, "pin");
-        Err(ConfigError { problems: vec![Problem { place: self.place(None, "pin"), key, kind }] })
+        Err(ConfigError { problems: vec![self.problem(&Section::Router, "pin", kind)] })
     }
 
-    fn place(&self, function: Option<&str>, key: &str) -> Place {
+    /// A problem with a value, told at the place where it was written.
+    fn problem(&self, section: &Section, key: &str, kind: ProblemKind) -> Problem {
         let mut settings = self.settings.iter();
-        let setting = settings.find(|setting| setting.function.as_deref() == function && setting.key == key);
-        setting.map(|setting| setting.place.clone()).unwrap_or_default()
+        let setting = settings.find(|setting| setting.section == *section && setting.key == key);
+        let place = setting.map(|setting| setting.place.clone()).unwrap_or_default();
+        Problem { place, key: section.full_key(key), kind }
     }
 }
 
 /// Values that are each allowed and contradict each other.
 pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
-    let mut contradiction = |function: Option<&str>, key: &str, text: String| {
-        let kind = ProblemKind::Contradiction(text);
-        problems.push(Problem { place: config.place(function, key), key: full_key(function, key), kind });
+    let mut contradiction = |section: Section, key: &str, text: String| {
+        problems.push(config.problem(&section, key, ProblemKind::Contradiction(text)));
     };
     let router = &config.router;
     if !router.pin.is_empty() && router.pin.len() < router.shards as usize {
@@ -70,25 +69,25 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
             router.pin.len(),
             router.shards
         );
-        contradiction(None, "pin", text);
+        contradiction(Section::Router, "pin", text);
     }
     if router.output_size_max < router.frame_size_max {
         let text = format!(
             "{} bytes cannot hold one frame of frame_size_max, {} bytes",
             router.output_size_max, router.frame_size_max
         );
-        contradiction(None, "output_size_max", text);
+        contradiction(Section::Router, "output_size_max", text);
     }
     if router.payload_memory_max < u64::from(router.frame_size_max) {
         let text = format!(
             "{} bytes cannot hold one frame of frame_size_max, {} bytes",
             router.payload_memory_max, router.frame_size_max
         );
-        contradiction(None, "payload_memory_max", text);
+        contradiction(Section::Router, "payload_memory_max", text);
     }
     for (index, listen) in router.listen.iter().enumerate() {
         if router.listen.iter().take(index).any(|earlier| earlier == listen && !listen.is_any_free_port()) {
-            contradiction(None, "listen", format!("names {listen} twice"));
+            contradiction(Section::Router, "listen", format!("names {listen} twice"));
         }
     }
     let payload_room = router.frame_size_max - FRAME_ROOM;
@@ -98,7 +97,7 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
                 "{} bytes do not fit into a frame; router.frame_size_max leaves room for {payload_room}",
                 function.payload_size_max
             );
-            contradiction(Some(&function.name), "payload_size_max", text);
+            contradiction(Section::Function(function.name.clone()), "payload_size_max", text);
         }
     }
     let workers_count: u64 = config.functions.iter().map(|function| u64::from(function.warm)).sum();
@@ -109,7 +108,19 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
         let text = format!(
             "makes {workers_count} warm processes with the other functions; a shard has at most {workers_count_max}"
         );
-        contradiction(Some(&largest.name), "warm", text);
+        contradiction(Section::Function(largest.name.clone()), "warm", text);
+    }
+    check_tenants(config, problems);
+}
+
+/// Functions whose tenant is not there.
+fn check_tenants(config: &Config, problems: &mut Vec<Problem>) {
+    for function in &config.functions {
+        if config.tenants.iter().all(|tenant| tenant.name != function.tenant) {
+            let nearest = nearest(&function.tenant, config.tenants.iter().map(|tenant| tenant.name.as_str()));
+            let kind = ProblemKind::NoSuchTenant { tenant: function.tenant.clone(), nearest };
+            problems.push(config.problem(&Section::Function(function.name.clone()), "tenant", kind));
+        }
     }
 }
 

@@ -1,27 +1,33 @@
 //! The text of a configuration file becomes a flat list of keys with what was written and where.
 //!
-//! In: any text.  Out: [`Entry`] for each key below `[router]` and `[functions.NAME]`, and what is wrong with the shape.
+//! In: any text.  Out: [`Entry`] for each key below `[router]`, `[defaults]`, `[tenants.NAME]` and `[functions.NAME]`, and
+//! what is wrong with the shape.
 //! Never: panics, recurses deeper than the file's three levels, or takes a text above [`TEXT_SIZE_MAX`].
 
 use std::ops::Range;
 
-use protocol::limits::NAME_SIZE_MAX;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Place, Problem, ProblemKind};
-use super::value::Raw;
+use super::section::Section;
+use super::value::{Kind, Raw, is_name};
 
 /// The largest configuration file: some thirty thousand functions, written generously.
 pub const TEXT_SIZE_MAX: usize = 4 << 20;
 /// Functions of one configuration.
 pub const FUNCTIONS_COUNT_MAX: usize = 4096;
+/// Tenants of one configuration, the default one beside them.
+pub const TENANTS_COUNT_MAX: usize = 1023;
+
+/// The tables a file may hold.
+const TABLES: [&str; 4] = ["router", "defaults", "tenants", "functions"];
 
 /// One key of the file.
 #[derive(Debug)]
 pub struct Entry {
-    /// `None` below `[router]`, the function's name below `[functions.NAME]`.
-    pub function: Option<String>,
+    /// The table it stands in.
+    pub section: Section,
     /// The key inside its table.
     pub key: String,
     /// What was written.
@@ -33,7 +39,9 @@ pub struct Entry {
 /// A file, flattened.
 #[derive(Debug, Default)]
 pub struct File {
-    /// Names with a table, also an empty one, in the order of the names, and where they stand.
+    /// Tenants with a table, also an empty one, in the order of the names, and where they stand.
+    pub tenants: Vec<(String, Place)>,
+    /// The same of functions.
     pub functions: Vec<(String, Place)>,
     /// Every key.
     pub entries: Vec<Entry>,
@@ -83,30 +91,43 @@ impl Reader<'_> {
         for (name, value) in table {
             let span = name.span();
             match (name.get_ref().as_ref(), value.get_ref()) {
-                ("router", DeValue::Table(options)) => self.options(None, options),
-                ("functions", DeValue::Table(functions)) => self.functions(functions),
-                (table_name @ ("router" | "functions"), other) => {
-                    let expected =
-                        if table_name == "router" { "a table: [router]" } else { "tables: [functions.NAME]" };
+                ("router", DeValue::Table(options)) => self.options(&Section::Router, options),
+                ("defaults", DeValue::Table(options)) => self.options(&Section::Defaults, options),
+                ("tenants", DeValue::Table(tenants)) => {
+                    self.file.tenants = self.named("tenants", TENANTS_COUNT_MAX, Section::Tenant, tenants);
+                }
+                ("functions", DeValue::Table(functions)) => {
+                    self.file.functions =
+                        self.named("functions", FUNCTIONS_COUNT_MAX, Section::Function, functions);
+                }
+                (table_name, other) if TABLES.contains(&table_name) => {
+                    let expected = match table_name {
+                        "router" | "defaults" => format!("a table: [{table_name}]"),
+                        _ => format!("tables: [{table_name}.NAME]"),
+                    };
                     let found = Self::raw(other).type_name();
-                    self.problem(
-                        span,
-                        table_name,
-                        ProblemKind::WrongType { expected: expected.into(), found },
-                    );
+                    self.problem(span, table_name, ProblemKind::WrongType { expected, found });
                 }
                 (other, _) => {
-                    let nearest = super::nearest(other, ["router", "functions"].into_iter());
+                    let nearest = super::nearest(other, TABLES.into_iter());
                     self.problem(span, other, ProblemKind::UnknownKey { nearest });
                 }
             }
         }
     }
 
-    fn functions(&mut self, functions: &DeTable<'_>) {
-        for (name, value) in functions {
+    /// The tables of one kind, `[functions.NAME]`: which there are, and where they stand.
+    fn named(
+        &mut self,
+        tables: &str,
+        count_max: usize,
+        section: fn(String) -> Section,
+        named: &DeTable<'_>,
+    ) -> Vec<(String, Place)> {
+        let mut found = Vec::new();
+        for (name, value) in named {
             let (name, span) = (name.get_ref().as_ref(), name.span());
-            let key = format!("functions.{name}");
+            let key = format!("{tables}.{name}");
             let DeValue::Table(options) = value.get_ref() else {
                 let found = Self::raw(value.get_ref()).type_name();
                 let expected = format!("a table: [{key}]");
@@ -114,32 +135,27 @@ impl Reader<'_> {
                 continue;
             };
             if !is_name(name) {
-                let allowed = format!(
-                    "a name of 1 to {NAME_SIZE_MAX} letters, digits, `.`, `_` or `-` that starts with a letter or digit"
-                );
-                self.problem(span, &key, ProblemKind::NotAllowed { found: format!("`{name}`"), allowed });
+                let (found, allowed) = (format!("`{name}`"), Kind::Name.allowed());
+                self.problem(span, &key, ProblemKind::NotAllowed { found, allowed });
                 continue;
             }
-            if self.file.functions.len() == FUNCTIONS_COUNT_MAX {
-                let allowed = format!("at most {FUNCTIONS_COUNT_MAX} functions");
-                self.problem(
-                    span,
-                    "functions",
-                    ProblemKind::NotAllowed { found: functions.len().to_string(), allowed },
-                );
-                return;
+            if found.len() == count_max {
+                let (found, allowed) = (named.len().to_string(), format!("at most {count_max} {tables}"));
+                self.problem(span, tables, ProblemKind::NotAllowed { found, allowed });
+                break;
             }
             let place = self.place(&span);
-            self.file.functions.push((name.to_owned(), place));
-            self.options(Some(name), options);
+            found.push((name.to_owned(), place));
+            self.options(&section(name.to_owned()), options);
         }
+        found
     }
 
-    fn options(&mut self, function: Option<&str>, options: &DeTable<'_>) {
+    fn options(&mut self, section: &Section, options: &DeTable<'_>) {
         for (key, value) in options {
             let place = self.place(&key.span());
             self.file.entries.push(Entry {
-                function: function.map(str::to_owned),
+                section: section.clone(),
                 key: key.get_ref().to_string(),
                 raw: Self::raw(value.get_ref()),
                 place,
@@ -202,13 +218,6 @@ impl Reader<'_> {
         let (line, column) = self.lines.position(self.text, span.start);
         Place::File { origin: self.origin.to_owned(), line, column }
     }
-}
-
-/// Names that need no quoting in a log line, a path of a log file or a shell.
-fn is_name(name: &str) -> bool {
-    name.len() <= NAME_SIZE_MAX
-        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 /// Columns are counted no further: a file on a single line must not cost the square of its size.

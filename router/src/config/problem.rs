@@ -95,6 +95,14 @@ pub enum ProblemKind {
         /// What to write.
         needed: &'static str,
     },
+    /// A function belongs to somebody who is not there.
+    #[error("there is no table [tenants.{tenant}]{}", .nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    NoSuchTenant {
+        /// The tenant as written.
+        tenant: String,
+        /// The tenant whose name is nearest, if any is near.
+        nearest: Option<String>,
+    },
     /// Nothing can be started under this name.
     #[error("cannot start `{program}`: {reason}")]
     NoSuchProgram {

@@ -1,6 +1,7 @@
 //! The layers put over each other: for every option one value and the place it came from.
 //!
-//! In: [`Sources`].  Out: a [`Setting`] for each option of the router and of each function, and every problem on the way.
+//! In: [`Sources`].  Out: a [`Setting`] for each option of the router, of each tenant and of each function, and every
+//! problem on the way. What `[defaults]` says stands, with its place, in every function that does not say otherwise.
 //! Always: a value that another one hides is still read, so that a mistake in it is told today and not on the day
 //! the other one goes away.
 
@@ -8,21 +9,25 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::tenant::DEFAULT_NAME;
 use protocol::limits::FRAME_ROOM;
 
 use super::file::{Entry, File};
 use super::problem::{Place, Problem, ProblemKind};
+use super::section::Section;
 use super::value::{Raw, Value};
-use super::{Command, Config, FunctionConfig, Host, IoChoice, Listen, RouterConfig, Sources, nearest};
+use super::{
+    Command, Config, FunctionConfig, Host, IoChoice, Listen, RouterConfig, Sources, TenantConfig, nearest,
+};
 use crate::idle::IdleStrategy;
-use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS};
+use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS, TENANT_OPTIONS};
 use crate::run_dir;
 
 /// An effective value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// `None` for an option of the router.
-    pub function: Option<String>,
+    /// The table it belongs to; never [`Section::Defaults`], which is spread over the functions.
+    pub section: Section,
     /// The key inside its table; a line of the option table.
     pub key: &'static str,
     /// The value.
@@ -34,19 +39,30 @@ pub struct Setting {
 /// The functions that run where a configuration names none.
 const BUNDLED_FUNCTIONS: [&str; 4] = ["echo", "moderate", "noop", "thumbnail"];
 
-/// Settings, the names of the functions in order, and what is wrong.
-pub(super) fn collect(sources: &Sources<'_>) -> (Vec<Setting>, Vec<String>, Vec<Problem>) {
+/// What the layers come to.
+pub(super) struct Collected {
+    pub settings: Vec<Setting>,
+    /// The default tenant, then the others in the order of their names.
+    pub tenants: Vec<String>,
+    /// In the order of their names.
+    pub functions: Vec<String>,
+    pub problems: Vec<Problem>,
+}
+
+/// Puts the layers over each other.
+pub(super) fn collect(sources: &Sources<'_>) -> Collected {
     let mut file = sources.file.map(|file| File::read(file.text, file.origin)).unwrap_or_default();
     let mut problems = std::mem::take(&mut file.problems);
     if file.functions.is_empty() && problems.is_empty() {
         add_bundled_functions(&mut file);
     }
+    put_default_tenant_first(&mut file);
     unknown_keys(&file.entries, &mut problems);
 
     let mut settings = Vec::new();
     for spec in ROUTER_OPTIONS {
         let mut layers = default_layer(spec, sources);
-        layers.extend(file_layer(&file.entries, None, spec));
+        layers.extend(file_layer(&file.entries, &Section::Router, spec));
         if let Some(name) = spec.env
             && let Some(text) = (sources.env)(name)
         {
@@ -60,17 +76,39 @@ pub(super) fn collect(sources: &Sources<'_>) -> (Vec<Setting>, Vec<String>, Vec<
                 _ => layers.push((Raw::List(texts), Place::Flag(name))),
             }
         }
-        settings.extend(topmost(None, spec, layers, Place::Default, &mut problems));
+        settings.extend(topmost(&Section::Router, spec, layers, None, &mut problems));
     }
-    for (name, place) in &file.functions {
-        for spec in FUNCTION_OPTIONS {
+    for (name, _) in &file.tenants {
+        let section = Section::Tenant(name.clone());
+        for spec in TENANT_OPTIONS {
             let mut layers = default_layer(spec, sources);
-            layers.extend(file_layer(&file.entries, Some(name), spec));
-            settings.extend(topmost(Some(name), spec, layers, place.clone(), &mut problems));
+            layers.extend(file_layer(&file.entries, &section, spec));
+            settings.extend(topmost(&section, spec, layers, None, &mut problems));
         }
     }
-    let names = file.functions.into_iter().map(|(name, _)| name).collect();
-    (settings, names, problems)
+    // Read once, so that a mistake among them is told once and not by every function.
+    let mut shared = Vec::new();
+    for spec in Section::Defaults.options() {
+        let layers: Vec<_> = file_layer(&file.entries, &Section::Defaults, spec).into_iter().collect();
+        if !layers.is_empty() {
+            shared.extend(topmost(&Section::Defaults, spec, layers, None, &mut problems));
+        }
+    }
+    for (name, place) in &file.functions {
+        let section = Section::Function(name.clone());
+        for spec in FUNCTION_OPTIONS {
+            let below = shared.iter().find(|setting: &&Setting| setting.key == spec.key);
+            let below = below.map(|setting| Setting { section: section.clone(), ..setting.clone() });
+            let mut layers = if below.is_some() { Vec::new() } else { default_layer(spec, sources) };
+            layers.extend(file_layer(&file.entries, &section, spec));
+            if below.is_none() && layers.is_empty() {
+                problems.push(missing(&section, spec, place.clone()));
+            }
+            settings.extend(topmost(&section, spec, layers, below, &mut problems));
+        }
+    }
+    let names = |tables: Vec<(String, Place)>| tables.into_iter().map(|(name, _)| name).collect();
+    Collected { settings, tenants: names(file.tenants), functions: names(file.functions), problems }
 }
 
 /// The settings as a file, each with the place of its value as a comment.
@@ -78,15 +116,10 @@ pub(super) fn to_toml(settings: &[Setting]) -> String {
     let mut out = String::new();
     let mut table = None;
     for setting in settings {
-        if table != Some(&setting.function) {
+        if table != Some(&setting.section) {
             let gap = if table.is_none() { "" } else { "\n" };
-            let _ = match &setting.function {
-                None => writeln!(out, "{gap}[router]"),
-                // A dot would start another table.
-                Some(name) if name.contains('.') => writeln!(out, "{gap}[functions.\"{name}\"]"),
-                Some(name) => writeln!(out, "{gap}[functions.{name}]"),
-            };
-            table = Some(&setting.function);
+            let _ = writeln!(out, "{gap}{}", setting.section.header());
+            table = Some(&setting.section);
         }
         let assignment = format!("{} = {}", setting.key, setting.value.to_toml());
         let _ = writeln!(out, "{assignment:<48} # {}", setting.place);
@@ -97,17 +130,23 @@ pub(super) fn to_toml(settings: &[Setting]) -> String {
 impl Config {
     /// Fills the fields everybody reads. Says so where two values do not fit together on the way.
     pub(super) fn assemble(
-        settings: Vec<Setting>,
-        names: Vec<String>,
+        collected: Collected,
         sources: &Sources<'_>,
         problems: &mut Vec<Problem>,
     ) -> Config {
-        let mut config = {
-            let router = router_config(&Table { settings: &settings, function: None }, problems);
-            let functions = names.iter().map(|name| {
-                function_config(name, &Table { settings: &settings, function: Some(name) }, sources)
-            });
-            Config { functions: functions.collect(), router, settings: Vec::new() }
+        let Collected { settings, tenants, functions, .. } = collected;
+        let table = |section| Table { settings: &settings, section };
+        let mut config = Config {
+            router: router_config(&table(Section::Router), problems),
+            tenants: tenants
+                .iter()
+                .map(|name| tenant_config(name, &table(Section::Tenant(name.clone()))))
+                .collect(),
+            functions: functions
+                .iter()
+                .map(|name| function_config(name, &table(Section::Function(name.clone())), sources))
+                .collect(),
+            settings: Vec::new(),
         };
         config.settings = settings;
         config.fit_derived_defaults();
@@ -120,9 +159,8 @@ impl Config {
         let payload_room = self.router.frame_size_max - FRAME_ROOM;
         for function in &mut self.functions {
             let is_default = self.settings.iter().any(|setting| {
-                let is_it =
-                    setting.function.as_ref() == Some(&function.name) && setting.key == "payload_size_max";
-                is_it && setting.place == Place::Default
+                let is_its = matches!(&setting.section, Section::Function(name) if *name == function.name);
+                is_its && setting.key == "payload_size_max" && setting.place == Place::Default
             });
             if is_default {
                 function.payload_size_max = function.payload_size_max.min(payload_room);
@@ -137,10 +175,12 @@ impl Config {
     /// The printed values are those in use: the run directory put in, derived defaults fitted.
     fn write_back(&mut self) {
         for setting in &mut self.settings {
-            match (&setting.function, setting.key) {
-                (None, "listen") => setting.value = Value::Listeners(self.router.listen.clone()),
-                (None, "output_size_max") => setting.value = Value::Size(self.router.output_size_max.into()),
-                (Some(name), key) => {
+            match (&setting.section, setting.key) {
+                (Section::Router, "listen") => setting.value = Value::Listeners(self.router.listen.clone()),
+                (Section::Router, "output_size_max") => {
+                    setting.value = Value::Size(self.router.output_size_max.into())
+                }
+                (Section::Function(name), key) => {
                     let Some(function) = self.functions.iter().find(|function| function.name == *name) else {
                         continue;
                     };
@@ -201,6 +241,10 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
     }
 }
 
+fn tenant_config(name: &str, table: &Table<'_>) -> TenantConfig {
+    TenantConfig { name: name.to_owned(), weight: table.count("weight") }
+}
+
 fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> FunctionConfig {
     let directory = sources.file.and_then(|file| Path::new(file.origin).parent()).unwrap_or(Path::new(""));
     FunctionConfig {
@@ -213,6 +257,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             }
             other => other,
         },
+        tenant: table.name("tenant"),
         warm: table.count("warm"),
         slots: table.count("slots"),
         timeout: table.duration("timeout"),
@@ -226,7 +271,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
 /// The settings of one table, by key and type. A key or type that is not in the option table is our bug.
 struct Table<'a> {
     settings: &'a [Setting],
-    function: Option<&'a str>,
+    section: Section,
 }
 
 /// One accessor for each kind of value; they differ only in the variant they expect.
@@ -249,6 +294,7 @@ accessors! {
     duration -> Duration: Duration,
     choice -> Choice: &'static str,
     switch -> Switch: bool,
+    name -> Name: String,
     path -> Path: PathBuf,
     listeners -> Listeners: Vec<Listen>,
     processors -> Processors: Vec<u32>,
@@ -258,10 +304,8 @@ accessors! {
 
 impl Table<'_> {
     fn setting(&self, key: &str) -> &Setting {
-        let found = self
-            .settings
-            .iter()
-            .find(|setting| setting.function.as_deref() == self.function && setting.key == key);
+        let found =
+            self.settings.iter().find(|setting| setting.section == self.section && setting.key == key);
         found.unwrap_or_else(|| unreachable!("`{key}` is not in the option table"))
     }
 
@@ -291,45 +335,46 @@ fn default_layer(spec: &OptionSpec, sources: &Sources<'_>) -> Vec<(Raw, Place)> 
     raw.into_iter().map(|raw| (raw, Place::Default)).collect()
 }
 
-fn file_layer(entries: &[Entry], function: Option<&str>, spec: &OptionSpec) -> Option<(Raw, Place)> {
-    let entry =
-        entries.iter().find(|entry| entry.function.as_deref() == function && entry.key == spec.key)?;
+fn file_layer(entries: &[Entry], section: &Section, spec: &OptionSpec) -> Option<(Raw, Place)> {
+    let entry = entries.iter().find(|entry| entry.section == *section && entry.key == spec.key)?;
     Some((entry.raw.clone(), entry.place.clone()))
 }
 
-/// Reads every layer and keeps the last.
+/// Reads every layer and keeps the last; what lies `below` them was read before.
 fn topmost(
-    function: Option<&str>,
+    section: &Section,
     spec: &OptionSpec,
     layers: Vec<(Raw, Place)>,
-    place_of_table: Place,
+    below: Option<Setting>,
     problems: &mut Vec<Problem>,
 ) -> Option<Setting> {
-    let key = full_key(function, spec.key);
-    if layers.is_empty() {
-        let kind =
-            ProblemKind::Missing { needed: "write [\"./program\", \"argument\"] or [\"builtin:NAME\"]" };
-        problems.push(Problem { place: place_of_table, key, kind });
-        return None;
-    }
-    let mut top = None;
+    let mut top = below;
     for (raw, place) in layers {
         match spec.kind.read(&raw) {
-            Ok(value) => {
-                top = Some(Setting { function: function.map(str::to_owned), key: spec.key, value, place })
-            }
-            Err(kind) => problems.push(Problem { place, key: key.clone(), kind }),
+            Ok(value) => top = Some(Setting { section: section.clone(), key: spec.key, value, place }),
+            Err(kind) => problems.push(Problem { place, key: section.full_key(spec.key), kind }),
         }
     }
     top
 }
 
+fn missing(section: &Section, spec: &OptionSpec, place: Place) -> Problem {
+    let needed = "write [\"./program\", \"argument\"] or [\"builtin:NAME\"]";
+    Problem { place, key: section.full_key(spec.key), kind: ProblemKind::Missing { needed } }
+}
+
+/// The default tenant is there whether it has a table or not, and is the first.
+fn put_default_tenant_first(file: &mut File) {
+    let written = file.tenants.iter().position(|(name, _)| name == DEFAULT_NAME);
+    let default = written.map(|position| file.tenants.remove(position));
+    file.tenants.insert(0, default.unwrap_or_else(|| (DEFAULT_NAME.to_owned(), Place::Default)));
+}
+
 fn unknown_keys(entries: &[Entry], problems: &mut Vec<Problem>) {
     for entry in entries {
-        let table = if entry.function.is_none() { ROUTER_OPTIONS } else { FUNCTION_OPTIONS };
-        if table.iter().all(|spec| spec.key != entry.key) {
-            let nearest = nearest(&entry.key, table.iter().map(|spec| spec.key));
-            let key = full_key(entry.function.as_deref(), &entry.key);
+        if entry.section.options().all(|spec| spec.key != entry.key) {
+            let nearest = nearest(&entry.key, entry.section.options().map(|spec| spec.key));
+            let key = entry.section.full_key(&entry.key);
             problems.push(Problem {
                 place: entry.place.clone(),
                 key,
@@ -343,18 +388,10 @@ fn add_bundled_functions(file: &mut File) {
     for name in BUNDLED_FUNCTIONS {
         file.functions.push((name.to_owned(), Place::Default));
         file.entries.push(Entry {
-            function: Some(name.to_owned()),
+            section: Section::Function(name.to_owned()),
             key: "command".into(),
             raw: Raw::List(vec![Raw::Text(format!("builtin:{name}"))]),
             place: Place::Default,
         });
-    }
-}
-
-/// The key as errors name it.
-pub(super) fn full_key(function: Option<&str>, key: &str) -> String {
-    match function {
-        None => format!("router.{key}"),
-        Some(name) => format!("functions.{name}.{key}"),
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::value::{Kind, Raw, Value};
 use super::*;
-use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS};
+use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS, TENANT_OPTIONS};
 
 /// The words of every problem of a file, one for each line.
 fn problems(text: &str) -> String {
@@ -53,9 +53,11 @@ fn keys_flags_and_variables_are_unique_and_follow_from_each_other() {
         assert!(spec.env == Some(&usual) || spec.env == Some("QUICKFIRE_DIR"), "{}", spec.key);
         assert!(ROUTER_OPTIONS.iter().skip(index + 1).all(|other| other.key != spec.key));
     }
-    for (index, spec) in FUNCTION_OPTIONS.iter().enumerate() {
-        assert!(spec.flag.is_none() && spec.env.is_none(), "{}", spec.key);
-        assert!(FUNCTION_OPTIONS.iter().skip(index + 1).all(|other| other.key != spec.key));
+    for table in [FUNCTION_OPTIONS, TENANT_OPTIONS] {
+        for (index, spec) in table.iter().enumerate() {
+            assert!(spec.flag.is_none() && spec.env.is_none(), "{}", spec.key);
+            assert!(table.iter().skip(index + 1).all(|other| other.key != spec.key));
+        }
     }
 }
 
@@ -71,7 +73,13 @@ fn the_later_source_wins_and_is_named() {
     assert_eq!(config.router.drain_timeout, Duration::from_millis(2));
     assert_eq!(config.router.host, Host::Glommio);
     let place = |key| {
-        config.settings.iter().find(|s| s.function.is_none() && s.key == key).unwrap().place.to_string()
+        config
+            .settings
+            .iter()
+            .find(|s| s.section == Section::Router && s.key == key)
+            .unwrap()
+            .place
+            .to_string()
     };
     assert_eq!(place("shards"), "--shards");
     assert_eq!(place("drain_timeout"), "environment variable QUICKFIRE_DRAIN_TIMEOUT");
@@ -134,6 +142,7 @@ fn a_function_gets_its_table_and_the_defaults() {
             program: "/etc/quickfire/./bin/resize".into(),
             arguments: vec!["--fast".into()],
         },
+        tenant: "default".into(),
         warm: 2,
         slots: 16,
         timeout: Duration::from_millis(250),
@@ -143,6 +152,90 @@ fn a_function_gets_its_table_and_the_defaults() {
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);
+}
+
+#[test]
+fn what_defaults_say_holds_for_every_function_that_does_not_say_otherwise() {
+    // Given
+    let text = "[defaults]\nwarm = 3\ntimeout = \"1s\"\nenv = { A = \"1\", B = \"2\" }\n\
+                [functions.plain]\ncommand = [\"builtin:echo\"]\n\
+                [functions.special]\ncommand = [\"builtin:echo\"]\nwarm = 1\nenv = { A = \"9\" }";
+    let config = Config::parse(text, "q.toml").unwrap();
+    // Expect
+    let [plain, special] = &config.functions[..] else { panic!("{:?}", config.functions) };
+    assert_eq!((plain.warm, plain.timeout, plain.env.len()), (3, Duration::from_secs(1), 2));
+    assert_eq!((special.warm, special.timeout), (1, Duration::from_secs(1)));
+    assert_eq!(special.env, [("A".to_owned(), "9".to_owned())].into(), "a table is replaced whole");
+    let printed = config.to_toml();
+    assert!(printed.contains("timeout = \"1s\"                                   # q.toml:3:1"), "{printed}");
+    assert!(!printed.contains("[defaults]"), "they are printed where they hold: {printed}");
+}
+
+#[test]
+fn defaults_hold_for_the_bundled_functions_too() {
+    let config = Config::parse("[defaults]\nwarm = 2", "q.toml").unwrap();
+    assert_eq!(config.functions.iter().map(|function| function.warm).collect::<Vec<_>>(), [2; 4]);
+}
+
+#[test]
+fn a_mistake_among_the_defaults_is_told_once_and_as_theirs() {
+    check(
+        "[defaults]\nwarm = 9999\ncommand = [\"builtin:echo\"]\ntimeuot = \"1s\"\n\
+         [functions.a]\ncommand = [\"builtin:echo\"]\n[functions.b]\ncommand = [\"builtin:echo\"]",
+        &[
+            "q.toml:3:1: `defaults.command`: no such key",
+            "q.toml:4:1: `defaults.timeuot`: no such key; did you mean `timeout`?",
+            "q.toml:2:1: `defaults.warm`: 9999 is not allowed; allowed: a whole number from 0 to 1024",
+        ],
+    );
+}
+
+#[test]
+fn the_default_tenant_is_there_and_the_first_whether_it_has_a_table_or_not() {
+    let tenants = |text: &str| {
+        let config = Config::parse(text, "q.toml").unwrap();
+        config.tenants.into_iter().map(|tenant| (tenant.name, tenant.weight)).collect::<Vec<_>>()
+    };
+    assert_eq!(tenants(""), [("default".to_owned(), 1)]);
+    assert_eq!(
+        tenants("[tenants.audio]\n[tenants.zoo]\nweight = 3\n[tenants.default]\nweight = 2"),
+        [("default".to_owned(), 2), ("audio".to_owned(), 1), ("zoo".to_owned(), 3)]
+    );
+}
+
+#[test]
+fn a_function_belongs_to_the_tenant_it_names_or_defaults_name() {
+    let text = "[defaults]\ntenant = \"zoo\"\n[tenants.zoo]\n[tenants.audio]\n\
+                [functions.a]\ncommand = [\"builtin:echo\"]\n\
+                [functions.b]\ncommand = [\"builtin:echo\"]\ntenant = \"audio\"\n\
+                [functions.c]\ncommand = [\"builtin:echo\"]\ntenant = \"default\"";
+    let config = Config::parse(text, "q.toml").unwrap();
+    let indexes: Vec<_> =
+        config.functions.iter().map(|function| config.tenant_index(&function.tenant).0).collect();
+    assert_eq!(indexes, [2, 1, 0]);
+}
+
+#[test]
+fn a_tenant_that_is_not_there_is_told_with_the_nearest() {
+    check(
+        "[tenants.images]\nweight = 0\n[functions.a]\ncommand = [\"builtin:echo\"]\ntenant = \"a b\"",
+        &[
+            "q.toml:2:1: `tenants.images.weight`: 0 is not allowed; allowed: a whole number from 1 to 1000",
+            "q.toml:5:1: `functions.a.tenant`: `a b` is not allowed; allowed: a name of 1 to 128 letters, digits, `.`, `_` or `-` that starts with a letter or digit",
+        ],
+    );
+    check(
+        "[tenants.images]\n[functions.a]\ncommand = [\"builtin:echo\"]\ntenant = \"image\"",
+        &["q.toml:4:1: `functions.a.tenant`: there is no table [tenants.image]; did you mean `images`?"],
+    );
+}
+
+#[test]
+fn more_tenants_than_an_engine_holds_are_told() {
+    let text: String = (0..1024).map(|index| format!("[tenants.t{index}]\n")).collect();
+    let told = problems(&text);
+    assert!(told.contains("`tenants`: 1024 is not allowed; allowed: at most 1023 tenants"), "{told}");
+    assert_eq!(super::file::TENANTS_COUNT_MAX + 1, usize::from(engine::Limits::default().tenants_max));
 }
 
 #[test]
@@ -277,10 +370,12 @@ fn a_missing_program_and_a_mistyped_builtin_are_told_with_their_keys() {
 #[test]
 fn what_is_printed_reads_back_as_the_same_configuration() {
     let text = "[router]\nshards = 3\npin = \"0,2-4\"\ndrain_timeout = \"1500ns\"\nlisten = [\"quickfire://[::1]:0\"]\n\
+                [tenants.\"t.1\"]\nweight = 7\n[defaults]\nwarm = 2\ntenant = \"t.1\"\n\
                 [functions.\"a.b\"]\ncommand = [\"./x\", \"quote\\\" back\\\\ tab\\t é\"]\nenv = { \"A B\" = \"1\\n2\" }";
     for config in [Config::bundled(), Config::parse(text, "/etc/q.toml").unwrap()] {
         let again = Config::parse(&config.to_toml(), "printed").unwrap();
         assert_eq!(again.router, config.router);
+        assert_eq!(again.tenants, config.tenants);
         assert_eq!(again.functions, config.functions);
         assert_eq!(again.digest(), config.digest());
     }
@@ -308,8 +403,9 @@ fn a_changed_default_shows() {
         let line = |spec: &OptionSpec| format!("{table}.{} = {}", spec.key, spec.default.unwrap_or("(none)"));
         options.iter().map(line).collect::<Vec<_>>().join("\n")
     };
-    let defaults =
-        format!("{}\n{}\n", text("router", ROUTER_OPTIONS), text("functions.NAME", FUNCTION_OPTIONS));
+    let tables =
+        [("router", ROUTER_OPTIONS), ("tenants.NAME", TENANT_OPTIONS), ("functions.NAME", FUNCTION_OPTIONS)];
+    let defaults: String = tables.iter().map(|(table, options)| text(table, options) + "\n").collect();
     let snapshot = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/defaults.snapshot");
     bless_or_compare(snapshot, &defaults);
 }
@@ -358,7 +454,8 @@ proptest! {
 
 /// Lines that are nearly right, so that the deeper checks are reached.
 fn toml_line() -> impl Strategy<Value = String> {
-    let keys: Vec<&str> = ROUTER_OPTIONS.iter().chain(FUNCTION_OPTIONS).map(|spec| spec.key).collect();
+    let keys: Vec<&str> =
+        ROUTER_OPTIONS.iter().chain(FUNCTION_OPTIONS).chain(TENANT_OPTIONS).map(|spec| spec.key).collect();
     let values = vec![
         "1",
         "0",
@@ -382,6 +479,8 @@ fn toml_line() -> impl Strategy<Value = String> {
     ];
     prop_oneof![
         Just("[router]".to_owned()),
+        Just("[defaults]".to_owned()),
+        "\\[tenants\\.[a-c\"é ]{1,3}\\]",
         "\\[functions\\.[a-c\"é ]{1,3}\\]",
         (proptest::sample::select(keys), proptest::sample::select(values))
             .prop_map(|(key, value)| format!("{key} = {value}")),

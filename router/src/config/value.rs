@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::limits::NAME_SIZE_MAX;
+
 use super::listen::Listen;
 use super::problem::ProblemKind;
 use super::{Command, units};
@@ -44,6 +46,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `true` or `false`.
     Switch,
+    /// A name of a function or tenant.
+    Name,
     /// A path of a directory.
     Path,
     /// Places to listen at, at least one.
@@ -86,6 +90,8 @@ pub enum Value {
     Choice(&'static str),
     /// See [`Kind::Switch`].
     Switch(bool),
+    /// See [`Kind::Name`].
+    Name(String),
     /// See [`Kind::Path`].
     Path(PathBuf),
     /// See [`Kind::Listeners`].
@@ -152,6 +158,8 @@ impl Kind {
                 "false" => Ok(Value::Switch(false)),
                 _ => Err(self.not_allowed(text)),
             },
+            (Kind::Name, Raw::Text(text)) if is_name(text) => Ok(Value::Name(text.clone())),
+            (Kind::Name, Raw::Text(text)) => Err(self.not_allowed(&format!("`{text}`"))),
             // The router, its shim and its processes must all mean the same place.
             (Kind::Path, Raw::Text(text)) if !text.starts_with('/') || text.contains('\0') => {
                 Err(ProblemKind::Unreadable { found: text.clone(), reason: "is not an absolute path".into() })
@@ -179,6 +187,9 @@ impl Kind {
             }
             Kind::Choice(words) => words.join(" or "),
             Kind::Switch => "true or false".into(),
+            Kind::Name => format!(
+                "a name of 1 to {NAME_SIZE_MAX} letters, digits, `.`, `_` or `-` that starts with a letter or digit"
+            ),
             Kind::Path => "an absolute path".into(),
             Kind::Listeners => "a list of quickfire://ADDRESS:PORT or unix:///PATH".into(),
             Kind::Processors => "none, or a list of processors like \"2,4-6\"".into(),
@@ -197,6 +208,7 @@ impl Kind {
             Kind::Duration { .. } => "DURATION",
             Kind::Choice(_) => "WORD",
             Kind::Switch => "true|false",
+            Kind::Name => "NAME",
             Kind::Path => "DIR",
             Kind::Listeners => "URL",
             Kind::Processors => "LIST",
@@ -267,6 +279,7 @@ impl Value {
             Value::Duration(duration) => quote(&units::format_duration(*duration)),
             Value::Choice(word) => quote(word),
             Value::Switch(is_on) => is_on.to_string(),
+            Value::Name(name) => quote(name),
             Value::Path(path) => quote(&path.to_string_lossy()),
             Value::Listeners(listeners) => quote_list(listeners.iter().map(Listen::to_string)),
             Value::Processors(list) if list.is_empty() => quote("none"),
@@ -294,6 +307,13 @@ impl Command {
             }
         }
     }
+}
+
+/// Names that need no quoting in a log line, a path of a log file or a shell.
+pub(super) fn is_name(name: &str) -> bool {
+    name.len() <= NAME_SIZE_MAX
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 fn listeners(texts: &[String]) -> Result<Value, ProblemKind> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine::{Engine, FunctionSpec, Limits, Nanos, ShardId, Started, WorkerId};
+use engine::{Engine, FunctionSpec, Limits, Nanos, ShardId, Started, TenantSpec, WorkerId};
 use proptest::prelude::*;
 use protocol::FunctionId;
 use shm_ring::{HeapMemory, Memory};
@@ -29,14 +29,13 @@ fn spec() -> CountersSpec<'static> {
 
 fn engine() -> Engine {
     let function = |name: &&str| FunctionSpec {
-        name: (*name).to_owned(),
-        timeout: Nanos(1_000_000_000),
         queue_count_max: 10,
         payload_size_max: 100,
-        idempotent: false,
+        ..FunctionSpec::named(*name)
     };
     let limits = Limits { workers_max: WORKERS_MAX, invocations_max: 64, ..Limits::default() };
-    Engine::new(ShardId(3), limits, FUNCTIONS.iter().map(function).collect()).unwrap()
+    Engine::new(ShardId(3), limits, TenantSpec::only_default(), FUNCTIONS.iter().map(function).collect())
+        .unwrap()
 }
 
 fn memory() -> HeapMemory {

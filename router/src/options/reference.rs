@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS};
+use super::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS, TENANT_OPTIONS};
 
 /// `docs/operating/configuration.md`, whole.
 pub fn reference_page() -> String {
@@ -11,6 +11,17 @@ pub fn reference_page() -> String {
     for spec in ROUTER_OPTIONS {
         reference_entry(&mut page, "router", spec);
     }
+    page.push_str("## `[tenants.NAME]`\n\n");
+    page.push_str("A tenant is whose functions they are: a team, a customer. The tenant `default` is always there; functions that ");
+    page.push_str(
+        "name no other belong to it, and it may have a table too. NAME is made as a function's.\n\n",
+    );
+    for spec in TENANT_OPTIONS {
+        reference_entry(&mut page, "tenants.NAME", spec);
+    }
+    page.push_str("## `[defaults]`\n\n");
+    page.push_str("Takes every option of `[functions.NAME]` but `command`, and holds for every function that does not say ");
+    page.push_str("otherwise. What a function says replaces it whole, also a table such as `env`.\n\n");
     page.push_str("## `[functions.NAME]`\n\n");
     page.push_str("NAME is what callers ask for: 1 to 128 letters, digits, `.`, `_` or `-`, the first a letter or digit. ");
     page.push_str("A file that names no function runs the bundled ones.\n\n");
@@ -37,9 +48,15 @@ counts may carry `k`, `M` or `G` (thousands). Values with a unit stand in quotes
 listen = [\"quickfire://127.0.0.1:7450\", \"unix://DIR/router.sock\"]
 shards = 1
 
+[defaults]                       # options of every function that does not say otherwise
+timeout = \"5s\"
+
+[tenants.images]
+weight = 3
+
 [functions.echo]
 command = [\"builtin:echo\"]      # or [\"./path/to/program\", \"argument\"]
-warm = 1
+tenant = \"images\"
 timeout = \"30s\"
 ```
 ";
