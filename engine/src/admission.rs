@@ -16,6 +16,8 @@ use crate::reply::{Ending, status_of};
 use crate::time::Nanos;
 use crate::{Engine, run_queue};
 
+mod policy;
+
 /// A call as the wire brought it. Numbers that a client chose are taken as they came and checked here.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
@@ -42,8 +44,17 @@ pub enum Verdict {
     Admitted(InvocationId),
     /// The same, and it is bound to a worker already: write it into that ring.
     Pushed(Push),
-    /// It is answered now, with this status, and forgotten.
-    Refused(Status),
+    /// It is answered now, and forgotten.
+    Refused(Refused),
+}
+
+/// The answer to a call that was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub status: Status,
+    /// Advice when to try again, in microseconds; 0 = none.
+    pub retry_after_us: u32,
 }
 
 /// Why a call was not admitted.
@@ -57,6 +68,7 @@ pub(crate) enum Refusal {
     NoWorker,
     QueueFull,
     Overloaded,
+    RateLimited { retry_after: Nanos },
 }
 
 impl Refusal {
@@ -69,7 +81,18 @@ impl Refusal {
             Refusal::DeadlinePassed => Counter::RefusedDeadlinePassed,
             Refusal::NoWorker => Counter::RefusedNoWorker,
             Refusal::QueueFull => Counter::RefusedQueueFull,
+            Refusal::RateLimited { .. } => Counter::RefusedRateLimited,
             Refusal::Overloaded => Counter::RefusedOverloaded,
+        }
+    }
+
+    /// Rounded up, so that who follows the advice does not come too early.
+    fn retry_after_us(self) -> u32 {
+        match self {
+            Refusal::RateLimited { retry_after } => {
+                u32::try_from(retry_after.0.div_ceil(1_000)).unwrap_or(u32::MAX)
+            }
+            _ => 0,
         }
     }
 }
@@ -100,7 +123,10 @@ impl Engine {
     #[cold]
     fn refuse(&mut self, refusal: Refusal) -> Verdict {
         self.counters.count(refusal.counter());
-        Verdict::Refused(status_of(Ending::Refused(refusal), false))
+        Verdict::Refused(Refused {
+            status: status_of(Ending::Refused(refusal), false),
+            retry_after_us: refusal.retry_after_us(),
+        })
     }
 
     /// Every reason to say no, in order.
@@ -131,16 +157,17 @@ impl Engine {
         if function.is_failing && function.members.is_empty() {
             return Err(Refusal::NoWorker);
         }
-        // (policy to come: circuit breaker of the function)
 
         // 4. What there is no room for now.
-        // (policy to come: quota of the caller, fair share of the tenant)
         if function.queue.len() >= function.spec.queue_count_max {
             return Err(Refusal::QueueFull);
         }
         // Answers that nobody polls count as room taken: they are bounded by the same limit.
         if self.answers.len() >= self.limits.invocations_max as usize {
             return Err(Refusal::Overloaded);
+        }
+        if function.checks.any_at_admission() {
+            self.admit_by_policy(now, request)?;
         }
         let slot = self.invocations.claim().ok_or(Refusal::Overloaded)?;
         Ok(Admitted { criticality, deadline_at, slot })

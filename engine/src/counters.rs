@@ -69,6 +69,7 @@ counter_table! {
     TimersFired "timers_fired" "timers" "Timers that came due."
     LeasesGranted "leases_granted" "leases" "Credits lent to a client that calls a worker directly."
     LeasesRefused "leases_refused" "leases" "Credits asked for and not lent."
+    RefusedRateLimited "refused_rate_limited" "calls" "Refused: more calls a second than the function or its tenant may have."
 }
 
 /// How many counters there are.

@@ -6,6 +6,8 @@
 use queue::{LaneIndex, Lanes};
 
 use crate::limits::Limits;
+use crate::policy::{Checks, Policy};
+use crate::rate::TokenBucket;
 use crate::run_ahead::RunAhead;
 use crate::slab::Slab;
 use crate::tenant::TenantIndex;
@@ -27,6 +29,8 @@ pub struct FunctionSpec {
     pub idempotent: bool,
     /// Whose it is.
     pub tenant: TenantIndex,
+    /// What else is asked of its calls.
+    pub policy: Policy,
 }
 
 impl FunctionSpec {
@@ -39,6 +43,7 @@ impl FunctionSpec {
             payload_size_max: 1 << 20,
             idempotent: false,
             tenant: TenantIndex::DEFAULT,
+            policy: Policy::default(),
         }
     }
 
@@ -90,12 +95,18 @@ pub(crate) struct Function {
     /// The latest arrival among the calls pushed so far: an older call that is pushed later was overtaken.
     pub pushed_queued_at_max: Nanos,
     pub is_failing: bool,
+    /// The policies it has.
+    pub checks: Checks,
+    /// What is left of its rate.
+    pub rate: Option<TokenBucket>,
 }
 
 impl Function {
     pub fn new(spec: FunctionSpec, limits: &Limits) -> Function {
         let run_ahead = RunAhead::new(limits.run_ahead);
         Function {
+            checks: spec.policy.checks(),
+            rate: spec.policy.rate.map(TokenBucket::new),
             spec,
             queue: Lanes::new(),
             ready_lane: None,

@@ -104,6 +104,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Refused(Refusal::NoWorker) => Status::NoWorker,
         Ending::Refused(Refusal::QueueFull) => Status::QueueFull,
         Ending::Refused(Refusal::Overloaded) => Status::Overloaded,
+        Ending::Refused(Refusal::RateLimited { .. }) => Status::RateLimited,
 
         Ending::Finished(RunOutcome::Ok) => Status::Ok,
         Ending::Finished(RunOutcome::FunctionError) => Status::FunctionError,

@@ -12,6 +12,7 @@ mod leases;
 mod limits_full;
 mod order;
 mod random;
+mod rate;
 mod replies;
 mod workers;
 
@@ -63,6 +64,11 @@ impl StartEvidence for NeverStarted {
     }
 }
 
+/// A refusal without advice.
+fn refused(status: Status) -> Verdict {
+    Verdict::Refused(Refused { status, retry_after_us: 0 })
+}
+
 impl Story {
     /// Functions `echo` and `other`, no worker, one second past the start of the clock.
     fn new() -> Story {
@@ -94,7 +100,7 @@ impl Story {
         match self.request(request) {
             Verdict::Admitted(id) => id,
             Verdict::Pushed(push) => panic!("pushed at once: {push:?}"),
-            Verdict::Refused(status) => panic!("refused: {status:?}"),
+            Verdict::Refused(refused) => panic!("{refused:?}"),
         }
     }
 

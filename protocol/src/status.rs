@@ -127,6 +127,8 @@ statuses! {
         "The function has no process and none is being started: see its log, and try again once it is repaired.";
     25 UnknownCriticality "unknown_criticality" Caller Pointless
         "The criticality is none of the defined ones: use 0 to 3.";
+    28 RateLimited "rate_limited" Caller Safe
+        "More calls a second came than the function or its tenant may have: send fewer, or try again after the advised time.";
 
     32 Expired "expired" Nobody Safe
         "The deadline came while the call was waiting, so it was never started: try again with more time or less load.";

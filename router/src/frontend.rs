@@ -118,6 +118,8 @@ pub struct Refused(pub Request);
 pub struct Answer {
     /// The same as on the wire.
     pub status: Status,
+    /// Advice when to try again, in microseconds; 0 = none.
+    pub retry_after_us: u32,
     /// The function's result or error; empty for everything else.
     pub payload: Bytes,
     /// Where the time went; `None` for calls that were not admitted.
@@ -126,7 +128,11 @@ pub struct Answer {
 
 impl Answer {
     fn draining() -> Answer {
-        Answer { status: Status::Draining, payload: Bytes::new(), timings: None }
+        Answer::refused(Status::Draining, 0)
+    }
+
+    fn refused(status: Status, retry_after_us: u32) -> Answer {
+        Answer { status, retry_after_us, payload: Bytes::new(), timings: None }
     }
 }
 
@@ -301,8 +307,7 @@ impl LocalEnd {
     fn admit(&mut self, desk: &mut Desk<'_>, workers: &mut Workers, order: Order) {
         desk.stats.counters.local_calls += 1;
         let Order { request, submitted_at, promise } = order;
-        let refuse =
-            |promise: Promise, status| promise.keep(Answer { status, payload: Bytes::new(), timings: None });
+        let refuse = |promise: Promise, status| promise.keep(Answer::refused(status, 0));
         if !desk.payloads.has_room(request.payload.len()) {
             desk.stats.counters.refused_payload_memory += 1;
             return refuse(promise, Status::Overloaded);
@@ -346,9 +351,9 @@ impl LocalEnd {
                 let size = request.payload.len();
                 desk.payloads.put_kept(invocation, manner, request.payload, 0, size);
             }
-            Verdict::Refused(status) => {
+            Verdict::Refused(refused) => {
                 self.free.push(slot);
-                refuse(promise, status);
+                promise.keep(Answer::refused(refused.status, refused.retry_after_us));
             }
         }
     }
@@ -375,6 +380,7 @@ impl LocalEnd {
         write(&mut payload);
         promise.keep(Answer {
             status: answer.status,
+            retry_after_us: answer.retry_after_us,
             payload: payload.into(),
             timings: Some(answer.stamps.timings()),
         });

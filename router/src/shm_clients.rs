@@ -501,9 +501,10 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
             let place = ClientPlace { client: client.id.index, slot: call.slot.0 };
             desk.payloads.put_in_client(invocation, manner, place, call.payload_size);
         }
-        Verdict::Refused(status) => {
-            let status = status_byte(status);
-            let refusal = client_ring::Answer { status, flags: 0, retry_after_us: 0, timings: None };
+        Verdict::Refused(refused) => {
+            let status = status_byte(refused.status);
+            let retry_after_us = refused.retry_after_us;
+            let refusal = client_ring::Answer { status, flags: 0, retry_after_us, timings: None };
             client.ring.answer(call.slot, refusal, 0, |_, _| ());
         }
     }

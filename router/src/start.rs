@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::{FunctionSpec, Limits, Nanos, TenantSpec};
+use engine::{FunctionSpec, Limits, Nanos, Policy, TenantSpec};
 use protocol::FunctionId;
 use queue::Mailbox;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -325,6 +325,7 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
                 payload_size_max: function.payload_size_max,
                 idempotent: function.idempotent,
                 tenant: config.tenant_index(&function.tenant),
+                policy: Policy::default(),
             })
             .collect(),
         payload_memory_max: router.payload_memory_max,

@@ -9,7 +9,7 @@ fn check(prepare: fn(&mut Story), asked: Request, status: Status, counter: Count
     let counted = story.count(counter);
 
     // Expect
-    assert_eq!(story.request(asked), Verdict::Refused(status));
+    assert_eq!(story.request(asked), refused(status));
     assert_eq!(story.count(counter), counted + 1);
     assert_eq!(story.engine.in_flight(), in_flight, "a refused call leaves nothing behind");
 }
@@ -62,7 +62,7 @@ fn refused_as_overloaded_when_the_invocation_table_is_full() {
     for _ in 0..3 {
         story.call();
     }
-    assert_eq!(story.request(request()), Verdict::Refused(Status::Overloaded));
+    assert_eq!(story.request(request()), refused(Status::Overloaded));
     assert_eq!(story.count(Counter::RefusedOverloaded), 1);
 }
 

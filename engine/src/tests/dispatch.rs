@@ -92,7 +92,7 @@ fn a_draining_router_finishes_what_it_has_and_is_idle_then() {
     story.call();
     story.call();
     story.engine.handle_drain();
-    assert_eq!(story.request(request()), Verdict::Refused(Status::Draining));
+    assert_eq!(story.request(request()), refused(Status::Draining));
     for _ in 0..2 {
         assert!(!story.engine.is_idle());
         let push = story.push().expect("admitted calls are finished");

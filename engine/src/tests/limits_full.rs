@@ -41,7 +41,7 @@ fn a_slot_is_not_used_again_before_its_answer_is_polled() {
     assert_eq!(story.cancel(id, CancelReason::Asked), Cancelled::Answering);
 
     // Expect
-    assert_eq!(story.request(request()), Verdict::Refused(Status::Overloaded));
+    assert_eq!(story.request(request()), refused(Status::Overloaded));
     assert_eq!(story.answers(), [(Status::Cancelled, false)]);
     let successor = story.call();
     assert_eq!(successor.slot(), id.slot());
@@ -60,7 +60,7 @@ fn an_abandoned_call_keeps_its_slot_while_the_worker_holds_it() {
     let id = story.call();
     let push = story.push().expect("a worker has credit");
     story.cancel(id, CancelReason::ClientGone);
-    assert_eq!(story.request(request()), Verdict::Refused(Status::Overloaded));
+    assert_eq!(story.request(request()), refused(Status::Overloaded));
     assert_eq!(story.complete(push, RunOutcome::Ok), Completed::AlreadyAnswered);
     story.call();
 }
@@ -72,7 +72,7 @@ fn a_table_of_many_thousands_is_filled_and_emptied() {
     let mut admit = |request| story.engine.handle_request(story.now, request);
     let asked = Request { received_at: Nanos::from_secs(1), ..request() };
     assert!((0..5000).all(|_| matches!(admit(asked), Verdict::Admitted(_))));
-    assert_eq!(admit(asked), Verdict::Refused(Status::QueueFull));
+    assert_eq!(admit(asked), refused(Status::QueueFull));
     story.attach(ECHO, 2048);
     story.attach(ECHO, 2048);
     assert_eq!(std::iter::from_fn(|| story.engine.poll_push(story.now)).count(), 4096);

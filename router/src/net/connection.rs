@@ -252,7 +252,7 @@ impl Connection {
         }
         intake.desk.stats.counters.frames_received += 1;
         intake.desk.stats.counters.refused_payload_memory += 1;
-        self.refuse(intake, header.call_id, Status::Overloaded);
+        self.refuse(intake, header.call_id, Status::Overloaded, 0);
         self.forget_input(intake.desk);
         self.skip = header.frame_size as usize - received;
         Ok(())
@@ -349,11 +349,11 @@ impl Connection {
                 Status::CreditsExceeded => intake.desk.stats.counters.refused_credits_exceeded += 1,
                 _ => intake.desk.stats.counters.refused_call_id_in_use += 1,
             }
-            return self.refuse(intake, call_id, status);
+            return self.refuse(intake, call_id, status, 0);
         }
         if !intake.desk.payloads.has_room(frame.extensions.len() + frame.payload.len()) {
             intake.desk.stats.counters.refused_payload_memory += 1;
-            return self.refuse(intake, call_id, Status::Overloaded);
+            return self.refuse(intake, call_id, Status::Overloaded, 0);
         }
         let request = Request {
             origin: Origin { connection: intake.index, connection_generation: self.generation, call_id },
@@ -388,14 +388,14 @@ impl Connection {
                 let body = payloads::Body { extensions: frame.extensions, payload: frame.payload };
                 intake.workers.push_body(intake.desk, push, manner, body);
             }
-            Verdict::Refused(status) => self.refuse(intake, call_id, status),
+            Verdict::Refused(refused) => self.refuse(intake, call_id, refused.status, refused.retry_after_us),
         }
     }
 
-    fn refuse(&mut self, intake: &mut Intake<'_, '_>, call_id: CallId, status: Status) {
+    fn refuse(&mut self, intake: &mut Intake<'_, '_>, call_id: CallId, status: Status, retry_after_us: u32) {
         encode(
             intake.outbox.open(self, intake.index),
-            &FrameParts::reply(call_id, status),
+            &FrameParts { budget_us: retry_after_us, ..FrameParts::reply(call_id, status) },
             &Extensions::NONE,
             &[],
         );

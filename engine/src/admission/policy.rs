@@ -1,0 +1,25 @@
+//! Stage 2 of 8, the part that only functions with policies reach: every reason of a policy to refuse a call.
+//!
+//! In: a request that nothing else speaks against, but for room.  Out: yes, or the refusal with advice when to try again.
+//! Always: one ordered list, what takes something (a token) last, so that a refused call has used nothing up.
+//! Never: reached by a call of a function without a policy at admission.
+//! Tests: one file in `tests/` for each policy.
+
+use crate::Engine;
+use crate::admission::{Refusal, Request};
+use crate::time::Nanos;
+
+impl Engine {
+    /// What the policies of the request's function, which exists, say about it.
+    #[inline(never)]
+    pub(super) fn admit_by_policy(&mut self, now: Nanos, request: &Request) -> Result<(), Refusal> {
+        if self.invocations.is_full() {
+            return Err(Refusal::Overloaded);
+        }
+        let function = &mut self.functions[request.function.0 as usize];
+        if let Some(rate) = &mut function.rate {
+            rate.take(now).map_err(|retry_after| Refusal::RateLimited { retry_after })?;
+        }
+        Ok(())
+    }
+}

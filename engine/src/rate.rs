@@ -1,0 +1,104 @@
+//! Calls per second: a token bucket that is one point in time.
+//!
+//! In: the time of each call.  Out: yes, or how long until the next yes.
+//! Always: in any span of time `t` at most `burst + t * per_second` calls get a yes (rounded down: the interval between
+//! calls is rounded up to whole nanoseconds, so that a limit of 3,000,000 lets 2,994,011 through).
+//! Why the virtual-scheduling form (the generic cell rate algorithm, ITU-T I.371 annex A): it needs no refilling, one
+//! comparison and one addition a call, and knows how long to wait.
+//! Tests: below, and `tests/rate.rs`.
+
+use crate::time::Nanos;
+
+/// A bound on calls per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Calls per second in the long run, at least 1.
+    pub per_second: u32,
+    /// Calls that may come at once, at least 1.
+    pub burst: u32,
+}
+
+/// How much of a [`Rate`] is used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenBucket {
+    /// Between two calls at the full rate.
+    interval: Nanos,
+    /// How far the next call's time may lie ahead of now.
+    tolerance: Nanos,
+    /// When the next call would come if all came evenly.
+    next_at: Nanos,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub fn new(rate: Rate) -> TokenBucket {
+        let interval = Nanos::from_secs(1).0.div_ceil(u64::from(rate.per_second.max(1)));
+        let tolerance = interval.saturating_mul(u64::from(rate.burst.max(1)) - 1);
+        TokenBucket { interval: Nanos(interval), tolerance: Nanos(tolerance), next_at: Nanos::ZERO }
+    }
+
+    /// Takes one call's worth, or says after how long there will be one.
+    #[inline]
+    pub fn take(&mut self, now: Nanos) -> Result<(), Nanos> {
+        let wait = self.next_at.since(now);
+        if wait > self.tolerance {
+            return Err(wait.since(self.tolerance));
+        }
+        self.next_at = self.next_at.max(now).plus(self.interval);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(per_second: u32, burst: u32) -> TokenBucket {
+        TokenBucket::new(Rate { per_second, burst })
+    }
+
+    #[test]
+    fn a_full_bucket_lets_the_burst_through_and_says_when_to_come_again() {
+        let now = Nanos::from_secs(5);
+        let mut bucket = bucket(1000, 3);
+        for _ in 0..3 {
+            assert_eq!(bucket.take(now), Ok(()));
+        }
+        assert_eq!(bucket.take(now), Err(Nanos::from_ms(1)));
+        assert_eq!(bucket.take(now.plus(Nanos::from_ms(1))), Ok(()));
+        assert_eq!(bucket.take(now.plus(Nanos::from_us(1_200))), Err(Nanos::from_us(800)));
+    }
+
+    #[test]
+    fn a_refused_call_uses_nothing_up() {
+        let mut bucket = bucket(1, 1);
+        assert_eq!(bucket.take(Nanos::ZERO), Ok(()));
+        for _ in 0..1000 {
+            assert!(bucket.take(Nanos::from_ms(999)).is_err());
+        }
+        assert_eq!(bucket.take(Nanos::from_secs(1)), Ok(()));
+    }
+
+    #[test]
+    fn no_span_of_time_sees_more_than_the_burst_and_the_rate() {
+        for (per_second, burst) in [(1, 1), (7, 3), (1_000_000, 1), (3_000_000, 64), (999_983, 1000)] {
+            let mut bucket = bucket(per_second, burst);
+            let mut passed = Vec::new();
+            // Steps of odd length, so that calls come before, at and after the time of the next token.
+            for step in 0..20_000u64 {
+                let now = Nanos(step * 331);
+                if bucket.take(now).is_ok() {
+                    passed.push(now);
+                }
+            }
+            for (first, from) in passed.iter().enumerate().step_by(97) {
+                for (last, to) in passed.iter().enumerate().skip(first).step_by(89) {
+                    let count = (last - first + 1) as u64;
+                    let bound =
+                        u64::from(burst) + to.since(*from).0 * u64::from(per_second) / 1_000_000_000 + 1;
+                    assert!(count <= bound, "{count} calls within {:?}, at most {bound}", to.since(*from));
+                }
+            }
+        }
+    }
+}
