@@ -210,7 +210,7 @@ impl Ledger {
                 self.note_admitted(push.invocation, request);
                 self.note_pushed(push);
             }
-            Verdict::Refused(status) => assert_eq!(status.class(), Class::Refused),
+            Verdict::Refused(refused) => assert_eq!(refused.status.class(), Class::Refused),
         }
     }
 
