@@ -173,7 +173,7 @@ impl Engine {
         Ok(Admitted { criticality, deadline_at, slot })
     }
 
-    #[inline]
+    #[inline(always)]
     fn accept(&mut self, now: Nanos, request: &Request, admitted: Admitted) -> Verdict {
         self.counters.count(Counter::CallsAdmitted);
         let slot = admitted.slot;

@@ -124,6 +124,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
 }
 
 /// The counter of an answer's status.
+#[inline]
 const fn counter_of(status: Status) -> Counter {
     match status {
         Status::Ok => Counter::AnsweredOk,
@@ -170,10 +171,29 @@ impl Engine {
         invocation: InvocationId,
         finished: Finished,
     ) -> Completed {
-        let Some(entry) = current(&mut self.workers, worker) else { return self.note_stale() };
-        let Some(call) = self.invocations.current_mut(invocation) else { return self.note_stale() };
+        match self.complete_in_time(now, worker, invocation, finished) {
+            Some(answer) => Completed::Answer(answer),
+            None => self.complete_late(now, worker, invocation, finished),
+        }
+    }
+
+    /// The same for nearly every call: its worker holds it and its caller waits. None: it is not so, and nothing was
+    /// done; `handle_completion` will tell what this result is.
+    ///
+    /// Always inlined, and a way of its own, so that no other end of a call writes the answer to memory: it is then taken
+    /// apart into registers by whoever looks at it, which is a tenth of a call.
+    #[inline(always)]
+    pub fn complete_in_time(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        invocation: InvocationId,
+        finished: Finished,
+    ) -> Option<Answer> {
+        let entry = current(&mut self.workers, worker)?;
+        let call = self.invocations.current_mut(invocation)?;
         if call.state != State::Pushed || call.worker != worker.index {
-            return self.complete_late(now, worker, invocation, finished);
+            return None;
         }
         entry.give_back(now, invocation);
         let (is_warm, is_empty) = (entry.is_warm, entry.held_count() == 0);
@@ -194,7 +214,7 @@ impl Engine {
         if is_empty {
             self.on_worker_empty(worker.index);
         }
-        Completed::Answer(answer)
+        Some(answer)
     }
 
     /// The same for a call whose deadline was acted on, or whose caller has an answer or is gone.

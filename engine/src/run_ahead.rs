@@ -42,7 +42,7 @@ impl RunAhead {
     }
 
     /// A call ran this long. True if the depth is another one now.
-    #[inline]
+    #[inline(always)]
     pub fn note(&mut self, run_ahead: Nanos, run: Nanos) -> bool {
         // At least 1 ns, so that there is something to divide by; a run of 2^60 ns is 36 years.
         let run_ns = run.0.clamp(1, 1 << 60);

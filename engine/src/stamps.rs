@@ -72,7 +72,10 @@ impl Stamps {
     }
 
     /// As the wire has them, with the longest wait.
-    pub fn timings(&self) -> Timings {
+    ///
+    /// Always inlined: a call would want the stamps in memory, also where nobody asks for timings.
+    #[inline(always)]
+    pub fn timings(self) -> Timings {
         let since_received = |at: Nanos| at.since(self.received_at).0;
         let mut timings = Timings {
             received_at_ns: self.received_at.0,

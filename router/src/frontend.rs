@@ -131,6 +131,17 @@ impl Answer {
         Answer::refused(Status::Draining, 0)
     }
 
+    /// What the engine says of the end of a call. Always inlined, as `Stamps::timings` is.
+    #[inline(always)]
+    pub(crate) fn without_payload(answer: engine::Answer) -> Answer {
+        Answer {
+            status: answer.status,
+            retry_after_us: answer.retry_after_us,
+            payload: Bytes::new(),
+            timings: Some(answer.stamps.timings()),
+        }
+    }
+
     fn refused(status: Status, retry_after_us: u32) -> Answer {
         Answer { status, retry_after_us, payload: Bytes::new(), timings: None }
     }
@@ -358,15 +369,15 @@ impl LocalEnd {
         }
     }
 
-    /// Gives an answer to its ticket.
+    /// Gives an answer to its ticket, with the payload that `write` appends.
     pub fn answer(
         &mut self,
         desk: &mut Desk<'_>,
-        answer: &engine::Answer,
+        call_id: CallId,
+        ending: Answer,
         payload_size: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let call_id = answer.origin.call_id;
         let pending = self.pending.get_mut(call_id.slot() as usize);
         let promise = pending
             .filter(|pending| pending.generation == call_id.generation())
@@ -378,12 +389,7 @@ impl LocalEnd {
         self.free.push(call_id.slot());
         let mut payload = Vec::with_capacity(payload_size);
         write(&mut payload);
-        promise.keep(Answer {
-            status: answer.status,
-            retry_after_us: answer.retry_after_us,
-            payload: payload.into(),
-            timings: Some(answer.stamps.timings()),
-        });
+        promise.keep(Answer { payload: payload.into(), ..ending });
     }
 
     /// Cancels what is outstanding; the answers come as usual.

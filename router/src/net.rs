@@ -205,11 +205,12 @@ impl Net {
     }
 
     /// Writes an answer that has `payload_size` bytes of payload, which `write` appends.
+    #[inline(always)]
     pub fn answer(
         &mut self,
         desk: &mut Desk<'_>,
         io: &mut Io,
-        answer: &Answer,
+        answer: Answer,
         payload_size: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
@@ -436,9 +437,10 @@ fn cancel_all(connection: &mut Connection, desk: &mut Desk<'_>) {
 }
 
 /// Appends a REPLY.
+#[inline(always)]
 fn write_reply(
     output: &mut Vec<u8>,
-    answer: &Answer,
+    answer: Answer,
     frame_size_max: u32,
     payload_size: usize,
     write: impl FnOnce(&mut Vec<u8>),

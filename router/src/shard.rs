@@ -18,7 +18,7 @@ use queue::Mailbox;
 use crate::clock;
 use crate::config::IoChoice;
 use crate::drain::{Drain, DrainOptions, Remaining, Step};
-use crate::frontend::{Bell, LOCAL, LocalEnd};
+use crate::frontend::{self, Bell, LOCAL, LocalEnd};
 use crate::idle::{Idle, IdleStrategy, Rest, Surroundings};
 use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
 use crate::net::{Desk, Net, NetOptions};
@@ -223,7 +223,7 @@ impl Shard {
         }
         while let Some(answer) = desk.engine.poll_answer() {
             desk.payloads.release(answer.invocation);
-            replies.deliver(&mut desk, &mut self.io, &answer, 0, &NoResult); //   stage 8           engine: reply.rs
+            replies.deliver(&mut desk, &mut self.io, answer, 0, &NoResult); //   stage 8           engine: reply.rs
             work += 1;
         }
         work += self.workers.act(&mut desk, &mut self.io); //                  cancel, stop, kill
@@ -471,23 +471,24 @@ struct Replies<'a> {
 }
 
 impl Deliver for Replies<'_> {
-    #[inline]
+    #[inline(always)]
     fn deliver(
         &mut self,
         desk: &mut Desk<'_>,
         io: &mut Io,
-        answer: &Answer,
+        answer: Answer,
         payload_size: usize,
         result: &impl ResultBytes,
     ) {
-        measure(desk.stats, answer);
+        measure(desk.stats, &answer);
         let append = |out: &mut Vec<u8>| {
             if payload_size > 0 {
                 result.append_to(out);
             }
         };
         if answer.origin.connection == LOCAL {
-            self.local.answer(desk, answer, payload_size, append);
+            let ending = frontend::Answer::without_payload(answer);
+            self.local.answer(desk, answer.origin.call_id, ending, payload_size, append);
         } else if ShmClients::is_origin(&answer.origin) {
             self.shm.answer(desk, answer, payload_size, result);
         } else {
@@ -501,7 +502,7 @@ impl Deliver for Replies<'_> {
 }
 
 /// Where the call's time went, into the histograms.
-#[inline]
+#[inline(always)]
 fn measure(stats: &mut ShardStats, answer: &Answer) {
     let run_ns = answer.stamps.run().map(|run| run.0);
     stats.latencies.total_ns.record(answer.stamps.total().0);

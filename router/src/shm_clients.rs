@@ -161,11 +161,11 @@ impl ShmClients {
     }
 
     /// Writes an answer that has `payload_size` bytes of result into its call's slot.
-    #[inline]
+    #[inline(always)]
     pub fn answer(
         &mut self,
         desk: &mut Desk<'_>,
-        answer: &Answer,
+        answer: Answer,
         payload_size: usize,
         result: &impl ResultBytes,
     ) {

@@ -44,7 +44,7 @@ pub trait Deliver {
         &mut self,
         desk: &mut Desk<'_>,
         io: &mut Io,
-        answer: &Answer,
+        answer: Answer,
         payload_size: usize,
         result: &impl ResultBytes,
     );
@@ -476,28 +476,67 @@ fn complete(
     seat: &mut Seat,
     completion: Completion,
 ) {
-    let finished = Finished {
-        outcome: match completion.outcome {
-            Outcome::Ok => RunOutcome::Ok,
-            Outcome::FunctionError => RunOutcome::FunctionError,
-            Outcome::Expired => RunOutcome::Expired,
-            Outcome::Cancelled => RunOutcome::Cancelled,
-            Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
-        },
-        started_at: Nanos(completion.started_at_ns),
-        finished_at: Nanos(completion.finished_at_ns),
+    if !complete_in_time(desk, io, replies, seat, &completion) {
+        complete_otherwise(desk, io, replies, seat, &completion);
+    }
+    seat.ring.release(completion);
+}
+
+/// A function's result for a caller who waits: nearly every one. False: it is not so, and nothing was done. A way of its
+/// own, because what is certain of it (a result, an answer) need not be asked again by everybody behind.
+#[inline(always)]
+fn complete_in_time(
+    desk: &mut Desk<'_>,
+    io: &mut Io,
+    replies: &mut impl Deliver,
+    seat: &Seat,
+    completion: &Completion,
+) -> bool {
+    if completion.outcome != Outcome::Ok {
+        return false;
+    }
+    let (finished, invocation) = finished(completion, RunOutcome::Ok);
+    let Some(answer) = desk.engine.complete_in_time(desk.now, seat.id, invocation, finished) else {
+        return false;
     };
-    let invocation = InvocationId(completion.invocation_id);
+    let result = RingResult { ring: &seat.ring, completion };
+    replies.deliver(desk, io, answer, completion.result_size as usize, &result);
+    true
+}
+
+/// Everything else that a worker may bring.
+#[inline(never)]
+fn complete_otherwise(
+    desk: &mut Desk<'_>,
+    io: &mut Io,
+    replies: &mut impl Deliver,
+    seat: &Seat,
+    completion: &Completion,
+) {
+    let outcome = match completion.outcome {
+        Outcome::Ok => RunOutcome::Ok,
+        Outcome::FunctionError => RunOutcome::FunctionError,
+        Outcome::Expired => RunOutcome::Expired,
+        Outcome::Cancelled => RunOutcome::Cancelled,
+        Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
+    };
+    let (finished, invocation) = finished(completion, outcome);
     match desk.engine.handle_completion(desk.now, seat.id, invocation, finished) {
         Completed::Answer(answer) => {
             let has_result = matches!(answer.status, Status::Ok | Status::FunctionError);
             let payload_size = if has_result { completion.result_size as usize } else { 0 };
-            let result = RingResult { ring: &seat.ring, completion: &completion };
-            replies.deliver(desk, io, &answer, payload_size, &result);
+            let result = RingResult { ring: &seat.ring, completion };
+            replies.deliver(desk, io, answer, payload_size, &result);
         }
         Completed::AlreadyAnswered | Completed::Stale => desk.stats.counters.completions_stale += 1,
     }
-    seat.ring.release(completion);
+}
+
+/// The engine's view of it.
+#[inline]
+fn finished(completion: &Completion, outcome: RunOutcome) -> (Finished, InvocationId) {
+    let (started_at, finished_at) = (Nanos(completion.started_at_ns), Nanos(completion.finished_at_ns));
+    (Finished { outcome, started_at, finished_at }, InvocationId(completion.invocation_id))
 }
 
 #[inline]

@@ -112,7 +112,7 @@ impl Area {
         let from = self.bytes_at(offset, into.len(), self.size);
         // SAFETY: the source is inside (checked by `bytes_at`), the target is a private slice, so they do not overlap.
         // A peer that writes meanwhile gives a torn copy, which only its own payload suffers from (header).
-        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+        unsafe { copy(from, into.as_mut_ptr(), into.len()) };
     }
 
     #[inline]
@@ -120,7 +120,7 @@ impl Area {
         let into = self.bytes_at(offset, from.len(), self.writable_size);
         // SAFETY: the target is inside and writable (checked by `bytes_at`). The source is not in this memory, or it is
         // in the other part of a slot: only `BorrowPayload` makes such references, for parts this side does not write.
-        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) };
+        unsafe { copy(from.as_ptr(), into, from.len()) };
     }
 
     /// Copies from one block of shared memory into another.
@@ -130,7 +130,7 @@ impl Area {
         let from = source.bytes_at(source_offset, count, source.size);
         // SAFETY: the source is inside its memory and the target inside a writable one (checked by `bytes_at`). `copy`,
         // not `copy_nonoverlapping`: two areas may be clones of one block. Torn copies as in `read`.
-        unsafe { ptr::copy(from.cast_const(), into, count) };
+        unsafe { copy(from, into, count) };
     }
 
     #[inline]
@@ -160,7 +160,7 @@ impl Area {
         // SAFETY: `reserve` made room for `size` bytes after the initialised ones, and the copy initialises exactly
         // those before `set_len` counts them. Source and torn copies as in `read`.
         unsafe {
-            ptr::copy_nonoverlapping(from, out.as_mut_ptr().add(out.len()), size);
+            copy(from, out.as_mut_ptr().add(out.len()), size);
             out.set_len(out.len() + size);
         }
     }
@@ -234,6 +234,42 @@ impl Area {
         let from = self.bytes_at(offset, size, self.writable_size);
         // SAFETY: inside and writable (checked by `bytes_at`); that nobody else looks is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(from, size) }
+    }
+}
+
+/// Copies bytes that may overlap. Payloads and results are mostly short: those are copied in two pieces from each end,
+/// which meet or overlap in the middle, without a call of the library that would cost more than the copy.
+///
+/// # Safety
+/// As `ptr::copy`: `from` is readable and `into` writable for `size` bytes.
+#[inline(always)]
+unsafe fn copy(from: *const u8, into: *mut u8, size: usize) {
+    match size {
+        // SAFETY: as promised by the caller; the piece is not longer than the whole.
+        16..=32 => unsafe { copy_ends::<u128>(from, into, size) },
+        // SAFETY: as above.
+        8..=15 => unsafe { copy_ends::<u64>(from, into, size) },
+        0 => {}
+        // SAFETY: the caller's promise, passed on unchanged.
+        _ => unsafe { ptr::copy(from, into, size) },
+    }
+}
+
+/// Copies the first and the last bytes, a `Piece` each.
+///
+/// # Safety
+/// As `copy`, and `size` is at least the piece's.
+#[inline(always)]
+unsafe fn copy_ends<Piece: Copy>(from: *const u8, into: *mut u8, size: usize) {
+    let last = size - size_of::<Piece>();
+    // SAFETY: out of bounds would be undefined: `last` and a piece make `size`. Both are read before the first is
+    // written, so that it does not matter if they overlap. A `Piece` is an integer, for which every bit pattern is a
+    // value, and is read and written at any address.
+    unsafe {
+        let (head, tail) =
+            (from.cast::<Piece>().read_unaligned(), from.add(last).cast::<Piece>().read_unaligned());
+        into.cast::<Piece>().write_unaligned(head);
+        into.add(last).cast::<Piece>().write_unaligned(tail);
     }
 }
 
@@ -325,3 +361,35 @@ macro_rules! memory_through_area {
     };
 }
 pub(crate) use memory_through_area;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: usize = 256;
+
+    fn check(size: usize, from: usize, into: usize) {
+        let mut words: Vec<u64> = vec![0; SIZE / 8];
+        let base = NonNull::new(words.as_mut_ptr().cast::<u8>()).expect("a vector has an address");
+        // SAFETY: the vector outlives the area, and is not looked at beside it.
+        let area = unsafe { Area::new(base, SIZE, true) };
+        let bytes: Vec<u8> = (0..SIZE).map(|index| index as u8).collect();
+        area.write(0, &bytes);
+        area.copy_from(into, &area, from, size);
+        // Expect
+        let mut expected = bytes;
+        expected.copy_within(from..from + size, into);
+        let mut copied = Vec::new();
+        area.append_to(0, SIZE, &mut copied);
+        assert_eq!(copied, expected, "{size} bytes from {from} to {into}");
+    }
+
+    #[test]
+    fn every_size_is_copied_exactly_apart_and_overlapping() {
+        for size in 0..=100 {
+            for (from, into) in [(3, 130), (130, 3), (20, 21), (21, 20), (9, 40), (7, 7)] {
+                check(size, from, into);
+            }
+        }
+    }
+}

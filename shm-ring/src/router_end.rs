@@ -207,7 +207,7 @@ impl<M: Memory> RouterEnd<M> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_with(
         &mut self,
         request: Request<'_>,
@@ -310,7 +310,9 @@ impl<M: Memory> RouterEnd<M> {
         let ahead = self.completion_head.wrapping_add(PREFETCH_DISTANCE);
         let index = self.memory.load_u32(self.geometry.completion_entry(ahead), Ordering::Relaxed);
         let entry = self.entries.get(index as usize)?;
-        self.memory.prefetch_to_read(self.geometry.slot(SlotIndex(index)) + slot::WORKER_CONTROL);
+        let place = self.geometry.slot(SlotIndex(index));
+        self.memory.prefetch_to_read(place + slot::WORKER_CONTROL);
+        self.memory.prefetch_to_write(place);
         Some(entry.invocation_id)
     }
 
@@ -469,7 +471,7 @@ impl<M: Memory> RouterEnd<M> {
         assert!(unread <= self.geometry.slot_count());
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_request(
         &self,
         slot: SlotIndex,

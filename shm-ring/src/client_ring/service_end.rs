@@ -177,7 +177,7 @@ impl<M: Memory> ServiceEnd<M> {
 
     /// Answers a taken slot; the client learns of it by [`Self::publish`]. `write` writes the result's bytes to a place
     /// in the memory it is given. The result must fit a region.
-    #[inline]
+    #[inline(always)]
     pub fn answer(
         &mut self,
         slot: SlotIndex,
