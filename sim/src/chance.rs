@@ -2,6 +2,7 @@
 //! OOPSLA 2014), because one `u64` of state makes a run repeatable from its seed.
 
 /// A stream of numbers that depends on the seed alone.
+#[derive(Clone, Debug)]
 pub struct Chance(u64);
 
 impl Chance {
@@ -37,5 +38,50 @@ impl Chance {
     pub fn length(&mut self, bits_max: u64) -> u64 {
         let bits = self.below(bits_max) + 1;
         self.below(1 << bits) + 1
+    }
+
+    /// A number in (0, 1], with the 53 bits a double has.
+    pub fn unit(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Exponentially distributed with mean 1.
+    pub fn exponential(&mut self) -> f64 {
+        -self.unit().ln()
+    }
+
+    /// Normally distributed with mean 0 and deviation 1 (Box and Muller 1958; the second number is not kept, so that
+    /// each draw takes two numbers of the stream whatever came before).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * self.unit().ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mean(mut draw: impl FnMut(&mut Chance) -> f64) -> f64 {
+        let mut chance = Chance::new(1);
+        (0..100_000).map(|_| draw(&mut chance)).sum::<f64>() / 100_000.0
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_numbers() {
+        let draws = |seed| {
+            let mut chance = Chance::new(seed);
+            [chance.next(), chance.next(), chance.next()]
+        };
+        assert_eq!(draws(7), draws(7));
+        assert_ne!(draws(7), draws(8));
+    }
+
+    #[test]
+    fn distributions_have_their_means() {
+        assert!((mean(|chance| chance.unit()) - 0.5).abs() < 0.01);
+        assert!((mean(Chance::exponential) - 1.0).abs() < 0.02);
+        assert!(mean(Chance::normal).abs() < 0.02);
+        assert!((mean(|chance| chance.normal().powi(2)) - 1.0).abs() < 0.02);
     }
 }

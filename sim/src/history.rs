@@ -1,26 +1,29 @@
-//! What happened, for the reader of a failed run.
+//! What happened, for the reader of a failed run. Kept only when somebody will read it: most runs hold.
 
 /// Lines in the order of events, with the virtual time of each.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct History {
+    is_kept: bool,
     lines: Vec<(u64, String)>,
 }
 
 impl History {
-    /// Adds a line.
-    pub fn note(&mut self, now_ns: u64, line: String) {
-        self.lines.push((now_ns, line));
+    /// One that is kept, or one that costs nothing.
+    pub fn new(is_kept: bool) -> History {
+        History { is_kept, lines: Vec::new() }
     }
 
-    /// Prints the last `count` lines.
-    pub fn print_last(&self, count: usize) {
-        for (at, line) in self.lines.iter().skip(self.lines.len().saturating_sub(count)) {
-            println!("{:>14} us  {line}", at / 1_000);
+    /// Adds a line.
+    pub fn note(&mut self, now_ns: u64, line: impl FnOnce() -> String) {
+        if self.is_kept {
+            self.lines.push((now_ns, line()));
         }
     }
 
     /// Prints everything.
-    pub fn print_all(&self) {
-        self.print_last(self.lines.len());
+    pub fn print(&self) {
+        for (at_ns, line) in &self.lines {
+            println!("{:>14} us  {line}", at_ns / 1_000);
+        }
     }
 }

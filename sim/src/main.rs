@@ -1,29 +1,44 @@
-//! `cargo run --release -p sim -- --seeds 500`: the router's decisions, rings and process life on one thread, in
+//! `cargo run --release -p sim -- --seeds 1000`: the router's decisions, rings and process life on one thread, in
 //! virtual time, with everything going wrong that can.
 //!
-//! In: a range of seeds.  Out: a line per hundred seeds; at the first broken contract the seed, the options, and
-//! the last events before it.
+//! In: a range of seeds.  Out: a line per hundred seeds; at the first broken contract the seed, what broke, the fewest
+//! events with which it still breaks, their history, and the command that repeats exactly them.
 //! Always: the same seed and options give the same run, step for step; they are printed before anything else.
-//! Never: a clock, a thread, a socket or a process. What those do to the system is a fault drawn from the seed.
+//! Never: a clock, a thread, a socket or a process. What those do to the system is an event drawn from the seed.
 //! Real here: `engine`, `shm-ring` (both ends, on heap memory), `worker-shim`'s life of a place. Modelled: callers,
-//! functions, and the router's shell around the engine (`router.rs`, which does what `router/src/shard.rs` does).
+//! functions, what is downstream of them, and the router's shell around the engine (`router.rs`, which does what
+//! `router/src/shard.rs` does).
+//! Reading order: `contract.rs` (what is promised), `scenario.rs` and `plan.rs` (what happens), `world.rs` (the run),
+//! `oracle.rs` (the judge), `shrink.rs`.  Page: docs/simulation.md.
 
 #![forbid(unsafe_code)]
 
 mod chance;
+mod contract;
 mod history;
 mod oracle;
+mod plan;
 mod router;
+mod scenario;
+mod service;
 mod shim;
+mod shrink;
+#[cfg(test)]
+mod tests;
+mod totals;
 mod worker;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::world::{Options, World};
+use crate::contract::{CONTRACTS, Contract, Judge};
+use crate::plan::Keep;
+use crate::scenario::{SCENARIOS, Scenario};
+use crate::shrink::Failure;
+use crate::totals::Totals;
+use crate::world::Options;
 
 /// Simulates the system from seeds and checks its contracts after every step.
 #[derive(Parser)]
@@ -35,34 +50,63 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// Replay this one seed and print its whole history.
+    /// Repeat this one seed and print its whole history.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
-    /// Steps of each run, before it is drained and checked a last time.
+    /// Events of each run, before it is drained and checked a last time.
     #[arg(long, default_value_t = 2_000)]
     steps: u32,
-    /// Leave out crashes, stalls and scribbling workers.
+    /// Only this scenario, or only this contract; --list shows both.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Of the events of --seed only these, some of them shortened: 3,8-11,17/4.
+    #[arg(long, requires = "seed")]
+    keep: Option<Keep>,
+    /// Show the scenarios and contracts, and end.
     #[arg(long)]
-    no_faults: bool,
+    list: bool,
+}
+
+/// What `--only` chose.
+#[derive(Clone, Copy, Default)]
+struct Chosen {
+    scenario: Option<&'static Scenario>,
+    judge: Judge,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { steps: arguments.steps, has_faults: !arguments.no_faults };
-    let (first, count) = arguments.seed.map_or((arguments.first, arguments.seeds), |seed| (seed, 1));
-    println!("sim: seeds {first}..{}, {options:?}", first + count);
-    let mut total = world::Totals::default();
-    for seed in first..first + count {
-        let mut world = World::new(seed, options);
-        // A broken invariant of ours is an assertion: caught here so that the seed and the history are printed.
-        let result = catch_unwind(AssertUnwindSafe(|| world.run()));
-        if arguments.seed.is_some() {
-            world.history.print_all();
+    if arguments.list {
+        list();
+        return ExitCode::SUCCESS;
+    }
+    let chosen = match arguments.only.as_deref().map(choose).transpose() {
+        Ok(chosen) => chosen.unwrap_or_default(),
+        Err(name) => {
+            eprintln!("sim: there is no scenario and no contract {name:?}; --list shows them");
+            return ExitCode::FAILURE;
         }
-        match result {
-            Ok(Ok(totals)) => total.add(&totals),
-            Ok(Err(broken)) => return failed(seed, options, &world, &broken.to_string()),
-            Err(_) => return failed(seed, options, &world, "an assertion failed (see above)"),
+    };
+    let (first, count) = arguments.seed.map_or((arguments.first, arguments.seeds), |seed| (seed, 1));
+    let only = arguments.only.as_deref().unwrap_or("everything there is");
+    println!("sim: seeds {first} to {}, {} steps each, only {only}", first + count - 1, arguments.steps);
+    // A failed assertion of ours is told with its seed and its history, not as it happens, and not once a run of the
+    // many that make it small.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut total = Totals::default();
+    for seed in first..first + count {
+        let options = Options {
+            seed,
+            scenario: chosen.scenario.unwrap_or_else(|| scenario::of_seed(seed)),
+            steps: arguments.steps,
+            judge: chosen.judge,
+            is_history_kept: arguments.seed.is_some(),
+        };
+        let keep = arguments.keep.clone().unwrap_or_else(|| Keep::all(arguments.steps));
+        match shrink::run(options, &keep) {
+            Ok(totals) => total.add(&totals),
+            Err(failure) if arguments.keep.is_some() => return show(options, &failure),
+            Err(failure) => return make_small(&arguments, options, keep, &failure),
         }
         if (seed - first + 1) % 100 == 0 {
             println!("sim: {} of {count} seeds held", seed - first + 1);
@@ -72,9 +116,44 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn failed(seed: u64, options: Options, world: &World, what: &str) -> ExitCode {
-    println!("sim: seed {seed} BROKEN: {what}");
-    println!("sim: replay with: cargo run --release -p sim -- --seed {seed} --steps {}", options.steps);
-    world.history.print_last(40);
+fn choose(name: &str) -> Result<Chosen, String> {
+    match (scenario::named(name), Contract::named(name)) {
+        (Some(scenario), _) => Ok(Chosen { scenario: Some(scenario), judge: Judge::default() }),
+        (None, Some(contract)) => Ok(Chosen { scenario: None, judge: Judge { only: Some(contract) } }),
+        (None, None) => Err(name.to_owned()),
+    }
+}
+
+fn list() {
+    println!("scenarios:");
+    for Scenario { name, about, .. } in SCENARIOS {
+        println!("  {name:<16}{about}");
+    }
+    println!("contracts:");
+    for (_, name, about) in CONTRACTS {
+        println!("  {name:<16}{about}");
+    }
+}
+
+fn show(options: Options, failure: &Failure) -> ExitCode {
+    failure.history.print();
+    println!("sim: seed {} ({}) BROKEN: {}", options.seed, options.scenario.name, failure.what);
+    ExitCode::FAILURE
+}
+
+/// Says at once what broke, in case that somebody ends us, and then what is left of it when it is small.
+fn make_small(arguments: &Arguments, options: Options, keep: Keep, failure: &Failure) -> ExitCode {
+    let (seed, steps) = (options.seed, options.steps);
+    let only = arguments.only.as_ref().map_or(String::new(), |name| format!(" --only {name}"));
+    let repeat = format!("cargo run --release -p sim -- --seed {seed} --steps {steps}{only}");
+    println!("sim: seed {seed} ({}) BROKEN: {}", options.scenario.name, failure.what);
+    println!("sim: after {} events; repeat with: {repeat}", failure.event_count);
+    let (keep, run_count) = shrink::shrink(options, keep, failure);
+    println!("sim: {run_count} runs made it {} events:", keep.kept().len());
+    if let Err(failure) = shrink::run(Options { is_history_kept: true, ..options }, &keep) {
+        failure.history.print();
+        println!("sim: {}", failure.what);
+    }
+    println!("sim: repeat with: {repeat} --keep {keep}");
     ExitCode::FAILURE
 }

@@ -1,9 +1,12 @@
 //! The contracts, kept by somebody who does not know how the engine works.
 //!
-//! In: what was admitted, pushed, started and answered, as seen from outside.  Out: the first broken contract.
-//! Always: keeps every invocation until the run ends, so that a start or a second answer long after the first is
-//! seen. Calls that a scribbling worker held are exempt from what a liar can make untrue (whether they started),
-//! never from "exactly one answer".
+//! In: what was asked, admitted, pushed, begun, given back and answered, as seen from outside.  Out: the first broken
+//! contract.
+//! Always: keeps every call until the run ends, so that a start or a second answer long after the first is seen. Calls
+//! that a scribbling worker held are exempt from what a liar can make untrue (whether they began), never from
+//! "exactly one answer".
+//! Always: a call is named by the router's life (its epoch) and the engine's id, because a new router counts from the
+//! beginning again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,17 +14,25 @@ use std::fmt;
 use engine::InvocationId;
 use protocol::Status;
 
-/// A contract that did not hold.
-#[derive(Debug)]
-pub struct Broken(String);
+use crate::contract::{Broken, Contract, Judge};
+use crate::shim::ProcessId;
 
-impl fmt::Display for Broken {
+/// Names one call for the whole run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallKey {
+    /// Which router took it: the first is 1.
+    pub epoch: u32,
+    /// What that router calls it.
+    pub id: InvocationId,
+}
+
+impl fmt::Debug for CallKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
+        write!(out, "{:?} of router {}", self.id, self.epoch)
     }
 }
 
-/// One invocation from outside.
+/// One call from outside.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub function: u32,
@@ -31,151 +42,305 @@ pub struct Call {
     pub mark: u64,
     pub start_count: u32,
     pub answer: Option<Status>,
+    /// Its answer came without `STARTED`.
+    pub is_promised_unstarted: bool,
     pub was_cancelled: bool,
     pub is_client_gone: bool,
     pub holder_died: bool,
     pub holder_scribbled: bool,
+    /// When the router first had a turn after its deadline and the tick in which it lies.
+    pub overdue_at_ns: Option<u64>,
+}
+
+impl Call {
+    /// A call that was admitted just now.
+    pub fn new(function: u32, criticality: u8, deadline_at_ns: u64, is_idempotent: bool, mark: u64) -> Call {
+        Call {
+            function,
+            criticality,
+            deadline_at_ns,
+            is_idempotent,
+            mark,
+            start_count: 0,
+            answer: None,
+            is_promised_unstarted: false,
+            was_cancelled: false,
+            is_client_gone: false,
+            holder_died: false,
+            holder_scribbled: false,
+            overdue_at_ns: None,
+        }
+    }
+}
+
+/// An answer as its caller sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub status: Status,
+    /// It says that the function began, or may have.
+    pub has_started_flag: bool,
+    /// The result, if it carries one.
+    pub mark: Option<u64>,
+}
+
+/// What the oracle is told of the limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Slots of a ring.
+    pub slot_count: u32,
+    /// Calls in flight.
+    pub invocations_max: u32,
+    /// From a call's deadline to the kill of who holds it.
+    pub kill_grace_ns: u64,
 }
 
 /// Everything admitted in this run.
-#[derive(Default)]
 pub struct Oracle {
-    calls: BTreeMap<InvocationId, Call>,
+    judge: Judge,
+    bounds: Bounds,
+    calls: BTreeMap<CallKey, Call>,
     /// Of those, queued and unanswered.
-    waiting: BTreeSet<InvocationId>,
+    waiting: BTreeSet<CallKey>,
+    /// Unanswered, and somebody waits for the answer.
+    owed: BTreeSet<CallKey>,
+    /// In the ring of a worker, whether or not anybody waits for them.
+    held: BTreeMap<CallKey, ProcessId>,
 }
 
 /// By how much more than twice its remaining time a call may be overtaken: the width of the tightest bucket, which
 /// also covers the timer tick by which a call may move late. See `docs/decisions/0004-deadline-buckets.md`.
 const SLACK_NS: u64 = 1 << 21;
+/// A tick of the timer wheel: a deadline is rounded up to one.
+const TICK_NS: u64 = 1 << 18;
 
 impl Oracle {
-    /// A call was taken on.
-    pub fn admitted(&mut self, id: InvocationId, call: Call) -> Result<(), Broken> {
-        if self.calls.get(&id).is_some_and(|old| old.answer.is_none() && !old.is_client_gone) {
-            return Err(Broken(format!("{id:?} was given to a second call while the first is unanswered")));
+    /// Nothing has happened.
+    pub fn new(judge: Judge, bounds: Bounds) -> Oracle {
+        Oracle {
+            judge,
+            bounds,
+            calls: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            held: BTreeMap::new(),
         }
-        self.calls.insert(id, call);
-        self.waiting.insert(id);
-        Ok(())
+    }
+
+    /// A call was taken on.
+    pub fn admitted(&mut self, key: CallKey, call: Call) -> Result<(), Broken> {
+        let is_free = !self.owed.contains(&key) && !self.held.contains_key(&key);
+        self.judge.check(Contract::Slots, is_free, || {
+            format!("{key:?} was given to a second call while the first is not over")
+        })?;
+        self.calls.insert(key, call);
+        self.waiting.insert(key);
+        self.owed.insert(key);
+        let in_flight = self.in_flight(key.epoch);
+        self.judge.check(Contract::Bounds, in_flight <= self.bounds.invocations_max, || {
+            format!("{in_flight} calls are in flight, more than {}", self.bounds.invocations_max)
+        })
+    }
+
+    /// Calls of a function that wait for a worker.
+    pub fn waiting_count(&self, function: u32) -> u32 {
+        self.waiting.iter().filter(|key| self.calls[key].function == function).count() as u32
+    }
+
+    /// Some call of a function that waits, and whose deadline is ahead.
+    pub fn any_waiting(&self, now_ns: u64, function: u32) -> Option<CallKey> {
+        let is_it = |call: &Call| call.function == function && call.deadline_at_ns > now_ns;
+        self.waiting.iter().find(|key| is_it(&self.calls[key])).copied()
+    }
+
+    /// Slots of the engine that must be in use: who waits for an answer, and what is in a ring.
+    pub fn in_flight(&self, epoch: u32) -> u32 {
+        let unowed = self.held.keys().filter(|key| key.epoch == epoch && !self.owed.contains(key));
+        (self.owed.iter().filter(|key| key.epoch == epoch).count() + unowed.count()) as u32
+    }
+
+    /// Calls in the ring of a process.
+    pub fn held_count(&self, process: ProcessId) -> u32 {
+        self.held.values().filter(|holder| **holder == process).count() as u32
     }
 
     /// A call was put into a worker's ring.
-    pub fn pushed(&mut self, now_ns: u64, id: InvocationId) -> Result<(), Broken> {
-        let call = self.call(id, "pushed")?.clone();
-        check(call.answer.is_none(), || format!("{id:?} was pushed after its answer {:?}", call.answer))?;
-        check(call.deadline_at_ns > now_ns, || format!("{id:?} was pushed after its deadline"))?;
-        self.waiting.remove(&id);
+    pub fn pushed(&mut self, now_ns: u64, key: CallKey, process: ProcessId) -> Result<(), Broken> {
+        let call = self.call(key, "pushed")?.clone();
+        self.judge.check(Contract::OneAnswer, call.answer.is_none(), || {
+            format!("{key:?} was pushed after its answer {:?}", call.answer)
+        })?;
+        self.judge.check(Contract::NeverLate, call.deadline_at_ns > now_ns, || {
+            format!("{key:?} was pushed after its deadline")
+        })?;
+        self.waiting.remove(&key);
+        let former = self.held.insert(key, process);
+        self.judge.check(Contract::Slots, former.is_none(), || {
+            format!("{key:?} was pushed to {process:?} while {former:?} holds it")
+        })?;
+        let held_count = self.held_count(process);
+        self.judge.check(Contract::Bounds, held_count <= self.bounds.slot_count, || {
+            format!("{process:?} holds {held_count} calls in {} slots", self.bounds.slot_count)
+        })?;
+        self.order(now_ns, key, &call)
+    }
+
+    /// Who waits and should have come before this call?
+    fn order(&self, now_ns: u64, key: CallKey, call: &Call) -> Result<(), Broken> {
         let remaining_ns = call.deadline_at_ns - now_ns;
-        for other_id in &self.waiting {
-            let other = &self.calls[other_id];
+        for other_key in &self.waiting {
+            let other = &self.calls[other_key];
             // Who is past the deadline cannot be overtaken any more: it will be answered expired.
             if other.function != call.function || other.deadline_at_ns <= now_ns {
                 continue;
             }
-            check(other.criticality <= call.criticality, || {
-                format!(
-                    "{id:?} (criticality {}) overtook {other_id:?} ({})",
-                    call.criticality, other.criticality
-                )
+            self.judge.check(Contract::Order, other.criticality <= call.criticality, || {
+                let (mine, its) = (call.criticality, other.criticality);
+                format!("{key:?} (criticality {mine}) overtook {other_key:?} ({its})")
             })?;
             let other_remaining_ns = other.deadline_at_ns - now_ns;
             let is_bound_kept = remaining_ns <= 2 * other_remaining_ns + SLACK_NS;
-            check(other.criticality < call.criticality || is_bound_kept, || {
-                format!(
-                    "{id:?} with {} us left overtook {other_id:?} with {} us left",
-                    remaining_ns / 1_000,
-                    other_remaining_ns / 1_000
-                )
-            })?;
+            self.judge.check(
+                Contract::Order,
+                other.criticality < call.criticality || is_bound_kept,
+                || {
+                    let (mine_us, its_us) = (remaining_ns / 1_000, other_remaining_ns / 1_000);
+                    format!("{key:?} with {mine_us} us left overtook {other_key:?} with {its_us} us left")
+                },
+            )?;
         }
         Ok(())
+    }
+
+    /// A worker gave a call back, finished or not.
+    pub fn given_back(&mut self, key: CallKey) {
+        self.held.remove(&key);
     }
 
     /// A call was taken back from a worker that is gone. If that did not end it, it waits again.
-    pub fn taken_back(&mut self, id: InvocationId) -> Result<(), Broken> {
-        let call = self.call(id, "taken back")?;
-        if call.answer.is_none() && !call.is_client_gone {
-            self.waiting.insert(id);
+    pub fn taken_back(&mut self, key: CallKey) {
+        self.held.remove(&key);
+        if self.owed.contains(&key) {
+            self.waiting.insert(key);
         }
-        Ok(())
     }
 
     /// The caller takes the call back: whatever comes next, it does not wait for a worker any more.
-    pub fn cancelled(&mut self, id: InvocationId) -> Result<(), Broken> {
-        self.waiting.remove(&id);
-        self.call(id, "cancelled")?.was_cancelled = true;
+    pub fn cancelled(&mut self, key: CallKey) -> Result<(), Broken> {
+        self.waiting.remove(&key);
+        self.call(key, "cancelled")?.was_cancelled = true;
         Ok(())
     }
 
     /// The caller is gone, and no answer shall come.
-    pub fn forgotten(&mut self, id: InvocationId) -> Result<(), Broken> {
-        self.waiting.remove(&id);
-        self.call(id, "forgotten")?.is_client_gone = true;
+    pub fn forgotten(&mut self, key: CallKey) -> Result<(), Broken> {
+        self.waiting.remove(&key);
+        self.owed.remove(&key);
+        self.call(key, "forgotten")?.is_client_gone = true;
         Ok(())
     }
 
+    /// A router is dead. Its callers see their connections end, and its rings are nobody's any more.
+    pub fn router_died(&mut self, epoch: u32) {
+        for key in self.owed.extract_if(.., |key| key.epoch == epoch) {
+            self.calls.entry(key).and_modify(|call| call.is_client_gone = true);
+        }
+        self.waiting.retain(|key| key.epoch != epoch);
+        self.held.retain(|key, _| key.epoch != epoch);
+    }
+
+    /// A process that holds calls wrote what it must not.
+    pub fn scribbled(&mut self, process: ProcessId) {
+        for key in self.held.iter().filter(|(_, holder)| **holder == process).map(|(key, _)| key) {
+            self.calls.entry(*key).and_modify(|call| call.holder_scribbled = true);
+        }
+    }
+
+    /// A process that holds calls is dead.
+    pub fn died(&mut self, process: ProcessId) {
+        for key in self.held.iter().filter(|(_, holder)| **holder == process).map(|(key, _)| key) {
+            self.calls.entry(*key).and_modify(|call| call.holder_died = true);
+        }
+    }
+
     /// A function began to run a call.
-    pub fn started(&mut self, now_ns: u64, id: InvocationId) -> Result<(), Broken> {
-        let call = self.call(id, "started")?;
+    pub fn started(&mut self, now_ns: u64, key: CallKey) -> Result<(), Broken> {
+        let call = self.call(key, "started")?;
         call.start_count += 1;
         let call = call.clone();
-        check(call.answer != Some(Status::Expired), || {
-            format!("{id:?} was started after it was answered expired")
+        self.judge.check(Contract::NeverLate, call.deadline_at_ns > now_ns, || {
+            format!("{key:?} was started after its deadline")
         })?;
-        check(call.deadline_at_ns > now_ns, || format!("{id:?} was started after its deadline"))?;
         // Who scribbles and dies before the router sees it may leave a ring that says "not started".
-        check(call.start_count == 1 || call.is_idempotent || call.holder_scribbled, || {
-            format!("{id:?} was started {} times and is not idempotent", call.start_count)
+        if call.holder_scribbled {
+            return Ok(());
+        }
+        self.judge.check(Contract::NeverLate, !call.is_promised_unstarted, || {
+            format!("{key:?} was started, and its caller had been told that it was not: {:?}", call.answer)
+        })?;
+        self.judge.check(Contract::AtMostOnce, call.start_count == 1 || call.is_idempotent, || {
+            format!("{key:?} was started {} times and is not idempotent", call.start_count)
         })
     }
 
     /// A caller got an answer.
-    pub fn answered(
-        &mut self,
-        now_ns: u64,
-        id: InvocationId,
-        status: Status,
-        mark: Option<u64>,
-    ) -> Result<(), Broken> {
-        self.waiting.remove(&id);
-        let call = self.call(id, "answered")?;
-        let before = call.answer.replace(status);
+    pub fn answered(&mut self, now_ns: u64, key: CallKey, seen: Seen) -> Result<(), Broken> {
+        self.waiting.remove(&key);
+        self.owed.remove(&key);
+        let call = self.call(key, "answered")?;
+        let before = call.answer.replace(seen.status);
+        call.is_promised_unstarted = !seen.has_started_flag;
         let call = call.clone();
-        check(before.is_none(), || format!("{id:?} was answered {before:?} and then {status:?}"))?;
-        check(!call.is_client_gone, || format!("{id:?} was answered to a client that is gone"))?;
+        self.judge.check(Contract::OneAnswer, before.is_none(), || {
+            format!("{key:?} was answered {before:?} and then {:?}", seen.status)
+        })?;
+        self.judge.check(Contract::OneAnswer, !call.is_client_gone, || {
+            format!("{key:?} was answered to a client that is gone")
+        })?;
         if call.holder_scribbled {
             return Ok(());
         }
-        let is_due = now_ns >= call.deadline_at_ns;
-        let holds = match status {
-            Status::Ok => call.start_count > 0 && mark == Some(call.mark),
-            Status::FunctionError | Status::ResultTooLarge => call.start_count > 0,
-            Status::Expired => call.start_count == 0 && is_due,
-            // "Expired" is a proof that nothing ran; "timed out" says only that nobody can prove it any more.
-            Status::TimedOut => is_due,
-            Status::Cancelled => call.was_cancelled,
-            Status::WorkerLost => call.holder_died,
-            _ => false,
-        };
-        check(holds, || {
-            format!("{id:?} was answered {status:?} (result {mark:?}), which is not true of {call:?}")
+        let holds = is_true(now_ns, &call, seen) && (seen.has_started_flag || call.start_count == 0);
+        self.judge.check(Contract::TrueAnswer, holds, || {
+            format!("{key:?} was answered {seen:?}, which is not true of {call:?}")
         })
     }
 
-    /// The run is over and drained: nobody may be left without an answer.
-    pub fn ended(&self) -> Result<(), Broken> {
-        for (id, call) in &self.calls {
-            check(call.answer.is_some() || call.is_client_gone, || {
-                format!("{id:?} was never answered: {call:?}")
+    /// The router had a turn, and another one before: who waits for an answer longer than anybody should?
+    pub fn turned(&mut self, now_ns: u64) -> Result<(), Broken> {
+        // Looks come at doubling distances until the grace is over, so the last is less than a grace after that.
+        let patience_ns = 2 * (self.bounds.kill_grace_ns + TICK_NS);
+        let is_overdue = |call: &&mut Call| call.deadline_at_ns + TICK_NS <= now_ns;
+        for key in &self.owed {
+            let Some(call) = self.calls.get_mut(key).filter(is_overdue) else { continue };
+            let overdue_at_ns = *call.overdue_at_ns.get_or_insert(now_ns);
+            self.judge.check(Contract::InTime, now_ns < overdue_at_ns + patience_ns, || {
+                let late_ms = (now_ns - overdue_at_ns) / 1_000_000;
+                format!("{key:?} has no answer {late_ms} ms after its deadline was seen to pass")
             })?;
         }
         Ok(())
     }
 
+    /// The run is over and drained: nobody may be left without an answer.
+    pub fn ended(&self) -> Result<(), Broken> {
+        self.judge.check(Contract::OneAnswer, self.owed.is_empty(), || {
+            let key = self.owed.first().expect("not empty");
+            format!("{key:?} was never answered: {:?}", self.calls[key])
+        })
+    }
+
+    /// What is known of a call.
+    pub fn seen(&self, key: CallKey) -> Option<&Call> {
+        self.calls.get(&key)
+    }
+
     /// A call, to be marked with what was done to it.
-    pub fn call(&mut self, id: InvocationId, what: &str) -> Result<&mut Call, Broken> {
-        self.calls.get_mut(&id).ok_or_else(|| Broken(format!("{id:?} was {what}, but never admitted")))
+    pub fn call(&mut self, key: CallKey, what: &str) -> Result<&mut Call, Broken> {
+        let missing = || Broken {
+            contract: Contract::OneAnswer,
+            what: format!("{key:?} was {what}, but never admitted"),
+        };
+        self.calls.get_mut(&key).ok_or_else(missing)
     }
 
     /// How often each status was answered.
@@ -193,6 +358,17 @@ impl Oracle {
     }
 }
 
-fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), Broken> {
-    if holds { Ok(()) } else { Err(Broken(what())) }
+/// Whether an answer says what happened.
+fn is_true(now_ns: u64, call: &Call, seen: Seen) -> bool {
+    let is_due = now_ns >= call.deadline_at_ns;
+    match seen.status {
+        Status::Ok => call.start_count > 0 && seen.mark == Some(call.mark),
+        Status::FunctionError | Status::ResultTooLarge => call.start_count > 0,
+        Status::Expired => call.start_count == 0 && is_due,
+        // "Expired" is a proof that nothing ran; "timed out" says only that nobody can prove it any more.
+        Status::TimedOut => is_due,
+        Status::Cancelled => call.was_cancelled,
+        Status::WorkerLost => call.holder_died,
+        _ => false,
+    }
 }

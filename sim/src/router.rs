@@ -2,33 +2,42 @@
 //!
 //! Always: does in one turn, and in the order, what the shard's turn does. Bytes and sockets are left out; a call's
 //! payload is eight bytes that the answer must bring back.
+//! Always: one value of this type is one life of a router. Killed, it is dropped, and its rings with it; what workers
+//! still do in their halves of them nobody sees.
 
 use std::collections::BTreeMap;
 
 use engine::{
     Completed, Engine, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, Started, WorkerAction,
-    WorkerId,
+    WorkerId, WorkerState,
 };
-use protocol::{FunctionId, Status};
+use protocol::{Flags, FunctionId};
 use shm_ring::{Generation, Geometry, HeapMemory, Identity, Outcome, Request, RouterEnd, SlotIndex};
 
+use crate::oracle::Seen;
 use crate::shim::ProcessId;
 
 /// Something the router did that the oracle and the world must know.
 pub enum Did {
     Pushed(InvocationId, ProcessId),
-    Answered(InvocationId, Status, Option<u64>),
+    Answered(InvocationId, Seen),
+    /// A worker gave it back, with a result or without.
+    GivenBack(InvocationId),
     TakenBack(InvocationId),
+    /// The process is told to finish and end.
+    Stopped(ProcessId),
     Killed(ProcessId),
     Quarantined(ProcessId),
 }
 
 /// Slots of each ring: few, so that rings are full often.
-const SLOT_COUNT: u32 = 4;
+pub const SLOT_COUNT: u32 = 4;
 
 /// The engine and its rings.
 pub struct Router {
     pub engine: Engine,
+    /// Which router of this run it is.
+    pub epoch: u32,
     rings: BTreeMap<WorkerId, Ring>,
     marks: BTreeMap<InvocationId, u64>,
     generation: u32,
@@ -41,10 +50,18 @@ struct Ring {
     is_quarantined: bool,
 }
 
+/// A worker as the router sees it.
+pub struct Seat {
+    pub process: ProcessId,
+    pub function: u32,
+    pub state: WorkerState,
+    pub credits: u32,
+}
+
 impl Router {
     /// A router without workers.
-    pub fn new(engine: Engine) -> Self {
-        Self { engine, rings: BTreeMap::new(), marks: BTreeMap::new(), generation: 0 }
+    pub fn new(engine: Engine, epoch: u32) -> Self {
+        Self { engine, epoch, rings: BTreeMap::new(), marks: BTreeMap::new(), generation: 0 }
     }
 
     /// Remembers the payload of an admitted call.
@@ -65,17 +82,34 @@ impl Router {
         Some(memory)
     }
 
+    /// A process closed its socket and may live on: it gets nothing new.
+    pub fn on_socket_closed(&mut self, process: ProcessId) {
+        if let Some(worker) = self.worker_of(process) {
+            self.engine.handle_worker_draining(worker);
+        }
+    }
+
     /// A process has ended: takes its last answers, then gives its calls back to the engine.
     pub fn on_process_gone(&mut self, now: Nanos, process: ProcessId, did: &mut Vec<Did>) {
-        let Some(worker) = self.rings.iter().find(|(_, ring)| ring.process == process).map(|(id, _)| *id)
-        else {
-            return;
-        };
+        let Some(worker) = self.worker_of(process) else { return };
         self.reap(now, worker, did);
         let held: Vec<_> = self.rings[&worker].slots.keys().copied().collect();
         self.engine.handle_worker_lost(now, worker, &Evidence(&self.rings));
         self.rings.remove(&worker);
         self.take_back(held, did);
+    }
+
+    /// Everybody who is attached.
+    pub fn seats(&self) -> impl Iterator<Item = Seat> {
+        self.rings.iter().filter_map(|(worker, ring)| {
+            let view = self.engine.worker_view(*worker)?;
+            let (function, state, credits) = (view.function.0, view.state, view.credits);
+            Some(Seat { process: ring.process, function, state, credits })
+        })
+    }
+
+    fn worker_of(&self, process: ProcessId) -> Option<WorkerId> {
+        self.rings.iter().find(|(_, ring)| ring.process == process).map(|(worker, _)| *worker)
     }
 
     /// Writes a call that was bound on admission, and shows it to its worker at once.
@@ -121,7 +155,7 @@ impl Router {
 
     fn send_answers(&mut self, did: &mut Vec<Did>) {
         while let Some(answer) = self.engine.poll_answer() {
-            did.push(Did::Answered(answer.invocation, answer.status, None));
+            did.push(Did::Answered(answer.invocation, seen(&answer, None)));
         }
     }
 
@@ -140,7 +174,10 @@ impl Router {
                     ring.end.request_cancel(*slot, invocation.0);
                 }
             }
-            WorkerAction::Stop { worker } | WorkerAction::Kill { worker, .. } => {
+            WorkerAction::Stop { worker } => {
+                did.extend(self.rings.get(&worker).map(|ring| Did::Stopped(ring.process)));
+            }
+            WorkerAction::Kill { worker, .. } => {
                 did.extend(self.rings.get(&worker).map(|ring| Did::Killed(ring.process)));
             }
         }
@@ -161,10 +198,11 @@ impl Router {
                         finished_at: Nanos(completion.finished_at_ns),
                     };
                     ring.end.release(completion);
+                    did.push(Did::GivenBack(invocation));
                     match self.engine.handle_completion(now, worker, invocation, finished) {
                         Completed::Answer(answer) => {
                             let mark = result.try_into().ok().map(u64::from_le_bytes);
-                            did.push(Did::Answered(answer.invocation, answer.status, mark));
+                            did.push(Did::Answered(answer.invocation, seen(&answer, mark)));
                         }
                         Completed::AlreadyAnswered => {}
                         Completed::Stale => panic!("the ring checked that {invocation:?} is in flight"),
@@ -200,6 +238,10 @@ impl StartEvidence for Evidence<'_> {
     fn mark_is_final(&self) -> bool {
         true
     }
+}
+
+fn seen(answer: &engine::Answer, mark: Option<u64>) -> Seen {
+    Seen { status: answer.status, has_started_flag: answer.flags.contains(Flags::STARTED), mark }
 }
 
 fn outcome_of(outcome: Outcome) -> RunOutcome {

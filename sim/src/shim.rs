@@ -1,5 +1,7 @@
 //! The shim in virtual time: the real life of each place (`worker_shim::life`), with processes that are entries of a
 //! table. A process that has ended is seen by the shim one step later, as with a real pidfd.
+//!
+//! Always: killed, its processes die with it (each asks the kernel for that), and its successor begins every life anew.
 
 use worker_shim::life::{Action, Event, Life, Patience};
 
@@ -8,6 +10,9 @@ use crate::chance::Chance;
 /// Names one process for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProcessId(pub u64);
+
+/// As often in a row a place fails before the shim tells the router; see `worker-shim/src/shim.rs`.
+const FAILING_AFTER: u32 = 5;
 
 /// One process that is to be kept warm.
 pub struct Keeper {
@@ -52,11 +57,13 @@ impl Keeper {
         }
     }
 
-    /// The process of this place has ended.
-    pub fn on_exit(&mut self, now_ns: u64, process: ProcessId, chance: &mut Chance) {
-        if self.process.take_if(|mine| *mine == process).is_some() {
-            let jitter = chance.next() as u32;
-            let _ = self.life.on_event(now_ns, &Patience::default(), Event::Exited { jitter });
+    /// The process of this place has ended. True: that was once too often, and the router should know.
+    pub fn on_exit(&mut self, now_ns: u64, process: ProcessId, chance: &mut Chance) -> bool {
+        if self.process.take_if(|mine| *mine == process).is_none() {
+            return false;
         }
+        let jitter = chance.next() as u32;
+        let _ = self.life.on_event(now_ns, &Patience::default(), Event::Exited { jitter });
+        self.life.failure_count() >= FAILING_AFTER
     }
 }

@@ -2,7 +2,9 @@
 //! can fall between any two of them.
 //!
 //! The steps are those of `clients/rust/src/serve.rs`: take (which marks the slot), look at the cancel flag and the
-//! deadline, stamp the start, run, complete, publish.
+//! deadline, stamp the start, run, complete, publish. A process may run several calls at once, as foreign runtimes do:
+//! then they finish in another order than they began in.
+//! Always: it notices the router's death late, as a watcher thread does; until then it may begin what lies in its ring.
 
 use std::sync::atomic::Ordering;
 
@@ -11,82 +13,116 @@ use shm_ring::layout::{CONTROL_PAGE_SIZE, slot, worker_line};
 use shm_ring::{HeapMemory, Memory, Outcome, Taken, WorkerEnd};
 
 use crate::chance::Chance;
+use crate::oracle::CallKey;
 
 /// One living process.
 pub struct Process {
     /// Which function it runs.
     pub function: u32,
-    end: Option<WorkerEnd<HeapMemory>>,
-    running: Option<Running>,
-    unpublished_count: u32,
+    ring: Option<Attached>,
+    running: Vec<Running>,
+    /// Calls it runs at once.
+    pub parallel_max: usize,
     /// It does nothing before this: a page fault, a debugger, a garbage collection.
     pub stalled_until_ns: u64,
     /// It has written what it must not; nothing it says counts any more.
     pub has_scribbled: bool,
+    /// It ends when it holds nothing.
+    pub is_stopping: bool,
+    /// When it sees that its router is dead, if it is.
+    pub sees_end_at_ns: Option<u64>,
+}
+
+struct Attached {
+    end: WorkerEnd<HeapMemory>,
+    epoch: u32,
+    unpublished_count: u32,
 }
 
 struct Running {
     taken: Taken,
     started_at_ns: u64,
     finish_at_ns: u64,
+    outcome: Outcome,
 }
 
 /// What a step did that others must know.
 pub enum Step {
     /// Nothing to tell.
     Quiet,
-    /// The function began to run this call.
-    Started(InvocationId),
+    /// It took this call and asks how long it will run.
+    Begins(CallKey),
+    /// It gave its ring up, because its router is dead.
+    Detached,
+    /// It was told to stop, and has nothing left to do.
+    Ended,
 }
 
 impl Process {
     /// A process that has started and not yet attached.
-    pub fn new(function: u32) -> Self {
+    pub fn new(function: u32, parallel_max: usize) -> Self {
         Self {
             function,
-            end: None,
-            running: None,
-            unpublished_count: 0,
+            ring: None,
+            running: Vec::new(),
+            parallel_max,
             stalled_until_ns: 0,
             has_scribbled: false,
+            is_stopping: false,
+            sees_end_at_ns: None,
         }
     }
 
     /// It got its ring.
-    pub fn attach(&mut self, memory: HeapMemory) {
-        self.end = Some(WorkerEnd::attach(memory).expect("a ring the router has just made is sound"));
+    pub fn attach(&mut self, memory: HeapMemory, epoch: u32) {
+        let end = WorkerEnd::attach(memory).expect("a ring the router has just made is sound");
+        self.ring = Some(Attached { end, epoch, unpublished_count: 0 });
+        self.has_scribbled = false;
+        self.sees_end_at_ns = None;
     }
 
     /// Whether it has a ring.
     pub fn is_attached(&self) -> bool {
-        self.end.is_some()
+        self.ring.is_some()
     }
 
-    /// Does one small thing.
+    /// Calls it runs now.
+    pub fn running_count(&self) -> u32 {
+        self.running.len() as u32
+    }
+
+    /// Does one small thing. After [`Step::Begins`], [`run`](Process::run) says how it goes on.
     pub fn step(&mut self, now_ns: u64, chance: &mut Chance) -> Step {
-        let Some(end) = &mut self.end else { return Step::Quiet };
-        if now_ns < self.stalled_until_ns {
+        let Some(ring) = self.ring.as_mut().filter(|_| now_ns >= self.stalled_until_ns) else {
             return Step::Quiet;
-        }
-        if let Some(running) = self.running.take_if(|running| running.finish_at_ns <= now_ns) {
+        };
+        let is_end_seen = self.sees_end_at_ns.is_some_and(|at_ns| at_ns <= now_ns);
+        let due = self.running.iter().position(|running| running.finish_at_ns <= now_ns);
+        if let Some(running) = due.map(|position| self.running.swap_remove(position)) {
             let mut result = Vec::new();
-            end.read_payload(&running.taken, &mut result);
-            let outcome = if chance.per_mille(50) { Outcome::FunctionError } else { Outcome::Ok };
-            end.complete(running.taken, outcome, running.started_at_ns, now_ns, &result);
-            self.unpublished_count += 1;
+            ring.end.read_payload(&running.taken, &mut result);
+            ring.end.complete(running.taken, running.outcome, running.started_at_ns, now_ns, &result);
+            ring.unpublished_count += 1;
             return Step::Quiet;
         }
         // Publishing is a step of its own and may come late: until then the router knows nothing.
-        if self.unpublished_count > 0 && chance.per_mille(600) {
-            end.publish();
-            self.unpublished_count = 0;
+        if ring.unpublished_count > 0 && chance.per_mille(600) {
+            ring.end.publish();
+            ring.unpublished_count = 0;
             return Step::Quiet;
         }
-        if self.running.is_some() {
+        if is_end_seen && self.running.is_empty() {
+            self.ring = None;
+            return Step::Detached;
+        }
+        if is_end_seen || self.running.len() >= self.parallel_max {
             return Step::Quiet;
         }
-        let Ok(Some(taken)) = end.next_request() else { return Step::Quiet };
-        let unstarted = if end.is_cancelled(&taken) {
+        let Ok(Some(taken)) = ring.end.next_request() else {
+            let is_done = self.is_stopping && self.running.is_empty() && ring.unpublished_count == 0;
+            return if is_done { Step::Ended } else { Step::Quiet };
+        };
+        let unstarted = if ring.end.is_cancelled(&taken) {
             Some(Outcome::Cancelled)
         } else if taken.deadline_at_ns <= now_ns {
             Some(Outcome::Expired)
@@ -94,28 +130,39 @@ impl Process {
             None
         };
         if let Some(outcome) = unstarted {
-            end.complete(taken, outcome, now_ns, now_ns, &[]);
-            self.unpublished_count += 1;
+            ring.end.complete(taken, outcome, now_ns, now_ns, &[]);
+            ring.unpublished_count += 1;
             return Step::Quiet;
         }
-        end.note_started(&taken, now_ns);
-        let id = InvocationId(taken.invocation_id);
-        let finish_at_ns = now_ns + chance.length(24);
-        self.running = Some(Running { taken, started_at_ns: now_ns, finish_at_ns });
-        Step::Started(id)
+        ring.end.note_started(&taken, now_ns);
+        let key = CallKey { epoch: ring.epoch, id: InvocationId(taken.invocation_id) };
+        self.running.push(Running {
+            taken,
+            started_at_ns: now_ns,
+            finish_at_ns: now_ns,
+            outcome: Outcome::Ok,
+        });
+        Step::Begins(key)
+    }
+
+    /// The call that it began last takes this long, and ends like this.
+    pub fn run(&mut self, length_ns: u64, outcome: Outcome) {
+        let running = self.running.last_mut().expect("a call began in the step before");
+        running.finish_at_ns = running.started_at_ns + length_ns;
+        running.outcome = outcome;
     }
 
     /// Writes garbage into the words a worker may write, or anywhere in front of the regions.
     pub fn scribble(&mut self, chance: &mut Chance) {
-        let Some(end) = &self.end else { return };
+        let Some(ring) = &self.ring else { return };
         self.has_scribbled = true;
-        let slot_count = u64::from(end.geometry().slot_count());
+        let slot_count = u64::from(ring.end.geometry().slot_count());
         let value = if chance.per_mille(500) { chance.next() as u32 } else { chance.below(8) as u32 };
         let offset = match chance.below(4) {
             0 => worker_line::COMPLETION_TAIL,
             1 => worker_line::SUBMISSION_HEAD,
             _ => CONTROL_PAGE_SIZE + 4 * chance.below(slot_count * slot::SIZE as u64 / 4) as usize,
         };
-        end.memory().store_u32(offset, value, Ordering::Release);
+        ring.end.memory().store_u32(offset, value, Ordering::Release);
     }
 }

@@ -1,0 +1,112 @@
+//! What is promised, by name: section "What always holds" of ARCHITECTURE.md as things that can be checked from outside.
+
+use std::fmt;
+
+/// One promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contract {
+    /// Every admitted call is answered exactly once, unless its client is gone.
+    OneAnswer,
+    /// An answer says what happened: no result without a run, no "expired" of what began.
+    TrueAnswer,
+    /// Nothing is handed to a worker or begun after its deadline, or after an answer that says it was not begun.
+    NeverLate,
+    /// Every call is answered at its deadline, or the graces after it.
+    InTime,
+    /// A call begins twice only if it is idempotent, or was provably not begun.
+    AtMostOnce,
+    /// Criticality first, then the deadline, within the documented bound.
+    Order,
+    /// Slots and credits are conserved: what is in flight and what workers hold add up, and nothing leaks.
+    Slots,
+    /// No more is queued, held or in flight than may be.
+    Bounds,
+    /// A call is refused for the reason that is true, and only then.
+    TrueRefusal,
+    /// No call waits while a worker of its function has nothing to do.
+    NoIdle,
+    /// Only who lied is quarantined.
+    HonestWorkers,
+}
+
+/// All of them, with what `--list` says.
+pub const CONTRACTS: &[(Contract, &str, &str)] = &[
+    (
+        Contract::OneAnswer,
+        "one-answer",
+        "every admitted call is answered exactly once, unless its client is gone",
+    ),
+    (Contract::TrueAnswer, "true-answer", "an answer says what happened"),
+    (
+        Contract::NeverLate,
+        "never-late",
+        "nothing begins after its deadline, or after an answer that says it did not",
+    ),
+    (Contract::InTime, "in-time", "every call is answered at its deadline, or the graces after it"),
+    (Contract::AtMostOnce, "at-most-once", "a call begins twice only if that does no harm"),
+    (Contract::Order, "order", "criticality first, then the deadline, within the documented bound"),
+    (Contract::Slots, "slots", "slots and credits are conserved"),
+    (Contract::Bounds, "bounds", "no more is queued, held or in flight than may be"),
+    (Contract::TrueRefusal, "true-refusal", "a call is refused for the reason that is true, and only then"),
+    (Contract::NoIdle, "no-idle", "no call waits while a worker of its function has nothing to do"),
+    (Contract::HonestWorkers, "honest-workers", "only who lied is quarantined"),
+];
+
+impl Contract {
+    /// For `--only`.
+    pub fn name(self) -> &'static str {
+        let row = CONTRACTS.iter().find(|(contract, ..)| *contract == self);
+        row.map_or("?", |(_, name, _)| name)
+    }
+
+    /// The contract of this name.
+    pub fn named(name: &str) -> Option<Contract> {
+        CONTRACTS.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+}
+
+/// A contract that did not hold.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// Which.
+    pub contract: Contract,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.contract.name(), self.what)
+    }
+}
+
+/// Which contracts are looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judge {
+    /// Only this one; none: all.
+    pub only: Option<Contract>,
+}
+
+impl Judge {
+    /// Holds a contract to what was seen.
+    pub fn check(self, contract: Contract, holds: bool, what: impl FnOnce() -> String) -> Result<(), Broken> {
+        if holds || self.only.is_some_and(|only| only != contract) {
+            return Ok(());
+        }
+        Err(Broken { contract, what: what() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_contract_is_found_by_its_name() {
+        for (contract, name, _) in CONTRACTS {
+            assert_eq!(contract.name(), *name);
+            assert_eq!(Contract::named(name), Some(*contract));
+        }
+        assert_eq!(Contract::named("?"), None);
+    }
+}

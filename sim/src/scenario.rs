@@ -1,0 +1,112 @@
+//! What a run is about: how often each event happens, and what the functions are like.
+//!
+//! Always: a seed belongs to one scenario, by its number, unless `--only` names another; so a thousand seeds are some
+//! hundred of each.
+
+use crate::plan::Kind;
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// For `--only`.
+    pub name: &'static str,
+    /// What it shows, for `--list`.
+    pub about: &'static str,
+    /// How often each kind of event happens, relative to the others.
+    pub weights: &'static [(Kind, u32)],
+    /// Functions that need something downstream, in 1,000.
+    pub downstream_per_mille: u64,
+    /// Calls that bring an error of the function, in 1,000.
+    pub error_per_mille: u64,
+}
+
+/// What happens in every scenario.
+const WORK: [(Kind, u32); 8] = [
+    (Kind::Pass, 200),
+    (Kind::Submit, 100),
+    (Kind::Cancel, 20),
+    (Kind::LoseClient, 6),
+    (Kind::Shim, 50),
+    (Kind::Work, 220),
+    (Kind::WorkOne, 130),
+    (Kind::Turn, 270),
+];
+
+macro_rules! with_work {
+    ($($kind:ident: $weight:literal),* $(,)?) => {
+        &[WORK[0], WORK[1], WORK[2], WORK[3], WORK[4], WORK[5], WORK[6], WORK[7], $((Kind::$kind, $weight)),*]
+    };
+}
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "everything",
+        about: "all faults at once",
+        weights: with_work![
+            Flood: 4, Hostile: 6, KillWorker: 8, CloseSocket: 4, Stall: 6, Scribble: 5, KillRouter: 1, KillShim: 1,
+            Jump: 3, Overload: 4, CrashLoop: 2,
+        ],
+        downstream_per_mille: 400,
+        error_per_mille: 50,
+    },
+    Scenario {
+        name: "calm",
+        about: "nothing goes wrong",
+        weights: with_work![],
+        downstream_per_mille: 0,
+        error_per_mille: 20,
+    },
+    Scenario {
+        name: "crashes",
+        about: "workers, shim and router are killed at any step",
+        weights: with_work![KillWorker: 25, CloseSocket: 12, KillRouter: 4, KillShim: 4],
+        downstream_per_mille: 0,
+        error_per_mille: 20,
+    },
+    Scenario {
+        name: "broken",
+        about: "programs that crash as soon as they are started, over and over",
+        weights: with_work![CrashLoop: 10, Jump: 50],
+        downstream_per_mille: 0,
+        error_per_mille: 20,
+    },
+    Scenario {
+        name: "liars",
+        about: "workers write what they must not into their rings, and die of it or not",
+        weights: with_work![Scribble: 25, KillWorker: 10],
+        downstream_per_mille: 0,
+        error_per_mille: 20,
+    },
+    Scenario {
+        name: "stalls",
+        about: "workers stand still and the clock jumps",
+        weights: with_work![Stall: 25, Jump: 12],
+        downstream_per_mille: 0,
+        error_per_mille: 20,
+    },
+    Scenario {
+        name: "downstream",
+        about: "what functions need is overloaded: they get slow, and fail",
+        weights: with_work![Overload: 25],
+        downstream_per_mille: 1_000,
+        error_per_mille: 100,
+    },
+    Scenario {
+        name: "flood",
+        about: "one client sends all it can, and some send what no client may",
+        weights: with_work![Flood: 30, Hostile: 40],
+        downstream_per_mille: 200,
+        error_per_mille: 20,
+    },
+];
+
+/// The scenario of this name.
+pub fn named(name: &str) -> Option<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name)
+}
+
+/// The scenario of this seed.
+pub fn of_seed(seed: u64) -> &'static Scenario {
+    &SCENARIOS[(seed % SCENARIOS.len() as u64) as usize]
+}

@@ -1,0 +1,71 @@
+//! The simulator itself: it repeats what it did, and it does what it says.
+
+use crate::contract::Judge;
+use crate::plan::Keep;
+use crate::scenario::{self, SCENARIOS};
+use crate::shrink;
+use crate::totals::Totals;
+use crate::world::Options;
+
+const STEPS: u32 = 1_000;
+
+fn run(seed: u64) -> Totals {
+    let options = Options {
+        seed,
+        scenario: scenario::of_seed(seed),
+        steps: STEPS,
+        judge: Judge::default(),
+        is_history_kept: false,
+    };
+    match shrink::run(options, &Keep::all(STEPS)) {
+        Ok(totals) => totals,
+        Err(failure) => panic!("seed {seed} of {STEPS} steps: {}", failure.what),
+    }
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    for seed in 1..=SCENARIOS.len() as u64 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
+    let mut total = Totals::default();
+    for seed in 1..=4 * SCENARIOS.len() as u64 {
+        total.add(&run(seed));
+    }
+    assert!(total.starts > 1_000, "{total}");
+    for (what, count) in [
+        ("deaths of workers", total.worker_deaths),
+        ("deaths of routers", total.router_deaths),
+        ("deaths of shims", total.shim_deaths),
+        ("workers that attached again", total.reattachments),
+        ("scribbles", total.scribbles),
+        ("quarantines", total.quarantines),
+    ] {
+        assert!(count > 0, "no {what}: {total}");
+    }
+    for status in
+        ["ok", "function_error", "result_too_large", "expired", "timed_out", "cancelled", "worker_lost"]
+    {
+        assert!(total.answers.contains_key(status), "nobody was answered {status}: {total}");
+    }
+    for status in ["deadline_passed", "overloaded", "queue_full", "no_worker", "unknown_function"] {
+        assert!(total.refusals.contains_key(status), "nobody was refused as {status}: {total}");
+    }
+}
+
+#[test]
+fn what_is_left_out_does_not_happen() {
+    let options = Options {
+        seed: 7,
+        scenario: &SCENARIOS[0],
+        steps: STEPS,
+        judge: Judge::default(),
+        is_history_kept: false,
+    };
+    let totals = shrink::run(options, &Keep::only(vec![])).expect("nothing can break when nothing happens");
+    assert_eq!(totals, Totals::default());
+}

@@ -1,0 +1,47 @@
+//! What runs saw, so that nobody believes in a simulation in which nothing happened.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Sums over runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub starts: u64,
+    pub worker_deaths: u64,
+    pub router_deaths: u64,
+    pub shim_deaths: u64,
+    pub reattachments: u64,
+    pub scribbles: u64,
+    pub quarantines: u64,
+    pub refusals: BTreeMap<&'static str, u64>,
+    pub answers: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Totals) {
+        self.starts += other.starts;
+        self.worker_deaths += other.worker_deaths;
+        self.router_deaths += other.router_deaths;
+        self.shim_deaths += other.shim_deaths;
+        self.reattachments += other.reattachments;
+        self.scribbles += other.scribbles;
+        self.quarantines += other.quarantines;
+        for (mine, others) in [(&mut self.refusals, &other.refusals), (&mut self.answers, &other.answers)] {
+            for (status, count) in others {
+                *mine.entry(status).or_default() += count;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Totals { starts, worker_deaths, router_deaths, shim_deaths, .. } = self;
+        write!(out, "{starts} starts; deaths of {worker_deaths} workers, {router_deaths} routers, ")?;
+        write!(out, "{shim_deaths} shims; {} workers attached again; ", self.reattachments)?;
+        writeln!(out, "{} scribbles, {} quarantines", self.scribbles, self.quarantines)?;
+        writeln!(out, "sim: answers {:?}", self.answers)?;
+        write!(out, "sim: refusals {:?}", self.refusals)
+    }
+}
