@@ -15,7 +15,7 @@ use crate::world::{Options, World};
 /// Runs at most: about half a minute of the longest.
 const RUNS_MAX: u32 = 3_000;
 /// What a wait is divided by, one after the other.
-const DIVISORS: [u64; 3] = [1 << 40, 64, 4];
+const DIVISORS: [u64; 3] = [1_000_000, 64, 4];
 
 /// How a run failed.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The simulator itself: it repeats what it did, and it does what it says.
 
-use crate::contract::Judge;
+use crate::contract::{CONTRACTS, Judge};
 use crate::plan::Keep;
 use crate::scenario::{self, SCENARIOS};
 use crate::shrink;
@@ -68,4 +68,13 @@ fn what_is_left_out_does_not_happen() {
     };
     let totals = shrink::run(options, &Keep::only(vec![])).expect("nothing can break when nothing happens");
     assert_eq!(totals, Totals::default());
+}
+
+#[test]
+fn the_page_has_a_row_for_each_scenario_and_each_contract() {
+    let page = include_str!("../../docs/simulation.md");
+    let names = SCENARIOS.iter().map(|scenario| scenario.name).chain(CONTRACTS.iter().map(|row| row.1));
+    for name in names {
+        assert!(page.contains(&format!("\n| `{name}` | ")), "docs/simulation.md has no row for {name}");
+    }
 }

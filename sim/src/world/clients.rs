@@ -46,7 +46,7 @@ impl World {
             1 => request.criticality = 4 + self.chance.below(252) as u8,
             2 => request.payload_size = 65 + self.chance.below(u64::from(u32::MAX) - 65) as u32,
             3 => request.budget_us = u32::MAX,
-            4 => request.received_at = Nanos(self.now_ns.saturating_add(self.chance.length(40))),
+            4 => request.received_at = Nanos(self.now_ns.saturating_add(self.chance.length(33))),
             _ => return self.cancel_nothing(),
         }
         self.send(client, request)
