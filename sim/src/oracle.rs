@@ -241,9 +241,10 @@ impl Oracle {
 
     /// A router is dead. Its callers see their connections end, and its rings are nobody's any more.
     pub fn router_died(&mut self, epoch: u32) {
-        for key in self.owed.extract_if(.., |key| key.epoch == epoch) {
-            self.calls.entry(key).and_modify(|call| call.is_client_gone = true);
+        for key in self.owed.iter().filter(|key| key.epoch == epoch) {
+            self.calls.entry(*key).and_modify(|call| call.is_client_gone = true);
         }
+        self.owed.retain(|key| key.epoch != epoch);
         self.waiting.retain(|key| key.epoch != epoch);
         self.held.retain(|key, _| key.epoch != epoch);
     }
