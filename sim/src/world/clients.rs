@@ -2,7 +2,7 @@
 //!
 //! Always: every refusal is held to the one reason that was true, worked out here from what can be seen from outside.
 
-use engine::{CancelReason, Cancelled, Nanos, Origin, Request, Verdict};
+use engine::{CancelReason, Cancelled, Nanos, Origin, Refused, Request, Verdict};
 use protocol::{CallId, Flags, FunctionId, Status};
 
 use super::{World, limits};
@@ -95,7 +95,7 @@ impl World {
         let now = Nanos(self.now_ns);
         let Some(router) = &mut self.router else { return Ok(()) };
         let (id, push) = match router.engine.handle_request(now, request) {
-            Verdict::Refused(status) => {
+            Verdict::Refused(Refused { status, .. }) => {
                 *self.totals.refusals.entry(status.name()).or_default() += 1;
                 return self.options.judge.check(Contract::TrueRefusal, expected == Some(status), || {
                     format!("{request:?} was refused as {status:?}; the truth is {expected:?}")
@@ -161,9 +161,10 @@ impl World {
         let Some(router) = &mut self.router else { return Ok(()) };
         router.engine.handle_drain();
         let verdict = router.engine.handle_request(Nanos(self.now_ns), request);
-        self.options.judge.check(Contract::TrueRefusal, verdict == Verdict::Refused(Status::Draining), || {
-            format!("a router that goes away said {verdict:?}")
-        })
+        let is_draining = matches!(verdict, Verdict::Refused(Refused { status: Status::Draining, .. }));
+        self.options
+            .judge
+            .check(Contract::TrueRefusal, is_draining, || format!("a router that goes away said {verdict:?}"))
     }
 
     /// A caller takes a call back.
