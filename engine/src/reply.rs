@@ -309,7 +309,7 @@ impl Engine {
 }
 
 impl Answer {
-    #[inline]
+    #[inline(always)]
     fn new(call: &Invocation, invocation: InvocationId, now: Nanos, ending: Ending, run: Run) -> Answer {
         let may_have_started = run != Run::Never || call.marks.has(Marks::MAY_HAVE_STARTED);
         Answer {

@@ -36,7 +36,7 @@ enum QueueCause {
 
 impl Stamps {
     /// The stamps of a call that is answered `now`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(invocation: &Invocation, now: Nanos, run: Run) -> Stamps {
         let pushed_at = if invocation.attempts == 0 { Nanos::NEVER } else { invocation.pushed_at };
         Stamps {

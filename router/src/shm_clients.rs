@@ -408,8 +408,7 @@ impl ShmClients {
             && let Some(call) = client.ring.next_call()?
         {
             count += 1;
-            admit(desk, workers, client, &call);
-            if client.ring.tag(call.slot).is_none() {
+            if !admit(desk, workers, client, &call) {
                 touch(&mut self.touched, client, index);
             }
         }
@@ -468,9 +467,9 @@ impl ShmClients {
     }
 }
 
-/// Asks for a call to be admitted; a refusal is answered at once.
+/// Asks for a call to be admitted. False: it is not, and has its answer.
 #[inline]
-fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: &TakenCall) {
+fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: &TakenCall) -> bool {
     let (received_at, budget_us) = time_left(desk.now, call.deadline_at_ns);
     let flags = Flags(call.flags);
     let request = Request {
@@ -495,17 +494,20 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
             workers.push_with(desk, push, manner, context.as_ref(), |into, request| {
                 push_payload(&client.ring, call.slot, size, into, request)
             });
+            true
         }
         Verdict::Admitted(invocation) => {
             client.ring.note(call.slot, invocation.0);
             let place = ClientPlace { client: client.id.index, slot: call.slot.0 };
             desk.payloads.put_in_client(invocation, manner, place, call.payload_size);
+            true
         }
         Verdict::Refused(refused) => {
             let status = status_byte(refused.status);
             let retry_after_us = refused.retry_after_us;
             let refusal = client_ring::Answer { status, flags: 0, retry_after_us, timings: None };
             client.ring.answer(call.slot, refusal, 0, |_, _| ());
+            false
         }
     }
 }
