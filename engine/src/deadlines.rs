@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Queued ── bucket left ──▶ next lane up            (run_queue)
+//!   Queued ── waited long ──▶ among the aged as well  (ageing)
 //!   Queued ── deadline ─────▶ answer Expired
 //!   Pushed ── deadline ─────▶ cancel mark ──┬─ has started ─▶ answer TimedOut, grace begins
 //!                                           └─ not proved ──▶ Overdue: look again
@@ -121,7 +122,7 @@ impl Engine {
         let deadline_at = invocation.deadline_at;
         match invocation.state {
             State::Queued if now >= deadline_at => self.end_queued(now, slot, Ending::DeadlinePassed),
-            State::Queued => self.relane(now, slot),
+            State::Queued => self.look_at_queued(now, slot),
             State::Overdue => self.look_again(now, slot, evidence),
             State::AnsweringHeld | State::Abandoned => self.end_grace(now, slot, evidence),
             State::Free | State::Pushed | State::Answering => {

@@ -3,6 +3,8 @@
 //! In: ready functions, workers with credit.  Out: `Push`, one per `poll_push`, for the router to write into a ring.
 //! Always: late binding. A call is bound to a worker only when that worker is open: it has a free ring slot (credit), and
 //! less work before it than `limits.run_ahead`. A worker that runs a slow call holds no other call up.
+//! Always: the most urgent call of a function is the first of its lanes, but for one push in eight while calls wait that have
+//! aged (`ageing.rs`).
 //! Always: the worker used last is tried first, while its caches are warm; the others cool down and can be given up.
 //! A worker that opens goes on top.
 //! Always: a call of a quick function that finds nothing waiting is bound on admission. What that gives up is the order
@@ -13,6 +15,7 @@
 //! Why not spread calls over workers: pool sizing needs idle workers to look idle.  Tests: `tests/dispatch.rs`.
 
 use protocol::FunctionId;
+use queue::LaneIndex;
 
 use crate::counters::Counter;
 use crate::invocation::{Event, InvocationId, Marks};
@@ -41,8 +44,8 @@ impl Engine {
     pub fn poll_push(&mut self, now: Nanos) -> Option<Push> {
         for _ in 0..self.limits.timer_visits_max {
             let number = self.ready.first()?;
-            let function = &mut self.functions[number as usize];
-            let (_, slot) = function.queue.peek().expect("a ready function has a call");
+            let function = &self.functions[number as usize];
+            let slot = function.next_call();
             if now >= self.invocations.at(slot).deadline_at {
                 self.end_queued(now, slot, Ending::DeadlinePassed);
                 continue;
@@ -55,11 +58,16 @@ impl Engine {
     #[inline]
     fn push(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
         let function = &mut self.functions[number as usize];
-        function.queue.pop(&mut self.run_links);
+        let lane = LaneIndex::from_index(self.invocations.at(slot).lane.into());
+        function.queue.remove(&mut self.run_links, lane, slot);
         if let Some((_, next)) = function.queue.peek() {
             // Where many wait, the next one is in no cache.
             self.invocations.prefetch(next);
         }
+        if !function.aged.is_empty() {
+            self.push_beside_aged(number, slot);
+        }
+        let function = &self.functions[number as usize];
         let worker_index = *function.warm.last().expect("a ready function has a worker with credit");
         self.timers.disarm(slot);
         let push = self.bind(now, worker_index, slot);

@@ -5,6 +5,7 @@
 
 use queue::{LaneIndex, Lanes};
 
+use crate::ageing::Aged;
 use crate::limits::Limits;
 use crate::policy::{Checks, Policy};
 use crate::rate::TokenBucket;
@@ -82,6 +83,9 @@ pub(crate) struct Function {
     pub spec: FunctionSpec,
     /// Calls that wait, through the invocations' run links.
     pub queue: Lanes,
+    /// Those of them that have waited long, and how long that is.
+    pub aged: Aged,
+    pub ageing: Nanos,
     /// The lane it stands in in the ready queue; none while it cannot run.
     pub ready_lane: Option<LaneIndex>,
     /// Open workers; the last one is tried first. Capacity for all workers, reserved when they attach.
@@ -107,8 +111,10 @@ impl Function {
         Function {
             checks: spec.policy.checks(),
             rate: spec.policy.rate.map(TokenBucket::new),
+            ageing: spec.policy.ageing.unwrap_or(Nanos::NEVER),
             spec,
             queue: Lanes::new(),
+            aged: Aged::NONE,
             ready_lane: None,
             warm: Vec::new(),
             members: Vec::new(),
@@ -137,6 +143,13 @@ impl Function {
             return None;
         }
         self.warm.last().copied()
+    }
+
+    /// The call to push next, of a function in which some wait.
+    #[inline]
+    pub fn next_call(&self) -> u32 {
+        let turn = self.aged.whose_turn().or_else(|| self.queue.peek().map(|(_, slot)| slot));
+        turn.expect("a ready function has a call")
     }
 
     pub fn view<'a>(&'a self, invocations: &Slab, workers: &[Worker]) -> FunctionView<'a> {

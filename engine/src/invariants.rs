@@ -6,7 +6,7 @@ use queue::LaneIndex;
 
 use crate::Engine;
 use crate::counters::{COUNTER_TABLE, Counter};
-use crate::invocation::State;
+use crate::invocation::{Marks, State};
 use crate::timers::next_tick;
 use crate::worker::{Worker, WorkerState};
 
@@ -45,6 +45,16 @@ impl Engine {
                 claim(places, slot, Place::InLane { function: number, lane: lane.index() as u8 });
             }
             assert!(function.queue.len() <= self.limits.invocations_max);
+            function.aged.invariants(&self.aged_links);
+            for slot in function.aged.iter(&self.aged_links) {
+                assert!(
+                    self.invocations.at(slot).marks.has(Marks::AGED),
+                    "slot {slot} does not know that it has aged"
+                );
+                assert!(
+                    matches!(places[slot as usize], Place::InLane { function, .. } if function == number)
+                );
+            }
             let depth = function.run_ahead.depth();
             let (mut workers, mut open) = (0, 0);
             for worker in self.attached_workers().filter(|it| it.function.0 == number) {
@@ -104,6 +114,9 @@ impl Engine {
             let look_at = self.workers[invocation.worker as usize].look_at;
             assert!(look_at <= next_tick(invocation.deadline_at), "slot {slot} is not looked at in time");
         }
+        let is_aged = invocation.state == State::Queued && invocation.marks.has(Marks::AGED);
+        let is_listed = slot < self.aged_links.capacity() && self.aged_links.is_linked(slot);
+        assert_eq!(is_aged, is_listed, "slot {slot} is {:?}: aged", invocation.state);
         assert!((invocation.lane as usize) < LaneIndex::COUNT);
         assert!(invocation.attempts <= self.limits.attempts_max);
     }

@@ -214,6 +214,8 @@ impl Marks {
     pub const MAY_HAVE_STARTED: Marks = Marks(16);
     /// The request to stop was handed to the router, so the worker can see it.
     pub const CANCEL_DELIVERED: Marks = Marks(8);
+    /// Queued so long that it also stands in its function's list of aged calls.
+    pub const AGED: Marks = Marks(32);
 
     pub const fn with(self, other: Marks, is_set: bool) -> Marks {
         Marks(if is_set { self.0 | other.0 } else { self.0 & !other.0 })

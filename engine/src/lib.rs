@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod ageing;
 mod attachment;
 mod cancellation;
 pub mod counters;
@@ -91,6 +92,8 @@ pub struct Engine {
     invocations: Slab,
     /// Lists of queued invocations: the lanes of a function.
     run_links: Links,
+    /// Lists of queued invocations that have aged, which stand in a lane too. Grows when the first one ages.
+    aged_links: Links,
     timers: Timers,
     /// The earliest `look_at` of all workers, or earlier.
     held_look_at: Nanos,
@@ -180,6 +183,7 @@ impl Engine {
         Ok(Engine {
             invocations: Slab::new(shard, limits.invocations_max),
             run_links: Links::with_capacity(0),
+            aged_links: Links::with_capacity(0),
             timers: Timers::new(),
             held_look_at: Nanos::NEVER,
             ready: ReadyFunctions::new(specs.len() as u32),

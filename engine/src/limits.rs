@@ -3,7 +3,7 @@
 //! Always: a table that is full has a defined, tested answer, named beside its limit.
 //! Memory: tables start at 1024 invocations and double up to the limit as they are needed, so a generous limit costs
 //! nothing until it is used. Per invocation: 64 bytes of state, 8 of queue links, 8 of timer links, 8 of timer tick,
-//! 4 of free list = 92 bytes.
+//! 4 of free list = 92 bytes; 8 more of links once a call of it has aged.
 //!
 //! Tests: `tests/limits_full.rs`.
 

@@ -6,12 +6,16 @@
 //! stands in one place for each stage (`admission/policy.rs` for admission).
 
 use crate::rate::Rate;
+use crate::time::Nanos;
 
 /// The policies of a function; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Calls admitted per second, with the burst that may come at once. More: `RateLimited`.
     pub rate: Option<Rate>,
+    /// A queued call that has waited this long gets one push in eight, whatever its criticality; see `ageing.rs`. None, or
+    /// anything that is not less than the function's `timeout`: none ages.
+    pub ageing: Option<Nanos>,
 }
 
 impl Policy {

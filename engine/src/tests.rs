@@ -5,6 +5,7 @@ use protocol::{CallId, Criticality, Flags, FunctionId, Status};
 use crate::*;
 
 mod admission;
+mod ageing;
 mod cancellation;
 mod deadlines;
 mod dispatch;

@@ -144,6 +144,8 @@ pub struct FunctionConfig {
     pub payload_size_max: u32,
     /// Running a call twice does no harm, so that the router may try again.
     pub idempotent: bool,
+    /// How long a call waits before its age gives it a turn.
+    pub ageing: Duration,
     /// Added to the environment of the processes.
     pub env: BTreeMap<String, String>,
 }

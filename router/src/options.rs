@@ -330,6 +330,17 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "ageing",
+        flag: None,
+        env: None,
+        kind: Kind::duration(Duration::from_millis(1), Duration::from_secs(24 * 3600)),
+        // A third of the default time-out: what has waited that long still has time to run.
+        default: Some("10s"),
+        meaning: "How long a call waits before it gets one turn in eight whatever its criticality, so that urgent calls do not \
+                  starve it. As long as `timeout`, or longer, ages none.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "env",
         flag: None,
         env: None,

@@ -4,7 +4,8 @@
 //! then begins; it also looks at the deadline, but on a clock that it may have read a while ago. What the oracle holds the engine to:
 //! - each admitted call is answered exactly once, or its client is gone;
 //! - an answer without `STARTED`, and above all `Expired`, is of a call that did not begin and never will;
-//! - calls go by criticality, and within one by remaining time up to the bound of `run_queue`;
+//! - calls go by criticality, and within one by remaining time up to the bound of `run_queue`, but for one in eight of those
+//!   that have waited long, of which each has its turn within the bound of `ageing`;
 //! - a worker never holds more than its slots, a call is never in two rings, and never begins twice unless idempotent;
 //! - the same history gives the same outputs.
 
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ageing::TURN_EVERY;
 use crate::invocation::State;
 use crate::run_queue::BUCKET_ZERO_WIDTH;
 
@@ -76,6 +78,9 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Short beside most budgets, so that many calls age.
+const AGEING: Nanos = Nanos::from_ms(200);
+
 /// How long ago a worker may have read the clock by which it judges a deadline.
 const CLOCK_AGE_MAX: Nanos = Nanos::from_secs(1);
 
@@ -87,6 +92,9 @@ struct Call {
     idempotent: bool,
     is_owed: bool,
     is_queued: bool,
+    queued_at: Nanos,
+    /// Once it has aged: how many pushes of its function there may still be before its own.
+    pushes_left: Option<u32>,
     begun: u32,
     /// Answered with the promise that it had not begun.
     is_promised_unstarted: bool,
@@ -112,6 +120,8 @@ struct World {
     calls: BTreeMap<InvocationId, Call>,
     workers: BTreeMap<WorkerId, ModelWorker>,
     leases: Vec<Lease>,
+    /// Pushes of each function since one that only age explains.
+    pushes_since_turn: [u32; 3],
     outputs: Vec<String>,
 }
 
@@ -124,7 +134,13 @@ impl World {
             direct_depth_min: Some(2),
             ..Limits::default()
         };
-        let spec = |name| FunctionSpec { queue_count_max: 30, timeout: Nanos::from_secs(60), ..spec(name) };
+        let policy = Policy { ageing: Some(AGEING), ..Policy::default() };
+        let spec = |name| FunctionSpec {
+            queue_count_max: 30,
+            timeout: Nanos::from_secs(60),
+            policy: policy.clone(),
+            ..spec(name)
+        };
         let engine = Engine::new(
             ShardId(7),
             limits,
@@ -138,6 +154,7 @@ impl World {
             calls: BTreeMap::new(),
             workers: BTreeMap::new(),
             leases: vec![],
+            pushes_since_turn: [0; 3],
             outputs: vec![],
         }
     }
@@ -199,6 +216,8 @@ impl World {
                 idempotent,
                 is_owed: true,
                 is_queued: true,
+                queued_at: self.now,
+                pushes_left: None,
                 begun: 0,
                 is_promised_unstarted: false,
             };
@@ -281,6 +300,20 @@ impl World {
             self.engine.handle_time(self.now, &Rings(workers));
         }
         self.sync_queued();
+        self.note_aged();
+    }
+
+    /// From now on each call that has surely aged has its turn within the bound.
+    fn note_aged(&mut self) {
+        let has_waited =
+            |call: &Call, length: Nanos| call.is_queued && self.now.since(call.queued_at) >= length;
+        let may_be_before: Vec<_> =
+            self.calls.values().filter(|it| has_waited(it, AGEING)).map(|it| it.function).collect();
+        let surely = AGEING.plus(crate::timers::TICK);
+        for call in self.calls.values_mut().filter(|it| it.pushes_left.is_none() && has_waited(it, surely)) {
+            let others = may_be_before.iter().filter(|it| **it == call.function).count() as u32 - 1;
+            call.pushes_left = Some(TURN_EVERY * (others + 1));
+        }
     }
 
     fn push(&mut self) {
@@ -291,7 +324,7 @@ impl World {
     }
 
     fn take_push(&mut self, push: Push) {
-        self.check_order(push);
+        self.check_turns(push);
         let model = self.workers.get_mut(&push.worker).expect("a push goes to an attached worker");
         let old = model.held.insert(push.invocation, Slot::Waiting { is_marked: false });
         assert!(old.is_none(), "a call was pushed twice to one worker");
@@ -305,23 +338,45 @@ impl World {
         assert!(self.now < self.calls[&push.invocation].deadline_at, "an expired call was pushed");
     }
 
-    /// No queued call of the function had a better claim than the one pushed.
-    fn check_order(&self, push: Push) {
+    /// Whoever is passed over is so by right; and no aged call for too long.
+    fn check_turns(&mut self, push: Push) {
+        let chosen = &self.calls[&push.invocation];
+        let (function, has_aged) = (chosen.function, self.now.since(chosen.queued_at) >= AGEING);
+        let pushes = &mut self.pushes_since_turn[function.0 as usize];
+        *pushes += 1;
+        let pushes = *pushes;
+        if let Some(claim) = self.passed_over(push) {
+            assert!(has_aged && pushes >= TURN_EVERY, "{claim}");
+            self.pushes_since_turn[function.0 as usize] = 0;
+        }
+        let others = self.calls.iter_mut().filter(|(id, it)| **id != push.invocation && it.is_queued);
+        for (id, other) in others.filter(|(_, it)| it.function == function) {
+            if let Some(left) = &mut other.pushes_left {
+                *left -= 1;
+                assert!(*left > 0, "{id:?} has aged and is starved");
+            }
+        }
+        self.call(push.invocation).pushes_left = None;
+    }
+
+    /// A queued call of the function that had a better claim than the one pushed.
+    fn passed_over(&self, push: Push) -> Option<String> {
         let chosen = &self.calls[&push.invocation];
         let remaining = chosen.deadline_at.since(self.now).0;
         let others = self.calls.iter().filter(|(id, _)| **id != push.invocation);
         for (id, other) in others.filter(|(_, it)| it.is_queued && it.function == chosen.function) {
-            assert!(
-                other.criticality <= chosen.criticality,
-                "{id:?} is more critical than {:?}",
-                push.invocation
-            );
+            if other.criticality > chosen.criticality {
+                return Some(format!("{id:?} is more critical than {:?}", push.invocation));
+            }
             let own = other.deadline_at.since(self.now).0;
             if other.criticality == chosen.criticality && own < 1 << 35 {
                 let bound = own * 2 + BUCKET_ZERO_WIDTH.0;
-                assert!(remaining <= bound, "{id:?} has {own} ns left and waits behind one with {remaining}");
+                if remaining > bound {
+                    return Some(format!("{id:?} has {own} ns left and waits behind one with {remaining}"));
+                }
             }
         }
+        None
     }
 
     /// A worker takes a call: marks the slot, then looks at mark and deadline, then begins or not.

@@ -1,7 +1,7 @@
 use super::*;
 
 fn limited(per_second: u32, burst: u32) -> Story {
-    let policy = Policy { rate: Some(Rate { per_second, burst }) };
+    let policy = Policy { rate: Some(Rate { per_second, burst }), ..Policy::default() };
     Story::with(Limits::default(), vec![FunctionSpec { policy, ..spec("echo") }, spec("other")])
 }
 
@@ -35,7 +35,7 @@ fn a_call_refused_for_another_reason_uses_nothing_of_the_rate() {
 #[test]
 fn a_full_table_uses_nothing_of_the_rate() {
     // Given: a table of one that is taken.
-    let policy = Policy { rate: Some(Rate { per_second: 1, burst: 2 }) };
+    let policy = Policy { rate: Some(Rate { per_second: 1, burst: 2 }), ..Policy::default() };
     let limits = Limits { invocations_max: 1, ..Limits::default() };
     let mut story = Story::with(limits, vec![FunctionSpec { policy, ..spec("echo") }]);
     let id = story.call();

@@ -264,6 +264,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         queue_count_max: table.count("queue_count_max"),
         payload_size_max: table.size("payload_size_max"),
         idempotent: table.switch("idempotent"),
+        ageing: table.duration("ageing"),
         env: table.environment("env"),
     }
 }

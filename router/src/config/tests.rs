@@ -133,6 +133,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         queue_count_max = "10k"
         payload_size_max = "64KiB"
         idempotent = true
+        ageing = "100ms"
         env = { LEVEL = "3" }
     "#;
     let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
@@ -149,6 +150,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         queue_count_max: 10_000,
         payload_size_max: 64 << 10,
         idempotent: true,
+        ageing: Duration::from_millis(100),
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);
