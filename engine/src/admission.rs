@@ -69,6 +69,7 @@ pub(crate) enum Refusal {
     QueueFull,
     Overloaded,
     RateLimited { retry_after: Nanos },
+    DeadlineUnreachable { retry_after: Nanos },
 }
 
 impl Refusal {
@@ -82,6 +83,7 @@ impl Refusal {
             Refusal::NoWorker => Counter::RefusedNoWorker,
             Refusal::QueueFull => Counter::RefusedQueueFull,
             Refusal::RateLimited { .. } => Counter::RefusedRateLimited,
+            Refusal::DeadlineUnreachable { .. } => Counter::RefusedDeadlineUnreachable,
             Refusal::Overloaded => Counter::RefusedOverloaded,
         }
     }
@@ -89,7 +91,7 @@ impl Refusal {
     /// Rounded up, so that who follows the advice does not come too early.
     fn retry_after_us(self) -> u32 {
         match self {
-            Refusal::RateLimited { retry_after } => {
+            Refusal::RateLimited { retry_after } | Refusal::DeadlineUnreachable { retry_after } => {
                 u32::try_from(retry_after.0.div_ceil(1_000)).unwrap_or(u32::MAX)
             }
             _ => 0,
@@ -151,7 +153,6 @@ impl Engine {
         if now >= deadline_at {
             return Err(Refusal::DeadlinePassed);
         }
-        // (policy to come: infeasible deadline, from the work queued ahead and the function's usual run time)
 
         // 3. What nobody could serve.
         if function.is_failing && function.members.is_empty() {
@@ -159,14 +160,15 @@ impl Engine {
         }
 
         // 4. What there is no room for now.
-        if function.queue.len() >= function.spec.queue_count_max {
-            return Err(Refusal::QueueFull);
+        let has_policy = function.checks.any_at_admission();
+        if !function.queue.is_empty() {
+            self.admit_behind(request.function, criticality, deadline_at.since(now))?;
         }
         // Answers that nobody polls count as room taken: they are bounded by the same limit.
         if self.answers.len() >= self.limits.invocations_max as usize {
             return Err(Refusal::Overloaded);
         }
-        if function.checks.any_at_admission() {
+        if has_policy {
             self.admit_by_policy(now, request)?;
         }
         let slot = self.invocations.claim().ok_or(Refusal::Overloaded)?;

@@ -70,6 +70,7 @@ counter_table! {
     LeasesGranted "leases_granted" "leases" "Credits lent to a client that calls a worker directly."
     LeasesRefused "leases_refused" "leases" "Credits asked for and not lent."
     RefusedRateLimited "refused_rate_limited" "calls" "Refused: more calls a second than the function or its tenant may have."
+    RefusedDeadlineUnreachable "refused_deadline_unreachable" "calls" "Refused: those waiting before it would take longer than it has."
     CallsAged "calls_aged" "calls" "Queued calls that waited as long as their function's `ageing`."
 }
 

@@ -6,6 +6,7 @@
 use queue::{LaneIndex, Lanes};
 
 use crate::ageing::Aged;
+use crate::estimate::RunEstimate;
 use crate::limits::Limits;
 use crate::policy::{Checks, Policy};
 use crate::rate::TokenBucket;
@@ -94,6 +95,8 @@ pub(crate) struct Function {
     pub members: Vec<u32>,
     /// How many calls one of them may hold.
     pub run_ahead: RunAhead,
+    /// How long its calls run. Not kept up while they are quick, which the mean of `run_ahead` then tells.
+    pub estimate: RunEstimate,
     /// Its calls are so quick that they are pushed on admission when nothing waits. See `dispatch.rs`.
     pub is_quick: bool,
     /// The latest arrival among the calls pushed so far: an older call that is pushed later was overtaken.
@@ -120,6 +123,7 @@ impl Function {
             members: Vec::new(),
             is_quick: is_quick(&run_ahead, limits),
             run_ahead,
+            estimate: RunEstimate::default(),
             pushed_queued_at_max: Nanos::ZERO,
             is_failing: false,
         }
@@ -128,6 +132,9 @@ impl Function {
     /// A call of it ran this long. True: its workers may hold another number of calls now.
     #[inline]
     pub fn note_run(&mut self, limits: &Limits, run: Nanos) -> bool {
+        if !self.is_quick {
+            self.estimate.note(run);
+        }
         let is_changed = self.run_ahead.note(limits.run_ahead, run);
         if is_changed {
             self.is_quick = is_quick(&self.run_ahead, limits);

@@ -29,6 +29,7 @@ mod cancellation;
 pub mod counters;
 mod deadlines;
 mod dispatch;
+mod estimate;
 mod function;
 mod held;
 mod invariants;

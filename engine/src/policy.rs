@@ -16,6 +16,8 @@ pub struct Policy {
     /// A queued call that has waited this long gets one push in eight, whatever its criticality; see `ageing.rs`. None, or
     /// anything that is not less than the function's `timeout`: none ages.
     pub ageing: Option<Nanos>,
+    /// A call is refused at once if those before it would take longer than it has: `DeadlineUnreachable`; see `estimate.rs`.
+    pub refuse_infeasible: bool,
 }
 
 impl Policy {

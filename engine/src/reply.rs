@@ -105,6 +105,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Refused(Refusal::QueueFull) => Status::QueueFull,
         Ending::Refused(Refusal::Overloaded) => Status::Overloaded,
         Ending::Refused(Refusal::RateLimited { .. }) => Status::RateLimited,
+        Ending::Refused(Refusal::DeadlineUnreachable { .. }) => Status::DeadlineUnreachable,
 
         Ending::Finished(RunOutcome::Ok) => Status::Ok,
         Ending::Finished(RunOutcome::FunctionError) => Status::FunctionError,

@@ -35,6 +35,11 @@ impl RunAhead {
         RunAhead { mean_ns: 0, depth, steady_ns: UNKNOWN }
     }
 
+    /// The smoothed run time.
+    pub fn mean(&self) -> Nanos {
+        Nanos(self.mean_ns)
+    }
+
     /// Calls that a worker may hold at once, if it has the slots.
     #[inline]
     pub fn depth(&self) -> u32 {

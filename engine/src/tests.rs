@@ -9,6 +9,7 @@ mod ageing;
 mod cancellation;
 mod deadlines;
 mod dispatch;
+mod estimate;
 mod leases;
 mod limits_full;
 mod order;

@@ -73,7 +73,7 @@ fn engine() -> Engine {
         queue_count_max: 2 + u32::from(number),
         payload_size_max: 200,
         idempotent: number == 1,
-        policy: Policy { ageing: Some(Nanos::from_ms(3)), ..Policy::default() },
+        policy: Policy { ageing: Some(Nanos::from_ms(3)), refuse_infeasible: true, ..Policy::default() },
         ..FunctionSpec::named(format!("f{number}"))
     };
     Engine::new(ShardId(3), limits, TenantSpec::only_default(), (0..FUNCTION_COUNT).map(spec).collect())

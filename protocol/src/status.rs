@@ -127,6 +127,8 @@ statuses! {
         "The function has no process and none is being started: see its log, and try again once it is repaired.";
     25 UnknownCriticality "unknown_criticality" Caller Pointless
         "The criticality is none of the defined ones: use 0 to 3.";
+    26 DeadlineUnreachable "deadline_unreachable" Nobody Safe
+        "The calls waiting before it would take longer than the budget: try again after the advised time, or give it more time.";
     28 RateLimited "rate_limited" Caller Safe
         "More calls a second came than the function or its tenant may have: send fewer, or try again after the advised time.";
 

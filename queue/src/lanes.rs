@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In: an index and the lane it shall wait in.  Out: the index that waited longest in the most urgent lane.
-//! Always: bit `n` of `occupancy` is set exactly if lane `n` is not empty; `len` is the sum over all lanes.
+//! Always: bit `n` of `occupancy` is set exactly if lane `n` is not empty; `len` is the sum of all `lens`.
 //! Never: moves an index between lanes by itself; the owner removes and pushes when a deadline draws near.
 //! Cost: push, pop and remove touch at most three links, however long the queue is.
 
@@ -19,6 +19,7 @@ pub struct Lanes {
     occupancy: u64,
     len: u32,
     lanes: [List; LaneIndex::COUNT],
+    lens: [u32; LaneIndex::COUNT],
 }
 
 impl Default for Lanes {
@@ -30,7 +31,12 @@ impl Default for Lanes {
 impl Lanes {
     /// All lanes empty.
     pub const fn new() -> Self {
-        Self { occupancy: 0, len: 0, lanes: [const { List::EMPTY }; LaneIndex::COUNT] }
+        Self {
+            occupancy: 0,
+            len: 0,
+            lanes: [const { List::EMPTY }; LaneIndex::COUNT],
+            lens: [0; LaneIndex::COUNT],
+        }
     }
 
     /// Appends an index, which is in no list of this arena, to a lane.
@@ -39,6 +45,7 @@ impl Lanes {
         self.lanes[lane.index()].push_back(links, index);
         self.occupancy |= lane.bit();
         self.len += 1;
+        self.lens[lane.index()] += 1;
     }
 
     /// Takes the index that has waited longest in the most urgent lane.
@@ -61,6 +68,7 @@ impl Lanes {
             self.occupancy &= !lane.bit();
         }
         self.len -= 1;
+        self.lens[lane.index()] -= 1;
     }
 
     /// What `pop` would return.
@@ -95,6 +103,11 @@ impl Lanes {
         self.len
     }
 
+    /// How many of them wait in this lane and in those that are more urgent.
+    pub fn count_up_to(&self, lane: LaneIndex) -> u32 {
+        self.lens[..=lane.index()].iter().sum()
+    }
+
     /// Whether nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -118,7 +131,9 @@ impl Lanes {
         for (index, list) in self.lanes.iter().enumerate() {
             let is_marked = self.occupancy & LaneIndex::from_index(index).bit() != 0;
             assert_eq!(is_marked, !list.is_empty(), "lane {index}");
-            count += list.invariants(links);
+            let len = list.invariants(links);
+            assert_eq!(len, self.lens[index] as usize, "lane {index}");
+            count += len;
         }
         assert_eq!(count, self.len as usize);
     }

@@ -146,6 +146,8 @@ pub struct FunctionConfig {
     pub idempotent: bool,
     /// How long a call waits before its age gives it a turn.
     pub ageing: Duration,
+    /// Whether a call that cannot end in time behind those that wait is refused.
+    pub refuse_infeasible: bool,
     /// Added to the environment of the processes.
     pub env: BTreeMap<String, String>,
 }

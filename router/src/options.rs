@@ -341,6 +341,16 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "refuse_infeasible",
+        flag: None,
+        env: None,
+        kind: Kind::Switch,
+        default: Some("true"),
+        meaning: "Whether a call is refused at once when the calls before it, by how long calls have lately run, would take longer \
+                  than it has. Say false where one process runs several calls at a time.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "env",
         flag: None,
         env: None,

@@ -325,7 +325,11 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
                 payload_size_max: function.payload_size_max,
                 idempotent: function.idempotent,
                 tenant: config.tenant_index(&function.tenant),
-                policy: Policy { ageing: Some(nanos(function.ageing)), ..Policy::default() },
+                policy: Policy {
+                    ageing: Some(nanos(function.ageing)),
+                    refuse_infeasible: function.refuse_infeasible,
+                    ..Policy::default()
+                },
             })
             .collect(),
         payload_memory_max: router.payload_memory_max,

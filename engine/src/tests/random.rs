@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ageing::TURN_EVERY;
+use crate::estimate::PROBE_EVERY;
 use crate::invocation::State;
 use crate::run_queue::BUCKET_ZERO_WIDTH;
 
@@ -122,6 +123,8 @@ struct World {
     leases: Vec<Lease>,
     /// Pushes of each function since one that only age explains.
     pushes_since_turn: [u32; 3],
+    /// Calls of each function refused as unreachable since one was admitted.
+    hopeless_in_row: [u32; 3],
     outputs: Vec<String>,
 }
 
@@ -134,7 +137,7 @@ impl World {
             direct_depth_min: Some(2),
             ..Limits::default()
         };
-        let policy = Policy { ageing: Some(AGEING), ..Policy::default() };
+        let policy = Policy { ageing: Some(AGEING), refuse_infeasible: true, ..Policy::default() };
         let spec = |name| FunctionSpec {
             queue_count_max: 30,
             timeout: Nanos::from_secs(60),
@@ -155,6 +158,7 @@ impl World {
             workers: BTreeMap::new(),
             leases: vec![],
             pushes_since_turn: [0; 3],
+            hopeless_in_row: [0; 3],
             outputs: vec![],
         }
     }
@@ -205,9 +209,13 @@ impl World {
         let (id, push) = match verdict {
             Verdict::Admitted(id) => (Some(id), None),
             Verdict::Pushed(push) => (Some(push.invocation), Some(push)),
-            Verdict::Refused(_) => (None, None),
+            Verdict::Refused(refused) => {
+                self.check_refusal(function, refused);
+                (None, None)
+            }
         };
         if let Some(id) = id {
+            self.hopeless_in_row[function.0 as usize] = 0;
             let budget = if budget_us == 0 { Nanos::NEVER } else { Nanos::from_us(budget_us.into()) };
             let call = Call {
                 function,
@@ -224,6 +232,19 @@ impl World {
             assert!(self.calls.insert(id, call).is_none(), "an id was given twice");
         }
         push.into_iter().for_each(|push| self.take_push(push));
+    }
+
+    /// Hopeless is only who has somebody before him, and not for ever.
+    fn check_refusal(&mut self, function: FunctionId, refused: Refused) {
+        if refused.status != Status::DeadlineUnreachable {
+            return;
+        }
+        let others = self.calls.values().filter(|call| call.is_queued && call.function == function).count();
+        assert!(others > 0, "refused as hopeless with nobody before it");
+        assert!(refused.retry_after_us > 0, "hopeless, but not for any time");
+        let in_row = &mut self.hopeless_in_row[function.0 as usize];
+        *in_row += 1;
+        assert!(*in_row < PROBE_EVERY, "the function is shut off");
     }
 
     fn cancel(&mut self, which: usize, gone: bool) {
@@ -409,7 +430,12 @@ impl World {
             _ if self.now >= self.calls[&id].deadline_at => RunOutcome::Expired,
             _ => RunOutcome::Cancelled,
         };
-        let completed = self.engine.handle_completion(self.now, worker, id, finished(outcome));
+        let completed = self.engine.handle_completion(
+            self.now,
+            worker,
+            id,
+            Finished { finished_at: self.now, ..finished(outcome) },
+        );
         self.outputs.push(format!("{completed:?}"));
         match completed {
             Completed::Answer(answer) => self.note_answer(answer),

@@ -265,6 +265,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         payload_size_max: table.size("payload_size_max"),
         idempotent: table.switch("idempotent"),
         ageing: table.duration("ageing"),
+        refuse_infeasible: table.switch("refuse_infeasible"),
         env: table.environment("env"),
     }
 }

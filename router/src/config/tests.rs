@@ -134,6 +134,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         payload_size_max = "64KiB"
         idempotent = true
         ageing = "100ms"
+        refuse_infeasible = false
         env = { LEVEL = "3" }
     "#;
     let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
@@ -151,6 +152,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         payload_size_max: 64 << 10,
         idempotent: true,
         ageing: Duration::from_millis(100),
+        refuse_infeasible: false,
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);
