@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arbitrary::Arbitrary;
 use engine::{
     Answer, CancelReason, Cancelled, Completed, Engine, Finished, FunctionSpec, InvocationId, Limits, Nanos,
-    Origin, Push, Request, RunOutcome, ShardId, Started, TenantSpec, Verdict, WorkerAction, WorkerId,
+    Origin, Policy, Push, Request, RunOutcome, ShardId, Started, TenantSpec, Verdict, WorkerAction, WorkerId,
 };
 use libfuzzer_sys::fuzz_target;
 use protocol::{CallId, Class, Flags, FunctionId};
