@@ -11,6 +11,7 @@ use queue::LaneIndex;
 
 use crate::counters::Counter;
 use crate::dispatch::Push;
+use crate::function::Function;
 use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin};
 use crate::reply::{Ending, status_of};
 use crate::time::Nanos;
@@ -97,6 +98,12 @@ impl Refusal {
             _ => 0,
         }
     }
+}
+
+/// Why a queue takes nothing more: it is full, or its function is not configured any more.
+#[cold]
+pub(crate) fn full(function: &Function) -> Refusal {
+    if function.is_retired { Refusal::UnknownFunction } else { Refusal::QueueFull }
 }
 
 /// What admission worked out on its way to a yes.

@@ -55,7 +55,8 @@ impl Engine {
 
     fn attach(&mut self, now: Nanos, id: FunctionId, slots: u32) -> Result<WorkerId, AttachRefused> {
         let limits = &self.limits;
-        let function = self.functions.get_mut(id.0 as usize).ok_or(AttachRefused::UnknownFunction(id))?;
+        let function = self.functions.get_mut(id.0 as usize).filter(|function| !function.is_retired);
+        let function = function.ok_or(AttachRefused::UnknownFunction(id))?;
         if !(1..=limits.worker_slots_max).contains(&slots) {
             return Err(AttachRefused::SlotsOutOfRange { slots, max: limits.worker_slots_max });
         }
@@ -70,6 +71,7 @@ impl Engine {
         let worker = &mut self.workers[index as usize];
         worker.on(WorkerEvent::Attach);
         worker.function = id;
+        worker.edition = function.spec.edition;
         worker.slots = slots;
         worker.credits = slots;
         worker.held = Held::for_slots(slots);
@@ -85,16 +87,24 @@ impl Engine {
         let number = worker.function.0;
         self.ready.refresh(number, function);
         self.counters.count(Counter::WorkersAttached);
+        self.on_edition(number);
         Ok(id)
     }
 
     /// The worker gets nothing new; once it holds nothing, `WorkerAction::Stop` tells the router to end it.
     pub fn handle_worker_draining(&mut self, worker: WorkerId) {
-        let Some(index) = self.attached(worker) else { return };
+        if let Some(index) = self.attached(worker) {
+            self.drain_worker(index);
+        }
+    }
+
+    /// The same for one that is known to be attached.
+    pub(crate) fn drain_worker(&mut self, index: u32) {
         let entry = &mut self.workers[index as usize];
         if matches!(entry.state, WorkerState::Idle | WorkerState::Busy) {
             entry.on(WorkerEvent::Drain);
             let is_drained = entry.state == WorkerState::Drained;
+            let worker = WorkerId { index, generation: entry.generation };
             self.withdraw(index);
             if is_drained {
                 self.actions.push_back(WorkerAction::Stop { worker });

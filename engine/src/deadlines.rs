@@ -76,6 +76,9 @@ impl Engine {
         if now >= self.held_look_at {
             self.look_at_held(now, visits_left, evidence);
         }
+        if !self.retiring.is_empty() {
+            self.finish_retirements();
+        }
     }
 
     /// Looks for calls in workers' rings whose deadline has passed. One look at a ring in a tick, and none while every

@@ -25,7 +25,7 @@ use protocol::{Criticality, FunctionId};
 use queue::LaneIndex;
 
 use crate::Engine;
-use crate::admission::Refusal;
+use crate::admission::{Refusal, full};
 use crate::run_queue::bucket_of;
 use crate::time::Nanos;
 
@@ -91,7 +91,7 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let function = &mut self.functions[id.0 as usize];
         if function.queue.len() >= function.spec.queue_count_max {
-            return Err(Refusal::QueueFull);
+            return Err(full(function));
         }
         if !function.spec.policy.refuse_infeasible {
             return Ok(());

@@ -6,6 +6,7 @@
 use queue::{LaneIndex, Lanes};
 
 use crate::ageing::Aged;
+use crate::blocked::Blocked;
 use crate::estimate::RunEstimate;
 use crate::limits::Limits;
 use crate::policy::{Checks, Policy};
@@ -33,6 +34,10 @@ pub struct FunctionSpec {
     pub tenant: TenantIndex,
     /// What else is asked of its calls.
     pub policy: Policy,
+    /// Names what its workers are made from, program and ring: with another one they are replaced. See `reconfigure.rs`.
+    pub edition: u64,
+    /// Workers kept. One more sends another away.
+    pub workers_max: u32,
 }
 
 impl FunctionSpec {
@@ -46,6 +51,8 @@ impl FunctionSpec {
             idempotent: false,
             tenant: TenantIndex::DEFAULT,
             policy: Policy::default(),
+            edition: 0,
+            workers_max: u32::MAX,
         }
     }
 
@@ -77,11 +84,18 @@ pub struct FunctionView<'a> {
     pub oldest_at: Option<Nanos>,
     /// Its processes keep failing (see [`handle_function_failing`](crate::Engine::handle_function_failing)).
     pub is_failing: bool,
+    /// It is not in the configuration any more, and admits nothing.
+    pub is_retired: bool,
+    /// What its waiting calls wait for, as of the last look.
+    pub blocked: Blocked,
 }
 
 #[derive(Debug)]
 pub(crate) struct Function {
+    /// As in force: a removed function's queue takes nothing, and a larger payload waits for rings that have room.
     pub spec: FunctionSpec,
+    /// What `spec.payload_size_max` will be when the workers of the edition before are gone.
+    pub payload_size_max_wanted: u32,
     /// Calls that wait, through the invocations' run links.
     pub queue: Lanes,
     /// Those of them that have waited long, and how long that is.
@@ -106,6 +120,8 @@ pub(crate) struct Function {
     pub checks: Checks,
     /// What is left of its rate.
     pub rate: Option<TokenBucket>,
+    pub is_retired: bool,
+    pub blocked: Blocked,
 }
 
 impl Function {
@@ -115,6 +131,7 @@ impl Function {
             checks: spec.policy.checks(),
             rate: spec.policy.rate.map(TokenBucket::new),
             ageing: spec.policy.ageing.unwrap_or(Nanos::NEVER),
+            payload_size_max_wanted: spec.payload_size_max,
             spec,
             queue: Lanes::new(),
             aged: Aged::NONE,
@@ -126,7 +143,19 @@ impl Function {
             estimate: RunEstimate::default(),
             pushed_queued_at_max: Nanos::ZERO,
             is_failing: false,
+            is_retired: false,
+            blocked: Blocked::default(),
         }
+    }
+
+    /// Takes another specification. A policy whose numbers are the same goes on from where it is.
+    pub fn respecify(&mut self, spec: FunctionSpec) {
+        self.checks = spec.policy.checks();
+        self.ageing = spec.policy.ageing.unwrap_or(Nanos::NEVER);
+        if spec.policy.rate != self.spec.policy.rate {
+            self.rate = spec.policy.rate.map(TokenBucket::new);
+        }
+        self.spec = spec;
     }
 
     /// A call of it ran this long. True: its workers may hold another number of calls now.
@@ -171,6 +200,8 @@ impl Function {
             workers_with_credit: self.warm.len() as u32,
             oldest_at: fronts.map(|slot| invocations.at(slot).queued_at).min(),
             is_failing: self.is_failing,
+            is_retired: self.is_retired,
+            blocked: self.blocked,
         }
     }
 }

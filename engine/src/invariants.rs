@@ -56,6 +56,14 @@ impl Engine {
                 );
             }
             let depth = function.run_ahead.depth();
+            assert!(
+                !function.is_retired || function.spec.queue_count_max == 0,
+                "function {number} admits calls"
+            );
+            assert!(function.spec.payload_size_max <= function.payload_size_max_wanted, "function {number}");
+            if self.names.iter().any(|(_, id)| id.0 == number) == function.is_retired {
+                panic!("function {number} is retired: {}; and resolved", function.is_retired);
+            }
             let (mut workers, mut open) = (0, 0);
             for worker in self.attached_workers().filter(|it| it.function.0 == number) {
                 workers += 1;

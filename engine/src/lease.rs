@@ -95,7 +95,8 @@ impl Engine {
         if self.is_draining {
             return Err(LeaseRefused::Draining);
         }
-        let function = self.functions.get(id.0 as usize).ok_or(LeaseRefused::UnknownFunction(id))?;
+        let function = self.functions.get(id.0 as usize).filter(|function| !function.is_retired);
+        let function = function.ok_or(LeaseRefused::UnknownFunction(id))?;
         if self.lease_count >= self.limits.leases_max {
             return Err(LeaseRefused::LeasesFull);
         }
@@ -151,7 +152,9 @@ impl Engine {
     /// Whether a lease has to end now, and why.
     pub fn recall(&self, now: Nanos, lease: &Lease) -> Option<Recall> {
         let Some(index) = self.attached(lease.worker) else { return Some(Recall::WorkerLost) };
-        if !matches!(self.workers[index as usize].state, WorkerState::Idle | WorkerState::Busy) {
+        let is_retired = self.functions.get(lease.function.0 as usize).is_some_and(|it| it.is_retired);
+        let state = self.workers[index as usize].state;
+        if is_retired || !matches!(state, WorkerState::Idle | WorkerState::Busy) {
             return Some(Recall::WorkerLeaving);
         }
         if self.is_draining {

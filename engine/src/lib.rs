@@ -7,6 +7,8 @@
 //!   handle_time     ─▶ deadlines    ├▶ poll_answer, poll_worker_action         what else may happen
 //!   handle_worker_* ─▶ attachment   ┘
 //!   lease, end_lease, recall ─▶ lease                                         credits that are used past all this
+//!   handle_reconfigure ─▶ reconfigure                                         another configuration, no call lost
+//!   look_at_queues, call_view ─▶ blocked, explain                             why a call waits
 //! ```
 //!
 //! In: events with their time (`handle_*`).  Out: what the router shall do (`poll_*`), in the same turn.
@@ -25,11 +27,13 @@
 mod admission;
 mod ageing;
 mod attachment;
+mod blocked;
 mod cancellation;
 pub mod counters;
 mod deadlines;
 mod dispatch;
 mod estimate;
+mod explain;
 mod function;
 mod held;
 mod invariants;
@@ -38,6 +42,7 @@ mod lease;
 pub mod limits;
 mod policy;
 mod rate;
+mod reconfigure;
 mod reply;
 mod run_ahead;
 mod run_queue;
@@ -59,12 +64,14 @@ use queue::Links;
 
 pub use admission::{Refused, Request, Verdict};
 pub use attachment::AttachRefused;
+pub use blocked::{Blocked, BlockedOn};
 pub use cancellation::{CancelReason, Cancelled};
 pub use counters::{COUNTER_COUNT, COUNTER_TABLE, Counter, CounterRow, Counters};
 pub use deadlines::{StartEvidence, Started};
 pub use dispatch::Push;
+pub use explain::CallView;
 pub use function::{FunctionSpec, FunctionView};
-pub use invocation::{InvocationId, Origin, ShardId};
+pub use invocation::{InvocationId, Origin, ShardId, State};
 pub use lease::{Lease, LeaseRefused, Recall};
 pub use limits::Limits;
 pub use policy::Policy;
@@ -76,6 +83,7 @@ pub use time::Nanos;
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 
 use function::Function;
+use reconfigure::check_functions;
 use run_queue::ReadyFunctions;
 use slab::Slab;
 use timers::Timers;
@@ -108,6 +116,8 @@ pub struct Engine {
     counters: Counters,
     /// Leases of all workers.
     lease_count: u32,
+    /// Removed functions that have calls left, or had a moment ago.
+    retiring: Vec<u32>,
     is_draining: bool,
 }
 
@@ -142,6 +152,12 @@ pub enum EngineRefused {
     /// A function of a tenant that is not in the list.
     #[error("function {0} belongs to a tenant that is not configured")]
     UnknownTenant(String),
+    /// A new table gives the id of this function or tenant to another.
+    #[error("{0} has not kept its place in the table")]
+    PlaceTaken(String),
+    /// A new table has a hole where no function ever was.
+    #[error("the table gives the id {} to no function", .0.0)]
+    NoName(FunctionId),
     /// A function or tenant that could never run anything.
     #[error("{name}: {field} must not be zero")]
     ZeroInSpec {
@@ -168,19 +184,11 @@ impl Engine {
             return Err(EngineRefused::FunctionsFull { count: specs.len(), max: limits.functions_max });
         }
         let mut names = Vec::with_capacity(specs.len());
+        check_functions(specs.iter(), tenants.len())?;
         for (spec, number) in specs.iter().zip(0..) {
-            if let Some(field) = spec.first_zero() {
-                return Err(EngineRefused::ZeroInSpec { name: spec.name.clone(), field });
-            }
-            if usize::from(spec.tenant.0) >= tenants.len() {
-                return Err(EngineRefused::UnknownTenant(spec.name.clone()));
-            }
             names.push((spec.name.clone().into_boxed_str(), FunctionId(number)));
         }
         names.sort();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(EngineRefused::DuplicateName(pair[0].0.to_string()));
-        }
         Ok(Engine {
             invocations: Slab::new(shard, limits.invocations_max),
             run_links: Links::with_capacity(0),
@@ -197,6 +205,7 @@ impl Engine {
             actions: VecDeque::new(),
             counters: Counters::default(),
             lease_count: 0,
+            retiring: Vec::new(),
             is_draining: false,
             limits,
         })

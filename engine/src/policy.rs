@@ -34,9 +34,11 @@ pub(crate) struct Checks(u16);
 impl Checks {
     pub const NONE: Checks = Checks(0);
     pub const RATE: Checks = Checks(1 << 0);
+    /// Not a policy: the function is not configured any more. See `reconfigure.rs`.
+    pub const RETIRED: Checks = Checks(1 << 15);
 
     /// Those that may refuse a call.
-    const AT_ADMISSION: Checks = Checks(Checks::RATE.0);
+    const AT_ADMISSION: Checks = Checks(Checks::RATE.0 | Checks::RETIRED.0);
 
     pub const fn with(self, other: Checks, is_set: bool) -> Checks {
         Checks(if is_set { self.0 | other.0 } else { self.0 })

@@ -79,6 +79,11 @@ impl ReadyFunctions {
         ReadyFunctions { lanes: Lanes::new(), links: Links::with_capacity(function_count) }
     }
 
+    /// Makes room for functions that were added.
+    pub fn grow_to(&mut self, function_count: u32) {
+        self.links.grow_to(function_count);
+    }
+
     /// The function whose turn it is.
     #[inline]
     pub fn first(&self) -> Option<u32> {

@@ -6,6 +6,7 @@ use crate::*;
 
 mod admission;
 mod ageing;
+mod blocked;
 mod cancellation;
 mod deadlines;
 mod dispatch;
@@ -15,6 +16,7 @@ mod limits_full;
 mod order;
 mod random;
 mod rate;
+mod reconfigure;
 mod replies;
 mod workers;
 
@@ -95,6 +97,14 @@ impl Story {
         let verdict = self.engine.handle_request(self.now, request);
         self.engine.invariants();
         verdict
+    }
+
+    /// Why a call is refused, or fails the test.
+    fn refusal(&mut self, asked: Request) -> Status {
+        match self.request(asked) {
+            Verdict::Refused(refused) => refused.status,
+            taken => panic!("not refused: {taken:?}"),
+        }
     }
 
     /// Admits a call, or fails the test.

@@ -169,6 +169,8 @@ pub(crate) struct Worker {
     pub generation: u32,
     pub state: WorkerState,
     pub function: FunctionId,
+    /// The edition of its function when it attached.
+    pub edition: u64,
     /// Ring slots that are not leased.
     pub slots: u32,
     /// Ring slots that are free. The others hold the calls of `held`.
@@ -192,6 +194,7 @@ impl Worker {
             generation: 1,
             state: WorkerState::Vacant,
             function: FunctionId(0),
+            edition: 0,
             slots: 0,
             credits: 0,
             leased: 0,

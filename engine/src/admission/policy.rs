@@ -13,6 +13,9 @@ impl Engine {
     /// What the policies of the request's function, which exists, say about it.
     #[inline(never)]
     pub(super) fn admit_by_policy(&mut self, now: Nanos, request: &Request) -> Result<(), Refusal> {
+        if self.functions[request.function.0 as usize].is_retired {
+            return Err(Refusal::UnknownFunction);
+        }
         if self.invocations.is_full() {
             return Err(Refusal::Overloaded);
         }

@@ -30,6 +30,7 @@ enum Op {
     Lease { function: u32, slots: u32 },
     EndLease { which: usize },
     OverstayLease { which: usize },
+    Reconfigure { removed: u32, edition: u64, workers_max: u32 },
     Pass { ns: u64 },
     Push { count: u32 },
     Take { which: usize },
@@ -69,6 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (prop_oneof![Just(0u32), 0u32..4], 0u32..5).prop_map(|(function, slots)| Op::Lease { function, slots }),
         2 => which().prop_map(|which| Op::EndLease { which }),
         1 => which().prop_map(|which| Op::OverstayLease { which }),
+        1 => (0u32..6, 0u64..3, 1u32..4).prop_map(|(removed, edition, workers_max)| Op::Reconfigure { removed, edition, workers_max }),
         6 => length.prop_map(|ns| Op::Pass { ns }),
         6 => (1u32..4).prop_map(|count| Op::Push { count }),
         5 => which().prop_map(|which| Op::Take { which }),
@@ -81,6 +83,13 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// Short beside most budgets, so that many calls age.
 const AGEING: Nanos = Nanos::from_ms(200);
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn bounded(name: &str) -> FunctionSpec {
+    let policy = Policy { ageing: Some(AGEING), refuse_infeasible: true, ..Policy::default() };
+    FunctionSpec { queue_count_max: 30, timeout: Nanos::from_secs(60), policy, ..spec(name) }
+}
 
 /// How long ago a worker may have read the clock by which it judges a deadline.
 const CLOCK_AGE_MAX: Nanos = Nanos::from_secs(1);
@@ -137,20 +146,8 @@ impl World {
             direct_depth_min: Some(2),
             ..Limits::default()
         };
-        let policy = Policy { ageing: Some(AGEING), refuse_infeasible: true, ..Policy::default() };
-        let spec = |name| FunctionSpec {
-            queue_count_max: 30,
-            timeout: Nanos::from_secs(60),
-            policy: policy.clone(),
-            ..spec(name)
-        };
-        let engine = Engine::new(
-            ShardId(7),
-            limits,
-            TenantSpec::only_default(),
-            vec![spec("a"), spec("b"), spec("c")],
-        )
-        .expect("sound");
+        let engine = Engine::new(ShardId(7), limits, TenantSpec::only_default(), NAMES.map(bounded).to_vec())
+            .expect("sound");
         World {
             engine,
             now: Nanos::from_secs(1),
@@ -189,6 +186,9 @@ impl World {
                     self.engine.handle_lease_overstayed(worker);
                 }
             }
+            Op::Reconfigure { removed, edition, workers_max } => {
+                self.reconfigure(FunctionId(removed), edition, workers_max);
+            }
             Op::Pass { ns } => self.pass(Nanos(ns)),
             Op::Push { count } => (0..count).for_each(|_| self.push()),
             Op::Take { which } => self.take(which),
@@ -198,6 +198,25 @@ impl World {
             Op::PollAnswers => self.poll_answers(),
         }
         self.engine.invariants();
+    }
+
+    /// Removes one function, or none; the others may get another edition. What was admitted is owed all the same.
+    fn reconfigure(&mut self, removed: FunctionId, edition: u64, workers_max: u32) {
+        let table = (0..).zip(NAMES).map(|(number, name)| {
+            let spec = FunctionSpec { edition, workers_max, ..bounded(name) };
+            (number != removed.0).then_some(spec)
+        });
+        let owed = |world: &World| -> Vec<_> {
+            world.calls.keys().filter(|id| world.engine.is_unanswered(**id)).copied().collect()
+        };
+        let before = owed(self);
+        let done = self.engine.handle_reconfigure(TenantSpec::only_default(), table.collect());
+        assert_eq!(done, Ok(()));
+        assert_eq!(owed(self), before, "a reload ended a call");
+        for (number, name) in (0..).zip(NAMES) {
+            let expected = (number != removed.0).then_some(FunctionId(number));
+            assert_eq!(self.engine.resolve(name), expected, "an id means one name");
+        }
     }
 
     fn request(&mut self, function: FunctionId, criticality: u8, budget_us: u32, idempotent: bool) {

@@ -1,0 +1,75 @@
+//! What a function's waiting calls wait for, as of the last look.
+//!
+//! In: the time, whenever somebody is about to be told (about every 10 ms).  Out: [`Blocked`] in each [`FunctionView`].
+//! Always: of several causes the one is named that has to go first: a function without workers is not "busy".
+//! Never: on the path of a call. What blocks a function is worked out when it is looked at, so "since" is the first look
+//! that found this cause, at most one period late, and a cause that came and went between two looks is not seen.
+//!
+//! [`FunctionView`]: crate::FunctionView
+
+use crate::Engine;
+use crate::function::Function;
+use crate::time::Nanos;
+use crate::worker::{Worker, WorkerState};
+
+/// Why the most urgent call of a function is not with a worker. The numbers stand in the counters file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BlockedOn {
+    /// Nothing waits, or what waits is about to be pushed.
+    #[default]
+    Nothing = 0,
+    /// No worker is attached that takes calls.
+    NoWorker = 1,
+    /// Every worker holds as many calls as it may.
+    WorkersBusy = 2,
+}
+
+impl BlockedOn {
+    /// Every cause, by number.
+    pub const ALL: [BlockedOn; 3] = [BlockedOn::Nothing, BlockedOn::NoWorker, BlockedOn::WorkersBusy];
+
+    /// The cause of this number, which may come from a newer version.
+    pub fn from_number(number: u64) -> Option<BlockedOn> {
+        BlockedOn::ALL.into_iter().find(|cause| *cause as u64 == number)
+    }
+
+    /// As people read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BlockedOn::Nothing => "-",
+            BlockedOn::NoWorker => "no worker",
+            BlockedOn::WorkersBusy => "workers busy",
+        }
+    }
+}
+
+/// A cause, and the look that first found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blocked {
+    /// What is waited for.
+    pub on: BlockedOn,
+    /// Since when; means nothing while nothing blocks.
+    pub since: Nanos,
+}
+
+impl Engine {
+    /// Looks at what every function waits for.
+    pub fn look_at_queues(&mut self, now: Nanos) {
+        for function in &mut self.functions {
+            let on = blocked_on(function, &self.workers);
+            if on != function.blocked.on {
+                function.blocked = Blocked { on, since: now };
+            }
+        }
+    }
+}
+
+fn blocked_on(function: &Function, workers: &[Worker]) -> BlockedOn {
+    if function.queue.is_empty() || function.ready_lane.is_some() {
+        return BlockedOn::Nothing;
+    }
+    let serves =
+        |index: &u32| matches!(workers[*index as usize].state, WorkerState::Idle | WorkerState::Busy);
+    if function.members.iter().any(serves) { BlockedOn::WorkersBusy } else { BlockedOn::NoWorker }
+}

@@ -1,0 +1,185 @@
+//! A configuration takes the place of another while calls run.
+//!
+//! In: the table of tenants and functions by id.  Out: the same engine, with no call lost and none answered anew.
+//! Always: all of a table or nothing of it: it is checked whole before anything is changed.
+//! Always: an id means one name for as long as the engine lives. A removed function keeps its id, and has it again if it
+//! comes back; so do tenants, which are never taken out of the table. Clients may hold an id for ever.
+//!
+//! ```text
+//!   changed   the new numbers hold for calls that are admitted from now on; those admitted keep their deadlines
+//!   edition   another edition is another program or ring: the workers of the old one serve on until the first of the new
+//!             one attaches, and are drained then
+//!   removed   admits nothing; when the last call is off its hands its workers are drained
+//! ```
+//! Why the old workers wait for the new ones: a program that takes long to start, or never does, then costs nothing.
+//! Why the larger payload waits with them: their rings have no room for it.
+//! Never: on the path of a call. A removed function refuses by the one test that every function has for all its policies,
+//! and its queue takes nothing because it may hold nothing.  Tests: `tests/reconfigure.rs`, `tests/random.rs`.
+
+use protocol::FunctionId;
+
+use crate::function::{Function, FunctionSpec};
+use crate::policy::Checks;
+use crate::tenant::TenantSpec;
+use crate::worker::WorkerState;
+use crate::{Engine, EngineRefused, check_tenants};
+
+impl Engine {
+    /// Takes this table instead of the one in force; `None` is a function that is removed. Known tenants and functions
+    /// stand where they stood, new ones behind them.
+    pub fn handle_reconfigure(
+        &mut self,
+        tenants: Vec<TenantSpec>,
+        functions: Vec<Option<FunctionSpec>>,
+    ) -> Result<(), EngineRefused> {
+        self.check_reconfigure(&tenants, &functions)?;
+        self.tenants = tenants;
+        for (number, spec) in (0..).zip(functions) {
+            match spec {
+                None => self.retire(number),
+                Some(spec) if self.functions.get(number as usize).is_some() => self.respecify(number, spec),
+                Some(spec) => self.functions.push(Function::new(spec, &self.limits)),
+            }
+        }
+        self.ready.grow_to(self.functions.len() as u32);
+        self.names = (0..)
+            .zip(&self.functions)
+            .filter(|(_, function)| !function.is_retired)
+            .map(|(number, function)| (function.spec.name.clone().into_boxed_str(), FunctionId(number)))
+            .collect();
+        self.names.sort();
+        self.finish_retirements();
+        Ok(())
+    }
+
+    fn check_reconfigure(
+        &self,
+        tenants: &[TenantSpec],
+        functions: &[Option<FunctionSpec>],
+    ) -> Result<(), EngineRefused> {
+        check_tenants(&self.limits, tenants)?;
+        for (index, known) in self.tenants.iter().enumerate() {
+            if tenants.get(index).is_none_or(|tenant| tenant.name != known.name) {
+                return Err(EngineRefused::PlaceTaken(known.name.clone()));
+            }
+        }
+        if functions.len() > self.limits.functions_max as usize {
+            return Err(EngineRefused::FunctionsFull {
+                count: functions.len(),
+                max: self.limits.functions_max,
+            });
+        }
+        for (number, known) in self.functions.iter().enumerate() {
+            let is_moved = match functions.get(number) {
+                Some(Some(spec)) => spec.name != known.spec.name,
+                Some(None) => false,
+                None => true,
+            };
+            if is_moved {
+                return Err(EngineRefused::PlaceTaken(known.spec.name.clone()));
+            }
+        }
+        if let Some(number) = functions.iter().skip(self.functions.len()).position(Option::is_none) {
+            return Err(EngineRefused::NoName(FunctionId((self.functions.len() + number) as u32)));
+        }
+        check_functions(functions.iter().flatten(), tenants.len())
+    }
+
+    fn respecify(&mut self, number: u32, spec: FunctionSpec) {
+        self.retiring.retain(|other| *other != number);
+        let function = &mut self.functions[number as usize];
+        function.is_retired = false;
+        let members = || function.members.iter().map(|index| &self.workers[*index as usize]);
+        let has_old_rings = members().any(|worker| worker.edition != spec.edition);
+        let payload_size_max = match has_old_rings {
+            true => spec.payload_size_max.min(function.spec.payload_size_max),
+            false => spec.payload_size_max,
+        };
+        function.payload_size_max_wanted = spec.payload_size_max;
+        function.respecify(FunctionSpec { payload_size_max, ..spec });
+        self.drain_surplus(number);
+    }
+
+    fn retire(&mut self, number: u32) {
+        let function = &mut self.functions[number as usize];
+        if !function.is_retired {
+            function.is_retired = true;
+            function.spec.queue_count_max = 0;
+            function.checks = function.checks.with(Checks::RETIRED, true);
+            self.retiring.push(number);
+        }
+    }
+
+    /// A worker of the edition in force attached: those of the one before may go, and those that are too many.
+    pub(crate) fn on_edition(&mut self, number: u32) {
+        let function = &mut self.functions[number as usize];
+        function.spec.payload_size_max = function.payload_size_max_wanted;
+        let edition = function.spec.edition;
+        for position in (0..function.members.len()).rev() {
+            let index = self.functions[number as usize].members[position];
+            if self.workers[index as usize].edition != edition {
+                self.drain_worker(index);
+            }
+        }
+        self.drain_surplus(number);
+    }
+
+    /// Sends away what is more than `workers_max`, those that have not been used for longest first.
+    fn drain_surplus(&mut self, number: u32) {
+        loop {
+            let function = &self.functions[number as usize];
+            let serves = |index: &&u32| {
+                matches!(self.workers[**index as usize].state, WorkerState::Idle | WorkerState::Busy)
+            };
+            let count = function.members.iter().filter(serves).count();
+            if count <= function.spec.workers_max as usize {
+                return;
+            }
+            let coldest = function.warm.first().or_else(|| function.members.iter().find(serves)).copied();
+            let Some(index) = coldest else { return };
+            self.drain_worker(index);
+        }
+    }
+
+    /// Drains the workers of removed functions that have nothing left to do. One test for each turn while none is removed.
+    pub(crate) fn finish_retirements(&mut self) {
+        let mut position = 0;
+        while let Some(&number) = self.retiring.get(position) {
+            let function = &self.functions[number as usize];
+            let is_done = |index: &u32| {
+                let worker = &self.workers[*index as usize];
+                worker.held_count() == 0 && worker.lease_count == 0
+            };
+            if !function.queue.is_empty() || !function.members.iter().all(is_done) {
+                position += 1;
+                continue;
+            }
+            self.retiring.swap_remove(position);
+            for index in function.members.clone() {
+                self.drain_worker(index);
+            }
+        }
+    }
+}
+
+/// What is wrong with a list of functions in itself, whatever was in force before.
+pub(crate) fn check_functions<'a>(
+    specs: impl Iterator<Item = &'a FunctionSpec>,
+    tenant_count: usize,
+) -> Result<(), EngineRefused> {
+    let mut names = Vec::new();
+    for spec in specs {
+        if let Some(field) = spec.first_zero() {
+            return Err(EngineRefused::ZeroInSpec { name: spec.name.clone(), field });
+        }
+        if usize::from(spec.tenant.0) >= tenant_count {
+            return Err(EngineRefused::UnknownTenant(spec.name.clone()));
+        }
+        names.push(spec.name.as_str());
+    }
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(EngineRefused::DuplicateName(pair[0].to_owned())),
+        None => Ok(()),
+    }
+}
