@@ -1,14 +1,15 @@
-//! `quickfire functions [NAME]`: what each function does now, from the counters; of one function also its processes,
-//! from what the shim last wrote.
+//! `quickfire functions [NAME]`: what each function does now and what its calls wait for, from the counters; of one function
+//! also its processes, from what the shim last wrote. With `--live` again and again, at no cost to the router.
 
 use std::path::Path;
 
-use clap::{Arg, ArgMatches, Command};
-use router::counters::Function;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use router::counters::{BlockedOn, Function};
 use serde_json::Value;
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
 use crate::flags;
+use crate::live;
 use crate::snapshots::{Snapshots, now_ns};
 use crate::table;
 
@@ -18,20 +19,39 @@ pub fn command() -> Command {
         .about("Lists the functions of a router with their workers, queues and answers")
         .arg(Arg::new("name").value_name("NAME").help("Tell more about this one"))
         .arg(flags::run_dir_flag())
+        .arg(
+            Arg::new("live")
+                .long("live")
+                .action(ArgAction::SetTrue)
+                .help("Show it again and again, until q or Ctrl-C"),
+        )
+        .args(live::flags().map(|flag| flag.requires("live")))
         .after_help(format!(
             "Reads the run directory and does not disturb the router.\n\n\
-             Examples:\n  quickfire functions\n  quickfire functions thumbnail\n\n{EXIT_CODES_HELP}"
+             Examples:\n  quickfire functions\n  quickfire functions thumbnail\n  \
+             quickfire functions thumbnail --live\n\n{EXIT_CODES_HELP}"
         ))
 }
 
 /// Prints the table, and the processes of one function.
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let run_dir = flags::run_dir(matches.get_one("run-dir"));
-    let snapshots = Snapshots::read(&run_dir)?;
+    let name = matches.get_one::<String>("name").map(String::as_str);
+    if matches.get_flag("live") {
+        live::run(matches, || report(&run_dir, name))
+    } else {
+        print(report(&run_dir, name)?)?;
+        Ok(Ending::Ok)
+    }
+}
+
+/// What is known now.
+fn report(run_dir: &Path, name: Option<&str>) -> Result<String, Failure> {
+    let snapshots = Snapshots::read(run_dir)?;
     let mut functions = summed(&snapshots);
-    if let Some(name) = matches.get_one::<String>("name") {
+    if let Some(name) = name {
         let known: Vec<_> = functions.iter().map(|function| function.name.clone()).collect();
-        functions.retain(|function| function.name == *name);
+        functions.retain(|function| function.name == name);
         if functions.is_empty() {
             return Err(Failure::new(
                 Ending::Refused,
@@ -47,11 +67,10 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     if snapshots.router_state() != "running" {
         out.push_str(&format!("The router is {}; these are its last words.\n", snapshots.router_state()));
     }
-    if let Some(name) = matches.get_one::<String>("name") {
-        out.push_str(&processes(&run_dir, name));
+    if let Some(name) = name {
+        out.push_str(&processes(run_dir, name));
     }
-    print(out)?;
-    Ok(Ending::Ok)
+    Ok(out)
 }
 
 /// One row for each function, all shards together.
@@ -71,6 +90,12 @@ pub fn summed(snapshots: &Snapshots) -> Vec<Function> {
                 sum.answered_error += function.answered_error;
                 sum.answered_otherwise += function.answered_otherwise;
                 sum.run_ns += function.run_ns;
+                // Of several shards the one tells that has waited longest.
+                if function.blocked_on != 0
+                    && (sum.blocked_on == 0 || function.blocked_since_ns < sum.blocked_since_ns)
+                {
+                    (sum.blocked_on, sum.blocked_since_ns) = (function.blocked_on, function.blocked_since_ns);
+                }
                 sum.oldest_queued_at_ns = match (sum.oldest_queued_at_ns, function.oldest_queued_at_ns) {
                     (0, at) | (at, 0) => at,
                     (one, other) => one.min(other),
@@ -83,7 +108,18 @@ pub fn summed(snapshots: &Snapshots) -> Vec<Function> {
 
 /// The table.
 pub fn show(functions: &[Function], now_ns: u64) -> String {
-    let head = ["function", "workers", "queued", "oldest", "running", "ok", "errors", "other", "mean run"];
+    let head = [
+        "function",
+        "workers",
+        "queued",
+        "oldest",
+        "running",
+        "ok",
+        "errors",
+        "other",
+        "mean run",
+        "waits for",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for function in functions {
         let runs = function.answered_ok + function.answered_error;
@@ -91,15 +127,13 @@ pub fn show(functions: &[Function], now_ns: u64) -> String {
             function.name.clone(),
             function.workers.to_string(),
             table::count(function.queued),
-            match function.oldest_queued_at_ns {
-                0 => "-".into(),
-                at => table::length(now_ns.saturating_sub(at)),
-            },
+            oldest(function, now_ns),
             table::count(function.running),
             table::count(function.answered_ok),
             table::count(function.answered_error),
             table::count(function.answered_otherwise),
             function.run_ns.checked_div(runs).map_or("-".into(), table::length),
+            waits_for(function, now_ns),
         ]);
     }
     let mut out = table::columns(&rows);
@@ -110,6 +144,25 @@ pub fn show(functions: &[Function], now_ns: u64) -> String {
         ));
     }
     out
+}
+
+/// For how long the oldest waiting call has waited.
+pub fn oldest(function: &Function, now_ns: u64) -> String {
+    match function.oldest_queued_at_ns {
+        0 => "-".into(),
+        at => table::length(now_ns.saturating_sub(at)),
+    }
+}
+
+/// What its calls wait for, and since when: `workers busy 1.20s`.
+pub fn waits_for(function: &Function, now_ns: u64) -> String {
+    if function.blocked_on == BlockedOn::Nothing as u64 {
+        return "-".into();
+    }
+    // A router of a later version may know more causes.
+    let cause = BlockedOn::from_number(function.blocked_on)
+        .map_or_else(|| format!("cause {}", function.blocked_on), |cause| cause.name().to_owned());
+    format!("{cause} {}", table::length(now_ns.saturating_sub(function.blocked_since_ns)))
 }
 
 /// The processes of a function as the shim last told. A shim that told nothing is no failure.

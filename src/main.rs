@@ -20,11 +20,13 @@ mod function;
 mod functions;
 mod inspect;
 mod invoke;
+mod live;
 mod load;
 mod print_config;
 mod shim;
 mod snapshots;
 mod table;
+mod top;
 mod up;
 
 /// Every thread of a router allocates and frees for itself alone; this allocator is built for that.
@@ -68,6 +70,7 @@ fn command() -> Command {
             invoke::command(),
             load::command(),
             functions::command(),
+            top::command(),
             inspect::command(),
             check::command(),
             print_config::command(),
@@ -82,6 +85,7 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("invoke", matches)) => invoke::run(matches),
         Some(("load", matches)) => load::run(matches),
         Some(("functions", matches)) => functions::run(matches),
+        Some(("top", matches)) => top::run(matches),
         Some(("inspect", matches)) => inspect::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("print-config", matches)) => print_config::run(matches),

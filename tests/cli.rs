@@ -58,7 +58,7 @@ fn check_manifest(content: &str, code: i32, says: &[&str]) {
 
 #[test]
 fn every_subcommand_has_help_with_an_example_and_the_exit_codes() {
-    for subcommand in ["up", "invoke", "load", "functions", "inspect", "check", "print-config"] {
+    for subcommand in ["up", "invoke", "load", "functions", "top", "inspect", "check", "print-config"] {
         let output = run(&[subcommand, "--help"]);
         assert_eq!(output.status.code(), Some(0));
         let help = text(&output.stdout);
@@ -103,6 +103,10 @@ fn mistakes_in_arguments_end_with_code_two_and_a_suggestion() {
         "--shards: `router.shards`: 0 is not allowed; allowed: a whole number from 1 to 256",
     );
     check(&["up", "--config", "/no/such/file"], 2, "cannot read /no/such/file");
+    check(&["top", "--sort", "colour"], 2, "[possible values: calls, queued, oldest, running, busy, name]");
+    check(&["top", "--interval", "5"], 2, "needs a unit");
+    check(&["top", "--interval", "1ms"], 2, "the shortest is 10ms");
+    check(&["functions", "--once"], 2, "--live");
     check(&["check", "/no/such/file"], 2, "cannot read /no/such/file");
 }
 
@@ -114,7 +118,10 @@ fn no_router_is_unreachable() {
     check(&["load", "echo", "--connect", &url], 4, "no router at");
     check(&["inspect", "/no/such/directory"], 4, "no router has run in /no/such/directory");
     let empty = tempfile::tempdir().unwrap();
-    check(&["functions", "--run-dir", empty.path().to_str().unwrap()], 4, "no router has published counters");
+    let empty = empty.path().to_str().unwrap();
+    check(&["functions", "--run-dir", empty], 4, "no router has published counters");
+    check(&["functions", "echo", "--live", "--run-dir", empty], 4, "no router has published counters");
+    check(&["top", "--run-dir", empty], 4, "no router has published counters");
 }
 
 #[test]
@@ -277,5 +284,55 @@ fn calls_in_a_ring_are_seen_while_the_router_lives_and_after_it_was_killed() {
     signal(worker, Signal::CONT);
     for mut call in calls {
         assert_eq!(call.wait().unwrap().code(), Some(4));
+    }
+}
+
+/// A router whose only worker is stopped and holds one call, while a second one waits.
+fn router_with_a_waiting_call() -> (Router, u32, Vec<std::process::Child>) {
+    let router = Router::start("[functions.echo]\ncommand = [\"builtin:echo\"]\nslots = 1\n");
+    let worker = router.workers("echo")[0];
+    signal(worker, Signal::STOP);
+    let call = || {
+        let arguments = ["echo", "--data", "x", "--deadline", "50s", "--connect", &router.url];
+        router.command("invoke").args(arguments).stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let calls = vec![call(), call()];
+    eventually("one call runs and one waits", || router.row("echo").queued == 1);
+    (router, worker, calls)
+}
+
+#[test]
+fn a_function_that_waits_says_for_what_and_stops_saying_so_when_it_does_not() {
+    let (router, worker, calls) = router_with_a_waiting_call();
+    let says = |command: &str, arguments: &[&str]| {
+        text(&router.command(command).args(arguments).output().unwrap().stdout)
+    };
+    eventually("it is seen to wait", || {
+        says("functions", &["echo", "--live", "--once"]).contains("workers busy")
+            && says("top", &["--once", "--sort", "queued"]).contains("workers busy")
+    });
+    // When the worker goes on.
+    signal(worker, Signal::CONT);
+    for mut call in calls {
+        assert_eq!(call.wait().unwrap().code(), Some(0));
+    }
+    eventually("nothing waits", || !says("functions", &["echo"]).contains("workers busy"));
+}
+
+#[test]
+fn a_live_report_that_is_no_terminals_goes_on_line_by_line_until_nobody_reads_it() {
+    use std::io::{BufRead, BufReader};
+    let router = Router::start(&echo_manifest(1));
+    for (command, arguments) in [("functions", ["echo", "--live"]), ("top", ["--sort", "name"])] {
+        let mut live = router.command(command);
+        live.args(arguments).args(["--interval", "10ms"]).stdout(std::process::Stdio::piped());
+        let mut live = live.spawn().unwrap();
+        let mut lines = BufReader::new(live.stdout.take().unwrap()).lines().map(Result::unwrap);
+        for showing in 1..=3 {
+            let seen = lines.by_ref().find(|line| line.trim_start().starts_with("echo "));
+            assert!(seen.is_some(), "{command} ended before showing {showing}");
+        }
+        drop(lines);
+        assert_eq!(live.wait().unwrap().code(), Some(0), "{command}");
     }
 }

@@ -18,6 +18,8 @@ mod roster;
 #[cfg(test)]
 mod tests;
 
+/// What the numbers of `blocked_on` mean.
+pub use engine::BlockedOn;
 pub use publisher::{CountersSpec, Publisher, publishers};
 pub use reader::{CountersError, Function, Histogram, Named, Snapshot, Worker};
 pub use roster::{Attached, Roster};

@@ -404,6 +404,7 @@ impl Shard {
         self.stats.note_io(self.io.counters());
         self.stats.counters.payload_bytes_claimed = self.payloads.bytes_claimed();
         if let Some(publish) = &mut self.publish {
+            self.engine.look_at_queues(self.turn_at);
             publish.publish(self.turn_at, &self.stats, &self.engine);
         }
         self.stats.counters.turn_ns_max = 0;

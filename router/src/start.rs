@@ -319,7 +319,6 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
             .functions
             .iter()
             .map(|function| FunctionSpec {
-                name: function.name.clone(),
                 timeout: nanos(function.timeout),
                 queue_count_max: function.queue_count_max,
                 payload_size_max: function.payload_size_max,
@@ -330,6 +329,7 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
                     refuse_infeasible: function.refuse_infeasible,
                     ..Policy::default()
                 },
+                ..FunctionSpec::named(&function.name)
             })
             .collect(),
         payload_memory_max: router.payload_memory_max,

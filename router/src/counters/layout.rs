@@ -140,6 +140,12 @@ pub const FUNCTION_NUMBERS: &[(&str, &str, &str)] = &[
     ("answered_error", "count", "Calls answered with the function's own error."),
     ("answered_otherwise", "count", "Calls that ended otherwise: expired, cancelled, worker lost and so on."),
     ("run_ns", "ns", "Sum of the run times."),
+    ("blocked_on", "cause", "What its waiting calls wait for, by number; see the specification."),
+    (
+        "blocked_since_ns",
+        "ns",
+        "The first look that found this cause, CLOCK_MONOTONIC; 0 while nothing blocks.",
+    ),
 ];
 
 /// Numbers of a worker, in this order.

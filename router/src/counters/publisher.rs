@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use engine::{Engine, Limits, Nanos, WorkerId};
+use engine::{BlockedOn, Engine, Limits, Nanos, WorkerId};
 use hdrhistogram::Histogram;
 use shm_ring::{MapError, Mapped, Memory};
 
@@ -156,6 +156,8 @@ impl<M: Memory> Publisher<M> {
                 counted.answered_error,
                 counted.answered_otherwise,
                 counted.run_ns,
+                view.blocked.on as u64,
+                if view.blocked.on == BlockedOn::Nothing { 0 } else { view.blocked.since.0 },
             ];
             self.numbers(place.row(index) + NUMBERS_AFTER_NAME, numbers);
         }

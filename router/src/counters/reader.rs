@@ -73,6 +73,8 @@ pub struct Function {
     pub answered_error: u64,
     pub answered_otherwise: u64,
     pub run_ns: u64,
+    pub blocked_on: u64,
+    pub blocked_since_ns: u64,
 }
 
 /// An attached worker; docs/spec/counters.md has the meanings.
@@ -390,6 +392,8 @@ impl Row<'_> {
             answered_error: self.get("answered_error"),
             answered_otherwise: self.get("answered_otherwise"),
             run_ns: self.get("run_ns"),
+            blocked_on: self.get("blocked_on"),
+            blocked_since_ns: self.get("blocked_since_ns"),
         }
     }
 
