@@ -20,6 +20,7 @@ use signals::{News, Signals};
 
 mod io;
 mod keeper;
+mod reload;
 mod signals;
 mod welcome;
 
@@ -32,7 +33,8 @@ const IDLE_POLL: Duration = Duration::from_secs(1);
 pub fn command() -> Command {
     let command = Command::new("up").about("Runs a router with its functions until SIGTERM or Ctrl-C").after_help(format!(
         "A flag wins over its environment variable, a variable over the file, the file over the default.\n\
-         The first SIGTERM, SIGINT or SIGHUP drains: accepted calls are finished. The second stops at once.\n\n\
+         The first SIGTERM or SIGINT drains: accepted calls are finished. The second stops at once.\n\
+         SIGHUP reads the configuration file again and takes what can change while calls run; the rest is named.\n\n\
          Examples:\n  \
          quickfire up\n  \
          quickfire up --config quickfire.toml --shards 2\n  \
@@ -67,6 +69,7 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         let next_at = keeper.turn(router.shim().process_id());
         match signals.wait(next_at.min(IDLE_POLL)) {
             News::Stop => break,
+            News::Reload => reload::tell(reload::reload(matches, &router)),
             News::Nothing if router.has_failed() => {
                 // Half a router would lose half of the calls for as long as it runs: whoever keeps us starts a whole one.
                 eprintln!("quickfire: a shard panicked; the others are drained");

@@ -4,6 +4,7 @@ pub mod config;
 pub use config::Config;
 pub mod counters;
 pub mod options;
+pub mod reload;
 pub mod run_dir;
 
 pub mod clock;

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use engine::{Answer, Engine, EngineRefused, FunctionSpec, Limits, Nanos, ShardId, TenantSpec};
@@ -39,10 +40,23 @@ const PUBLISH_PERIOD: Nanos = Nanos::from_ms(10);
 const PUBLISH_PERIOD_MIN: Nanos = Nanos::from_ms(1);
 
 /// What the rest of the process tells a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Command {
     /// Finish what was begun, then end.
     Drain,
+    /// Go on with another configuration.
+    Reconfigure(Box<Reconfigure>),
+}
+
+/// What an engine is to go on with.
+#[derive(Debug)]
+pub struct Reconfigure {
+    /// All tenants, known ones in their places.
+    pub tenants: Vec<TenantSpec>,
+    /// All functions by id.
+    pub functions: Vec<FunctionSpec>,
+    /// Is told what became of it. Nobody may be listening any more.
+    pub done: SyncSender<Result<(), EngineRefused>>,
 }
 
 /// Shows a shard's counters to the outside: called about every 10 ms and before the shard sleeps.
@@ -316,8 +330,14 @@ impl Shard {
     /// Commands, and the steps of a drain.
     fn obey(&mut self) -> usize {
         let mut is_drain_asked = false;
+        let engine = &mut self.engine;
         let work = self.commands.take(COMMANDS_PER_TURN_MAX, |command| match command {
             Command::Drain => is_drain_asked = true,
+            Command::Reconfigure(asked) => {
+                let Reconfigure { tenants, functions, done } = *asked;
+                let functions = functions.into_iter().map(Some).collect();
+                let _ = done.try_send(engine.handle_reconfigure(tenants, functions));
+            }
         });
         let now = self.turn_at;
         let mut desk =

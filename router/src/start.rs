@@ -10,17 +10,17 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::{FunctionSpec, Limits, Nanos, Policy, TenantSpec};
+use engine::{EngineRefused, FunctionSpec, Limits, Nanos, Policy, TenantSpec};
 use protocol::FunctionId;
 use queue::Mailbox;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
-use crate::config::{Config, Listen};
+use crate::config::{Config, ConfigError, FunctionConfig, Listen, TenantConfig};
 use crate::drain::DrainOptions;
 use crate::frontend::{self, Bell, Local};
 use crate::host::{self, Place};
@@ -28,8 +28,9 @@ use crate::io::{IoBackend, IoOptions};
 use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
 use crate::processors::Processors;
+use crate::reload::{self, Difference};
 use crate::run_dir::{RunDir, RunDirError};
-use crate::shard::{Command, Publish, ShardInputs, ShardOptions, ShardRefused};
+use crate::shard::{Command, Publish, Reconfigure, ShardInputs, ShardOptions, ShardRefused};
 use crate::shm_clients::ShmOptions;
 use crate::workers::{AttachOptions, FunctionRing, ShimState};
 
@@ -75,6 +76,23 @@ pub enum StartError {
     },
 }
 
+/// Why a router does not go on with another configuration. It goes on with the one it has.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadRefused {
+    /// Together with what cannot change while it runs, it contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An engine has no room for it.
+    #[error(transparent)]
+    Engine(#[from] EngineRefused),
+    /// It is going away, or a shard has failed.
+    #[error("the router is stopping")]
+    Stopping,
+}
+
+/// How often a shard that has to answer is asked whether it still can.
+const ANSWER_POLL: Duration = Duration::from_millis(10);
+
 /// What [`start_with`] may be given beside the configuration.
 #[derive(Default)]
 pub struct StartOptions {
@@ -97,6 +115,8 @@ pub struct Router {
     socket_files: Vec<PathBuf>,
     shim: ShimState,
     is_drain_asked: AtomicBool,
+    /// In force. Locked for as long as a reload takes, so that shards see all of them in one order.
+    config: Mutex<Config>,
     // Held until the threads are gone: the directory's lock.
     run_dir: RunDir,
 }
@@ -109,6 +129,31 @@ struct Running {
 }
 
 impl Running {
+    /// Hands the shard its new tables and waits until it has them.
+    fn reconfigure(
+        &self,
+        tenants: Vec<TenantSpec>,
+        functions: Vec<FunctionSpec>,
+    ) -> Result<(), ReloadRefused> {
+        let (done, answer) = sync_channel(1);
+        let mut command = Command::Reconfigure(Box::new(Reconfigure { tenants, functions, done }));
+        while let Err(full) = self.commands.push(command) {
+            if self.has_ended() {
+                return Err(ReloadRefused::Stopping);
+            }
+            // The shard takes what is before it in its next turn.
+            std::thread::sleep(ANSWER_POLL);
+            command = full.0;
+        }
+        loop {
+            match answer.recv_timeout(ANSWER_POLL) {
+                Ok(done) => return Ok(done?),
+                Err(RecvTimeoutError::Timeout) if !self.has_ended() => {}
+                Err(_) => return Err(ReloadRefused::Stopping),
+            }
+        }
+    }
+
     fn has_ended(&self) -> bool {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         thread.as_ref().is_none_or(JoinHandle::is_finished)
@@ -135,6 +180,7 @@ pub fn start_with(config: &Config, options: StartOptions) -> Result<Router, Star
         socket_files: listeners.iter().filter_map(|listener| listener.socket_file.clone()).collect(),
         shim: ShimState::default(),
         is_drain_asked: AtomicBool::new(false),
+        config: Mutex::new(config.clone()),
         run_dir,
     };
     for shard in 0..shard_count {
@@ -177,6 +223,21 @@ impl Router {
     /// Who keeps the function processes.
     pub fn shim(&self) -> &ShimState {
         &self.shim
+    }
+
+    /// Goes on with another configuration, as far as that can be done while calls run; says what was taken and what waits
+    /// for a restart. All shards take it or none does: they are alike, so that what the first takes, all take.
+    pub fn reconfigure(&self, wanted: &Config) -> Result<Difference, ReloadRefused> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_drain_asked.load(Ordering::Relaxed) {
+            return Err(ReloadRefused::Stopping);
+        }
+        let (merged, difference) = reload::merge(&config, wanted)?;
+        for running in &self.shards {
+            running.reconfigure(tenant_specs(&merged), function_specs(&merged))?;
+        }
+        *config = merged;
+        Ok(difference)
     }
 
     /// Asks every shard to finish what was begun and end. Returns at once; asking twice does no harm.
@@ -310,28 +371,8 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
                 .collect(),
         },
         limits: Limits { invocations_max: router.invocations_max, ..Limits::default() },
-        tenants: config
-            .tenants
-            .iter()
-            .map(|tenant| TenantSpec { name: tenant.name.clone(), weight: tenant.weight })
-            .collect(),
-        functions: config
-            .functions
-            .iter()
-            .map(|function| FunctionSpec {
-                timeout: nanos(function.timeout),
-                queue_count_max: function.queue_count_max,
-                payload_size_max: function.payload_size_max,
-                idempotent: function.idempotent,
-                tenant: config.tenant_index(&function.tenant),
-                policy: Policy {
-                    ageing: Some(nanos(function.ageing)),
-                    refuse_infeasible: function.refuse_infeasible,
-                    ..Policy::default()
-                },
-                ..FunctionSpec::named(&function.name)
-            })
-            .collect(),
+        tenants: tenant_specs(config),
+        functions: function_specs(config),
         payload_memory_max: router.payload_memory_max,
         idle: router.idle,
         spin: nanos(router.spin),
@@ -343,6 +384,28 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
             stop_timeout: STOP_TIMEOUT,
         },
     }
+}
+
+fn tenant_specs(config: &Config) -> Vec<TenantSpec> {
+    let spec = |tenant: &TenantConfig| TenantSpec { name: tenant.name.clone(), weight: tenant.weight };
+    config.tenants.iter().map(spec).collect()
+}
+
+fn function_specs(config: &Config) -> Vec<FunctionSpec> {
+    let spec = |function: &FunctionConfig| FunctionSpec {
+        timeout: nanos(function.timeout),
+        queue_count_max: function.queue_count_max,
+        payload_size_max: function.payload_size_max,
+        idempotent: function.idempotent,
+        tenant: config.tenant_index(&function.tenant),
+        policy: Policy {
+            ageing: Some(nanos(function.ageing)),
+            refuse_infeasible: function.refuse_infeasible,
+            ..Policy::default()
+        },
+        ..FunctionSpec::named(&function.name)
+    };
+    config.functions.iter().map(spec).collect()
 }
 
 fn nanos(length: Duration) -> Nanos {

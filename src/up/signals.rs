@@ -15,6 +15,8 @@ use signal_hook::low_level::pipe;
 pub enum News {
     /// Somebody wants this program to end.
     Stop,
+    /// Somebody changed the configuration file.
+    Reload,
     /// A child changed, or the time is over.
     Nothing,
 }
@@ -22,6 +24,7 @@ pub enum News {
 /// The signals of `quickfire up`.
 pub struct Signals {
     stop: UnixStream,
+    reload: UnixStream,
     child: UnixStream,
 }
 
@@ -29,25 +32,32 @@ impl Signals {
     /// From now on, signals are kept for `wait`.
     pub fn new() -> io::Result<Signals> {
         let (stop, stop_end) = UnixStream::pair()?;
+        let (reload, reload_end) = UnixStream::pair()?;
         let (child, child_end) = UnixStream::pair()?;
         stop.set_nonblocking(true)?;
+        reload.set_nonblocking(true)?;
         child.set_nonblocking(true)?;
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
+        for signal in [SIGTERM, SIGINT] {
             pipe::register(signal, stop_end.try_clone()?)?;
         }
+        pipe::register(SIGHUP, reload_end)?;
         pipe::register(SIGCHLD, child_end)?;
-        Ok(Signals { stop, child })
+        Ok(Signals { stop, reload, child })
     }
 
     /// Waits for a signal, at most this long. Signals that came before count; each stop signal counts once.
     pub fn wait(&mut self, timeout: Duration) -> News {
-        let mut polled = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.child, PollFlags::IN)];
+        let mut polled = [&self.stop, &self.reload, &self.child].map(|end| PollFd::new(end, PollFlags::IN));
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
         // Interrupted or timed out: what came is in the sockets.
         let _ = poll(&mut polled, Some(&timeout));
         while matches!(self.child.read(&mut [0; 64]), Ok(1..)) {}
-        match self.stop.read(&mut [0]) {
-            Ok(1..) => News::Stop,
+        if matches!(self.stop.read(&mut [0]), Ok(1..)) {
+            return News::Stop;
+        }
+        // However often it was said: the file is read as it is now.
+        match self.reload.read(&mut [0; 64]) {
+            Ok(1..) => News::Reload,
             _ => News::Nothing,
         }
     }

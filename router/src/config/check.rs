@@ -48,6 +48,13 @@ impl Config {
         Err(ConfigError { problems: vec![self.problem(&Section::Router, "pin", kind)] })
     }
 
+    /// Whether values that were taken from two configurations fit together.
+    pub(crate) fn check_again(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        check_together(self, &mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
     /// A problem with a value, told at the place where it was written.
     fn problem(&self, section: &Section, key: &str, kind: ProblemKind) -> Problem {
         let mut settings = self.settings.iter();
@@ -113,8 +120,17 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
     check_tenants(config, problems);
 }
 
-/// Functions whose tenant is not there.
+/// Functions whose tenant is not there, and tenants that are too many.
 fn check_tenants(config: &Config, problems: &mut Vec<Problem>) {
+    let count_max = Limits::default().tenants_max;
+    if let Some(last) = config.tenants.get(usize::from(count_max)) {
+        let text = format!(
+            "makes {} tenants since the router started, which may know {count_max}; restart it",
+            config.tenants.len()
+        );
+        let kind = ProblemKind::Contradiction(text);
+        problems.push(config.problem(&Section::Tenant(last.name.clone()), "weight", kind));
+    }
     for function in &config.functions {
         if config.tenants.iter().all(|tenant| tenant.name != function.tenant) {
             let nearest = nearest(&function.tenant, config.tenants.iter().map(|tenant| tenant.name.as_str()));

@@ -39,6 +39,7 @@ const REFERENCE_HEAD: &str = "\
 `quickfire up` reads a TOML file (`--config FILE`), environment variables and flags. A flag wins over a variable,
 a variable over the file, the file over the default. Unknown keys are errors. `quickfire check FILE` tells every
 mistake of a file at once; `quickfire print-config` prints the effective values, each with where it came from.
+SIGHUP makes a running router read its file again: see [command.md](command.md#starting-and-stopping).
 
 Durations need a unit: `ns`, `us`, `ms`, `s`, `m`, `h`. Sizes are bytes or carry `kB`, `KiB`, `MB`, `MiB`, `GB`, `GiB`;
 counts may carry `k`, `M` or `G` (thousands). Values with a unit stand in quotes: `timeout = \"50ms\"`.

@@ -1,0 +1,122 @@
+//! A configuration file that changes while real processes run calls.
+
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use quickfire_client::Client;
+use rustix::process::Signal;
+use support::{Router, eventually, signal};
+
+fn write(home: &Path, manifest: &str) {
+    // Whole or not at all, as an operator's editor does it.
+    std::fs::write(home.join("new.toml"), manifest).unwrap();
+    std::fs::rename(home.join("new.toml"), home.join("quickfire.toml")).unwrap();
+}
+
+/// Two shards, so that both have to take what changes.
+fn manifest(timeout: &str, weight: u32, rest: &str) -> String {
+    format!(
+        "[router]\nshards = 2\n[tenants.team]\nweight = {weight}\n\
+         [functions.echo]\ncommand = [\"builtin:echo\"]\nwarm = 2\ntenant = \"team\"\ntimeout = \"{timeout}\"\n{rest}"
+    )
+}
+
+/// Writes the file, says so, and waits for the `count`-th word about it.
+fn reload(router: &Router, home: &Path, manifest: &str, says: &str, count: usize) {
+    write(home, manifest);
+    signal(router.child.id(), Signal::HUP);
+    eventually("the router says what became of the file", || router.log().matches(says).count() == count);
+}
+
+#[test]
+fn no_call_is_lost_or_answered_wrongly_while_the_file_is_read_again_and_again() {
+    // Given: three callers that check every answer.
+    let home = tempfile::tempdir().unwrap();
+    let router = Router::start_in(home.path(), &manifest("30s", 1, ""));
+    let before = router.row("echo");
+    let is_over = AtomicBool::new(false);
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..3u64)
+            .map(|caller| {
+                let (url, is_over) = (router.url.clone(), &is_over);
+                scope.spawn(move || {
+                    let client = Client::connect(&url).unwrap();
+                    let echo = client.function("echo").unwrap();
+                    let mut count = 0u64;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let payload = (caller << 32 | count).to_le_bytes();
+                        let answer = echo
+                            .call(&payload)
+                            .wait()
+                            .unwrap_or_else(|error| panic!("call {count}: {error}"));
+                        assert_eq!(answer.payload[..], payload, "the answer of another call");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        // When
+        for round in 1..=10u32 {
+            let wanted = manifest(&format!("{}s", 30 + round), round + 1, "");
+            reload(&router, home.path(), &wanted, "reloaded: 2 changes in force", round as usize);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    // Expect: everybody was served, and each call is counted once.
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    let answered = counts.iter().sum::<u64>();
+    eventually("all are counted", || router.row("echo").ok == before.ok + answered);
+    let after = router.row("echo");
+    assert_eq!((after.errors, after.otherwise), (before.errors, before.otherwise));
+}
+
+#[test]
+fn a_new_time_out_holds_for_the_next_call() {
+    // Given: a process that is stopped, so that only the time-out ends a call.
+    let home = tempfile::tempdir().unwrap();
+    let router = Router::start_in(home.path(), &manifest("10m", 1, ""));
+    for worker in router.workers("echo") {
+        signal(worker, Signal::STOP);
+    }
+    // When
+    reload(&router, home.path(), &manifest("50ms", 1, ""), "reloaded: 1 changes in force, 0 after", 1);
+    // Expect
+    let output = router.invoke(&["echo", "--data", "x"]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
+    let home = tempfile::tempdir().unwrap();
+    let router = Router::start_in(home.path(), &manifest("10s", 1, ""));
+    let pids = router.workers("echo");
+    let more = "slots = 8\n[functions.noop]\ncommand = [\"builtin:noop\"]\n";
+    reload(
+        &router,
+        home.path(),
+        &manifest("20s", 1, more),
+        "reloaded: 1 changes in force, 2 after a restart",
+        1,
+    );
+    let log = router.log();
+    assert!(log.contains("reload: functions.echo.timeout: \"10s\" -> \"20s\"\n"), "{log}");
+    assert!(log.contains("reload: functions.echo.slots: 1024 -> 8 (needs a restart)\n"), "{log}");
+    assert!(log.contains("reload: functions.noop: added (needs a restart)\n"), "{log}");
+    assert_eq!(router.workers("echo"), pids, "no process was touched");
+}
+
+#[test]
+fn a_file_with_one_mistake_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let router = Router::start_in(home.path(), &manifest("10s", 1, ""));
+    let wrong = manifest("20s", 5, "[functions.b]\ncommand = [\"/no/such/program\"]\ntenant = \"nobody\"\n");
+    reload(&router, home.path(), &wrong, "the configuration was refused; the one before stays in force", 1);
+    assert!(router.log().contains("there is no table [tenants.nobody]"), "{}", router.log());
+    // Expect: against what is still in force the mended file is two changes.
+    reload(&router, home.path(), &manifest("20s", 5, ""), "reloaded: 2 changes in force, 0 after", 1);
+    assert!(router.invoke(&["echo", "--data", "x"]).status.success());
+}
