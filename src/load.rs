@@ -1,15 +1,17 @@
 //! `quickfire load NAME`: open or closed loop load, with a report to read, to plot and to compare.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use loadgen::{Arrivals, LoadError, Plan, Report, Target, Workload};
+use protocol::Status;
+use protocol::recording::Recording;
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
 use crate::invoke;
+use crate::signals;
 
 /// Arguments and help.
 pub fn command() -> Command {
@@ -26,7 +28,7 @@ pub fn command() -> Command {
     };
     Command::new("load")
         .about("Loads a function and reports throughput and latency")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("The function"))
+        .arg(Arg::new("name").value_name("NAME").required_unless_present("replay").help("The function"))
         .arg(
             Arg::new("rate")
                 .long("rate")
@@ -82,6 +84,18 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(u64))
                 .help("Repeat the schedule and the payloads of an earlier run"),
         )
+        .arg(file("replay", "Instead of a function: run a recording of `quickfire record` again").conflicts_with_all([
+            "name", "rate", "window", "duration", "payload", "deadline", "criticality", "direct", "html",
+        ]))
+        .arg(
+            Arg::new("speed")
+                .long("speed")
+                .value_name("FACTOR")
+                .value_parser(parse_speed)
+                .default_value("1")
+                .requires("replay")
+                .help("How much faster than recorded, like 10 or 0.5"),
+        )
         .arg(file("json", "Write the report as JSON; - for standard output"))
         .arg(file("html", "Write the report as a page with plots, complete in itself; - for standard output"))
         .after_help(format!(
@@ -90,7 +104,8 @@ pub fn command() -> Command {
              Examples:\n  \
              quickfire load echo --window 64 --duration 5s\n  \
              quickfire load echo --rate 100k --connections 8 --json report.json --html report.html\n  \
-             quickfire load echo --window 512 --connect shm:///run/user/1000/quickfire\n\n\
+             quickfire load echo --window 512 --connect shm:///run/user/1000/quickfire\n  \
+             quickfire load --replay calls.qfr --speed 10 --connections 4\n\n\
              {EXIT_CODES_HELP}"
         ))
 }
@@ -98,11 +113,9 @@ pub fn command() -> Command {
 /// Runs the plan and writes the report.
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let plan = plan(matches)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends the program at once, report or not.
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop)).map_err(Failure::usage)?;
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::usage)?;
+    let stop = signals::stop_flag()?;
+    if let Some(path) = matches.get_one::<PathBuf>("replay") {
+        return replay(matches, &plan, path, &stop);
     }
     let report = loadgen::run_until(&plan, &mut loadgen::progress_bar(&plan), &stop).map_err(cannot_run)?;
     if ["json", "html"].iter().any(|id| is_standard_output(matches, id)) {
@@ -114,6 +127,36 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     write(matches, "json", || report.to_json())?;
     write(matches, "html", || report.to_html())?;
     Ok(ending_of(&report))
+}
+
+/// Runs a recording again, and sets what came of it beside what had come of it then.
+fn replay(matches: &ArgMatches, plan: &Plan, path: &Path, stop: &AtomicBool) -> Result<Ending, Failure> {
+    if matches!(plan.target, Target::Shm(_)) {
+        return Err(Failure::usage(
+            "a recording is replayed over sockets: connect to quickfire:// or unix://",
+        ));
+    }
+    let unreadable = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    let recording = Recording::read(&bytes).map_err(|damaged| unreadable(&damaged))?;
+    if recording.calls.is_empty() {
+        return Err(unreadable(&"the recording has no calls"));
+    }
+    let speed = matches.get_one::<f64>("speed").copied().unwrap_or(1.0);
+    let report = loadgen::replay(plan, &recording, speed, stop).map_err(cannot_run)?;
+    if is_standard_output(matches, "json") {
+        eprint!("{}", report.to_text());
+    } else {
+        print(report.to_text())?;
+    }
+    write(matches, "json", || report.to_json())?;
+    let has_result = report.replayed.outcomes.contains_key(Status::Ok.name());
+    Ok(if has_result { Ending::Ok } else { Ending::Refused })
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    if speed.is_finite() && speed > 0.0 { Ok(speed) } else { Err("a speed is above zero".into()) }
 }
 
 fn plan(matches: &ArgMatches) -> Result<Plan, Failure> {

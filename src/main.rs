@@ -23,7 +23,9 @@ mod invoke;
 mod live;
 mod load;
 mod print_config;
+mod record;
 mod shim;
+mod signals;
 mod snapshots;
 mod table;
 mod top;
@@ -69,6 +71,7 @@ fn command() -> Command {
             up::command(),
             invoke::command(),
             load::command(),
+            record::command(),
             functions::command(),
             top::command(),
             inspect::command(),
@@ -84,6 +87,7 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("up", matches)) => up::run(matches),
         Some(("invoke", matches)) => invoke::run(matches),
         Some(("load", matches)) => load::run(matches),
+        Some(("record", matches)) => record::run(matches),
         Some(("functions", matches)) => functions::run(matches),
         Some(("top", matches)) => top::run(matches),
         Some(("inspect", matches)) => inspect::run(matches),

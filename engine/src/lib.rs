@@ -60,7 +60,7 @@ pub mod worker;
 use std::collections::VecDeque;
 
 use protocol::FunctionId;
-use queue::Links;
+use queue::{LaneIndex, Links};
 
 pub use admission::{Refused, Request, Verdict};
 pub use attachment::AttachRefused;
@@ -119,6 +119,15 @@ pub struct Engine {
     /// Removed functions that have calls left, or had a moment ago.
     retiring: Vec<u32>,
     is_draining: bool,
+}
+
+/// What a caller wanted, for those who record calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// How much it matters: 0 low to 3 critical.
+    pub criticality: u8,
+    /// When its answer is of no use any more.
+    pub deadline_at: Nanos,
 }
 
 /// Why an engine cannot be made from this configuration.
@@ -239,6 +248,13 @@ impl Engine {
     pub fn owes_answer(&self, invocation: InvocationId) -> bool {
         let slot = self.invocations.slot_of(invocation);
         slot.is_some_and(|slot| self.invocations.at(slot).state.is_unanswered())
+    }
+
+    /// What a call wanted that was answered just now: until the next `handle_request` its slot still tells.
+    pub fn asked(&self, invocation: InvocationId) -> Asked {
+        let call = self.invocations.at(invocation.slot());
+        let criticality = LaneIndex::from_index(call.lane.into()).criticality();
+        Asked { criticality, deadline_at: call.deadline_at }
     }
 
     /// Nothing admitted is unfinished and nothing waits to be polled.

@@ -148,16 +148,36 @@ impl Connection {
     /// Appends one call to what goes out next. `false` without a credit.
     #[inline]
     pub(crate) fn send(&mut self, template: &Template, intended_at_ns: u64, now_ns: u64) -> bool {
-        if !self.is_open {
-            return false;
-        }
-        let Some(index) = self.free.pop() else { return false };
-        let Some(slot) = self.slots.get_mut(index as usize) else { return false };
-        let generation = slot.generation.wrapping_add(1);
-        *slot = Slot { intended_at_ns, sent_at_ns: now_ns, generation, is_taken: true };
-        let call_id = CallId::new(index, generation);
+        let Some(call_id) = self.claim_slot(intended_at_ns, now_ns) else { return false };
         template.append_to(&mut self.outbound, call_id, self.pattern);
         true
+    }
+
+    /// The same for a call that has a frame of its own.
+    pub(crate) fn send_call(
+        &mut self,
+        parts: &FrameParts,
+        payload: &[u8],
+        intended_at_ns: u64,
+        now_ns: u64,
+    ) -> bool {
+        let Some(call_id) = self.claim_slot(intended_at_ns, now_ns) else { return false };
+        let parts = FrameParts { call_id, ..*parts };
+        encode(&mut self.outbound, &parts, &Extensions::NONE, payload);
+        true
+    }
+
+    /// The id of the next call, if there is a credit for it.
+    #[inline]
+    fn claim_slot(&mut self, intended_at_ns: u64, now_ns: u64) -> Option<CallId> {
+        if !self.is_open {
+            return None;
+        }
+        let index = self.free.pop()?;
+        let slot = self.slots.get_mut(index as usize)?;
+        let generation = slot.generation.wrapping_add(1);
+        *slot = Slot { intended_at_ns, sent_at_ns: now_ns, generation, is_taken: true };
+        Some(CallId::new(index, generation))
     }
 
     /// Writes what waits, as far as the socket takes it.

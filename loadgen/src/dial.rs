@@ -63,7 +63,7 @@ pub(crate) fn dial(plan: &Plan) -> Result<(Vec<Dialled>, FunctionId), LoadError>
     }
     let function_id = match dialled.first_mut() {
         // Function numbers are the router's, the same on all its connections.
-        Some(first) => resolve(plan, first, &mut buffer)?,
+        Some(first) => resolve(plan, &plan.function, first, &mut buffer)?,
         None => return Err(crate::plan::PlanInvalid::NoConnections.into()),
     };
     Ok((dialled, function_id))
@@ -117,16 +117,22 @@ fn greet(socket: &mut dyn Socket, buffer: &mut Vec<u8>) -> Result<Hello, Failed>
     Ok(Hello { credits: hello.credits.min(limits::CREDITS_MAX), ..hello })
 }
 
-fn resolve(plan: &Plan, on: &mut Dialled, buffer: &mut Vec<u8>) -> Result<FunctionId, LoadError> {
+/// The router's number of a function.
+pub(crate) fn resolve(
+    plan: &Plan,
+    name: &str,
+    on: &mut Dialled,
+    buffer: &mut Vec<u8>,
+) -> Result<FunctionId, LoadError> {
     buffer.clear();
-    encode(buffer, &FrameParts::resolve(CallId::new(0, 0)), &Extensions::NONE, plan.function.as_bytes());
+    encode(buffer, &FrameParts::resolve(CallId::new(0, 0)), &Extensions::NONE, name.as_bytes());
     let socket = on.socket.socket();
     socket.write_all(buffer).map_err(|source| Failed::Io(source).at(plan, 0))?;
     let frame = read_answer(socket, on.hello.frame_size_max, Kind::Resolved, buffer)
         .map_err(|failed| failed.at(plan, 0))?;
     match Status::try_from(frame.header.status).unwrap_or(Status::UnknownFunction) {
         Status::Ok => Ok(frame.header.function_id),
-        status => Err(LoadError::UnknownFunction { name: plan.function.clone(), status }),
+        status => Err(LoadError::UnknownFunction { name: name.to_owned(), status }),
     }
 }
 

@@ -29,6 +29,7 @@ pub mod ids;
 pub mod limits;
 pub mod misbehaviour;
 pub mod name;
+pub mod recording;
 pub mod status;
 
 pub use encode::{FrameParts, encode, encode_front, encode_padding};

@@ -334,22 +334,20 @@ impl LocalEnd {
             // 0 would mean "none": what is shorter than a microsecond gets one.
             Some(budget) => u32::try_from(budget.as_micros()).unwrap_or(u32::MAX).max(1),
         };
-        let verdict = desk.engine.handle_request(
-            desk.now,
-            engine::Request {
-                origin: Origin {
-                    connection: LOCAL,
-                    connection_generation: 0,
-                    call_id: CallId::new(slot, pending.generation),
-                },
-                received_at: submitted_at.min(desk.now),
-                function: request.function,
-                criticality: request.criticality as u8,
-                budget_us,
-                payload_size: u32::try_from(request.payload.len()).unwrap_or(u32::MAX),
-                flags: Flags::WANT_TIMINGS,
+        let asked = engine::Request {
+            origin: Origin {
+                connection: LOCAL,
+                connection_generation: 0,
+                call_id: CallId::new(slot, pending.generation),
             },
-        );
+            received_at: submitted_at.min(desk.now),
+            function: request.function,
+            criticality: request.criticality as u8,
+            budget_us,
+            payload_size: u32::try_from(request.payload.len()).unwrap_or(u32::MAX),
+            flags: Flags::WANT_TIMINGS,
+        };
+        let verdict = desk.engine.handle_request(desk.now, asked);
         let manner = Manner { flags: Flags::NONE, criticality: request.criticality as u8, extension_size: 0 };
         match verdict {
             Verdict::Pushed(push) => {
@@ -363,6 +361,7 @@ impl LocalEnd {
                 desk.payloads.put_kept(invocation, manner, request.payload, 0, size);
             }
             Verdict::Refused(refused) => {
+                desk.tape.refused(&asked, &refused);
                 self.free.push(slot);
                 promise.keep(Answer::refused(refused.status, refused.retry_after_us));
             }

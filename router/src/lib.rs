@@ -21,6 +21,7 @@ pub mod shard;
 pub mod shm_clients;
 pub mod start;
 pub mod stats;
+pub mod tape;
 
 pub mod workers;
 

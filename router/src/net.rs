@@ -28,6 +28,7 @@ use crate::io::{Chunk, Io, SourceId};
 use crate::payloads::Payloads;
 use crate::shard::Owner;
 use crate::stats::ShardStats;
+use crate::tape::Tape;
 use crate::workers::Workers;
 
 use connection::{Connection, Intake, Offence};
@@ -44,6 +45,8 @@ pub struct Desk<'a> {
     pub payloads: &'a mut Payloads,
     /// What is counted.
     pub stats: &'a mut ShardStats,
+    /// What `quickfire record` wants to know.
+    pub tape: &'a mut Tape,
 }
 
 /// The bounds of a shard's connections.

@@ -264,6 +264,12 @@ impl Payloads {
         self.put_copy(invocation, manner, Body { extensions: &extensions, payload });
     }
 
+    /// Bytes of the payload of a call that waits; 0 of any other, of which nothing is known here.
+    pub fn size_of(&self, invocation: InvocationId) -> u32 {
+        let place = self.places.get(slot(invocation)).filter(|place| !matches!(place.at, At::Nowhere));
+        place.map_or(0, |place| place.size - u32::from(place.manner.extension_size))
+    }
+
     /// The call is answered, and not by its worker: nobody asks for its bytes any more. After a worker's answer there is
     /// nothing to do: the bytes were in its ring, and the ring no longer names the call.
     #[inline]

@@ -108,6 +108,11 @@ pub fn counters(run_dir: &Path, shard: u32) -> PathBuf {
     run_dir.join(format!("counters-{shard}"))
 }
 
+/// What `quickfire record` reads of a shard.
+pub fn tape(run_dir: &Path, shard: u32) -> PathBuf {
+    run_dir.join(format!("tape-{shard}"))
+}
+
 /// Where the shim keeps its lock.
 pub fn shim_lock(run_dir: &Path) -> PathBuf {
     run_dir.join("shim.lock")

@@ -26,6 +26,7 @@ use crate::net::{Desk, Net, NetOptions};
 use crate::payloads::Payloads;
 use crate::shm_clients::{ShmClients, ShmOptions};
 use crate::stats::ShardStats;
+use crate::tape::Tape;
 use crate::workers::{Attach, AttachOptions, Deliver, NoResult, ResultBytes, ShimState, Workers};
 
 /// Events of the kernel handled in one turn: 64 receive buffers hold 2 MiB, about 30,000 small calls and two
@@ -115,6 +116,8 @@ pub struct ShardInputs {
     pub shim: ShimState,
     /// Shows its counters.
     pub publish: Option<Box<dyn Publish>>,
+    /// Tells of each call, to whoever records.
+    pub tape: Tape,
 }
 
 /// Why a shard could not be made.
@@ -147,6 +150,7 @@ pub struct Shard {
     drain_options: DrainOptions,
     publish: Option<Box<dyn Publish>>,
     published_at: Nanos,
+    tape: Tape,
     idle: Idle,
     processor_count: u32,
     shard_count: u32,
@@ -206,6 +210,7 @@ impl Shard {
             drain_options: options.drain,
             publish: inputs.publish,
             published_at: now,
+            tape: inputs.tape,
             idle: Idle::new(options.idle, options.spin, now),
             processor_count: options.processor_count,
             shard_count: options.shard_count,
@@ -218,9 +223,21 @@ impl Shard {
     /// One turn: everything this thread ever does is reached from here. Returns how much there was to do.
     pub fn turn(&mut self) -> usize {
         let now = self.begin_turn(); //                                                         clock.rs
-        let mut desk =
-            Desk { now, engine: &mut self.engine, payloads: &mut self.payloads, stats: &mut self.stats };
-        let mut replies = Replies { net: &mut self.net, shm: &mut self.shm, local: &mut self.local };
+        if self.tape.begin_turn(now) { self.turn_at::<true>(now) } else { self.turn_at::<false>(now) }
+    }
+
+    /// The turn, recorded or not: two bodies, so that a call that nobody records is not asked about it.
+    #[inline(always)]
+    fn turn_at<const IS_RECORDED: bool>(&mut self, now: Nanos) -> usize {
+        let mut desk = Desk {
+            now,
+            engine: &mut self.engine,
+            payloads: &mut self.payloads,
+            stats: &mut self.stats,
+            tape: &mut self.tape,
+        };
+        let mut replies =
+            Replies::<IS_RECORDED> { net: &mut self.net, shm: &mut self.shm, local: &mut self.local };
 
         let mut work = self.workers.reap(&mut desk, &mut self.io, &mut replies); // results, 8      workers.rs
         work += replies.local.take(&mut desk, &mut self.workers); //           in-process calls  frontend.rs
@@ -236,8 +253,9 @@ impl Shard {
             work += 1;
         }
         while let Some(answer) = desk.engine.poll_answer() {
-            desk.payloads.release(answer.invocation);
+            let invocation = answer.invocation;
             replies.deliver(&mut desk, &mut self.io, answer, 0, &NoResult); //   stage 8           engine: reply.rs
+            desk.payloads.release(invocation);
             work += 1;
         }
         work += self.workers.act(&mut desk, &mut self.io); //                  cancel, stop, kill
@@ -340,8 +358,13 @@ impl Shard {
             }
         });
         let now = self.turn_at;
-        let mut desk =
-            Desk { now, engine: &mut self.engine, payloads: &mut self.payloads, stats: &mut self.stats };
+        let mut desk = Desk {
+            now,
+            engine: &mut self.engine,
+            payloads: &mut self.payloads,
+            stats: &mut self.stats,
+            tape: &mut self.tape,
+        };
         if is_drain_asked && self.drain.begin(now, &self.drain_options) {
             desk.engine.handle_drain();
             self.net.drain(&mut desk, &mut self.io);
@@ -432,10 +455,10 @@ impl Shard {
 }
 
 /// What the kernel tells, to whom it concerns.
-fn take_events(
+fn take_events<const IS_RECORDED: bool>(
     desk: &mut Desk<'_>,
     io: &mut Io,
-    replies: &mut Replies<'_>,
+    replies: &mut Replies<'_, IS_RECORDED>,
     workers: &mut Workers,
     attach: &mut Attach,
 ) -> usize {
@@ -485,13 +508,13 @@ fn take_events(
 }
 
 /// Where answers go: to a connection, to a client's ring, or to a ticket in this process. Every answer passes here, and is measured.
-struct Replies<'a> {
+struct Replies<'a, const IS_RECORDED: bool> {
     net: &'a mut Net,
     shm: &'a mut ShmClients,
     local: &'a mut LocalEnd,
 }
 
-impl Deliver for Replies<'_> {
+impl<const IS_RECORDED: bool> Deliver for Replies<'_, IS_RECORDED> {
     #[inline(always)]
     fn deliver(
         &mut self,
@@ -502,6 +525,9 @@ impl Deliver for Replies<'_> {
         result: &impl ResultBytes,
     ) {
         measure(desk.stats, &answer);
+        if IS_RECORDED {
+            record(desk, &answer, payload_size, result);
+        }
         let append = |out: &mut Vec<u8>| {
             if payload_size > 0 {
                 result.append_to(out);
@@ -520,6 +546,13 @@ impl Deliver for Replies<'_> {
     fn clients(&mut self) -> &mut ShmClients {
         self.shm
     }
+}
+
+/// The call's end, for `quickfire record`.
+#[inline(never)]
+fn record(desk: &mut Desk<'_>, answer: &Answer, result_size: usize, result: &impl ResultBytes) {
+    let waiting_size = desk.payloads.size_of(answer.invocation);
+    desk.tape.answered(desk.engine, answer, result_size, |out| result.request(out).unwrap_or(waiting_size));
 }
 
 /// Where the call's time went, into the histograms.

@@ -503,6 +503,7 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
             true
         }
         Verdict::Refused(refused) => {
+            desk.tape.refused(&request, &refused);
             let status = status_byte(refused.status);
             let retry_after_us = refused.retry_after_us;
             let refusal = client_ring::Answer { status, flags: 0, retry_after_us, timings: None };

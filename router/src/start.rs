@@ -29,9 +29,10 @@ use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
 use crate::processors::Processors;
 use crate::reload::{self, Difference};
-use crate::run_dir::{RunDir, RunDirError};
+use crate::run_dir::{self, RunDir, RunDirError};
 use crate::shard::{Command, Publish, Reconfigure, ShardInputs, ShardOptions, ShardRefused};
 use crate::shm_clients::ShmOptions;
+use crate::tape::Tape;
 use crate::workers::{AttachOptions, FunctionRing, ShimState};
 
 /// Commands that may wait for one shard; more than a person can type.
@@ -296,6 +297,9 @@ impl Router {
                 bell,
                 local: local_end,
                 shim: self.shim.clone(),
+                // A shard whose tape cannot be made goes on, and cannot be recorded.
+                tape: Tape::create(&run_dir::tape(self.run_dir.path(), shard), shard as u16)
+                    .unwrap_or_else(|_| Tape::none()),
                 publish: options.publish.as_ref().and_then(|make| make(shard)),
             },
             pin: config.router.pin.get(shard as usize).copied(),

@@ -88,6 +88,14 @@ impl Mapped {
         Self::map(fd, Access::ReadOnly)
     }
 
+    /// Maps a file that another process made, to read and to answer in. As for counters: in a directory of our own, since who
+    /// can open the file can shrink it.
+    pub fn open_file_to_answer(path: &Path) -> Result<Self, MapError> {
+        let fd = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(refused("open"))?;
+        Self::map(fd, Access::ReadWrite)
+    }
+
     /// Has the kernel provide the first `size` bytes now, so that the first requests do not pay for page faults.
     /// Best effort: kernels before 5.14 do not know how.
     pub fn populate(&self, size: usize) {

@@ -354,6 +354,16 @@ impl<M: Memory> RouterEnd<M> {
         PushedRequest { flags, criticality: entry.criticality, context }
     }
 
+    /// Appends the payload of an answered request to `out`, if it is wanted, and says how many bytes it was pushed with.
+    pub fn answered_payload(&self, completion: &Completion, out: Option<&mut Vec<u8>>) -> u32 {
+        let payload_size = self.entries[completion.slot.0 as usize].payload_size;
+        if let Some(out) = out {
+            let place = self.geometry.payload_place(completion.slot, payload_size);
+            self.memory.append_to(place, payload_size as usize, out);
+        }
+        payload_size
+    }
+
     /// Gives the slot back.
     #[inline]
     pub fn release(&mut self, completion: Completion) {

@@ -388,7 +388,10 @@ impl Connection {
                 let body = payloads::Body { extensions: frame.extensions, payload: frame.payload };
                 intake.workers.push_body(intake.desk, push, manner, body);
             }
-            Verdict::Refused(refused) => self.refuse(intake, call_id, refused.status, refused.retry_after_us),
+            Verdict::Refused(refused) => {
+                intake.desk.tape.refused(&request, &refused);
+                self.refuse(intake, call_id, refused.status, refused.retry_after_us);
+            }
         }
     }
 

@@ -9,6 +9,8 @@ pub trait ResultBytes {
     fn append_to(&self, out: &mut Vec<u8>);
     /// Copies them to a place in a client's memory.
     fn copy_to(&self, memory: &Mapped, place: usize);
+    /// Appends the payload of its request, if that is wanted, and says its size. None where it is not known here.
+    fn request(&self, out: Option<&mut Vec<u8>>) -> Option<u32>;
 }
 
 /// For answers without a result.
@@ -17,6 +19,10 @@ pub struct NoResult;
 impl ResultBytes for NoResult {
     fn append_to(&self, _out: &mut Vec<u8>) {}
     fn copy_to(&self, _memory: &Mapped, _place: usize) {}
+
+    fn request(&self, _out: Option<&mut Vec<u8>>) -> Option<u32> {
+        None
+    }
 }
 
 /// A result in its worker's slot.
@@ -35,5 +41,9 @@ impl ResultBytes for RingResult<'_> {
     fn copy_to(&self, memory: &Mapped, place: usize) {
         let source = self.ring.result_place(self.completion);
         memory.copy_from(place, self.ring.memory(), source, self.completion.result_size as usize);
+    }
+
+    fn request(&self, out: Option<&mut Vec<u8>>) -> Option<u32> {
+        Some(self.ring.answered_payload(self.completion, out))
     }
 }
