@@ -15,6 +15,7 @@
 
 mod chance;
 mod contract;
+mod day;
 mod history;
 mod oracle;
 mod plan;
@@ -29,11 +30,13 @@ mod totals;
 mod worker;
 mod world;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::contract::{CONTRACTS, Contract, Judge};
+use crate::day::{Order, Scale};
 use crate::plan::Keep;
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::shrink::Failure;
@@ -65,6 +68,9 @@ struct Arguments {
     /// Show the scenarios and contracts, and end.
     #[arg(long)]
     list: bool,
+    /// Run the day at scale in three orders instead, print its table, and draw it into this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "keep"])]
+    day: Option<PathBuf>,
 }
 
 /// What `--only` chose.
@@ -79,6 +85,9 @@ fn main() -> ExitCode {
     if arguments.list {
         list();
         return ExitCode::SUCCESS;
+    }
+    if let Some(path) = &arguments.day {
+        return draw_day(path, arguments.first);
     }
     let chosen = match arguments.only.as_deref().map(choose).transpose() {
         Ok(chosen) => chosen.unwrap_or_default(),
@@ -114,6 +123,24 @@ fn main() -> ExitCode {
     }
     println!("sim: {count} seeds held: {total}");
     ExitCode::SUCCESS
+}
+
+/// The day at scale: a table for the page, and the drawing beside it.
+fn draw_day(path: &Path, seed: u64) -> ExitCode {
+    let Scale { worker_count, function_count, tenant_count } = day::FULL;
+    println!(
+        "sim: a day with seed {seed}: {worker_count} workers, {function_count} functions, {tenant_count} tenants"
+    );
+    let days = Order::ALL.map(|order| (order, day::run(order, day::FULL, seed)));
+    println!("sim: {} calls in each order", days[0].1.call_count());
+    days.iter().for_each(|(order, figures)| println!("{}", figures.row(order.name())));
+    match std::fs::write(path, day::draw(&days)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sim: cannot write {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn choose(name: &str) -> Result<Chosen, String> {
