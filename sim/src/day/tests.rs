@@ -1,6 +1,6 @@
 use super::*;
 
-const SMALL: Scale = Scale { worker_count: 40, function_count: 60, tenant_count: 10 };
+const SMALL: Scale = Scale { worker_count: 20, function_count: 60, tenant_count: 10 };
 
 #[test]
 fn order_keeps_what_matters_in_time_and_waiting_fills_the_night() {
