@@ -19,6 +19,7 @@ mod day;
 mod history;
 mod oracle;
 mod plan;
+mod replay;
 mod router;
 mod scenario;
 mod service;
@@ -34,6 +35,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use protocol::recording::Recording;
 
 use crate::contract::{CONTRACTS, Contract, Judge};
 use crate::day::{Order, Scale};
@@ -68,6 +70,9 @@ struct Arguments {
     /// Show the scenarios and contracts, and end.
     #[arg(long)]
     list: bool,
+    /// Run a recording of `quickfire record` through the engine instead, and compare how its calls end.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "keep", "day"])]
+    replay: Option<PathBuf>,
     /// Run the day at scale in three orders instead, print its table, and draw it into this file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "keep"])]
     day: Option<PathBuf>,
@@ -85,6 +90,9 @@ fn main() -> ExitCode {
     if arguments.list {
         list();
         return ExitCode::SUCCESS;
+    }
+    if let Some(path) = &arguments.replay {
+        return replay_file(path);
     }
     if let Some(path) = &arguments.day {
         return draw_day(path, arguments.first);
@@ -123,6 +131,22 @@ fn main() -> ExitCode {
     }
     println!("sim: {count} seeds held: {total}");
     ExitCode::SUCCESS
+}
+
+/// A recording, and what comes of it here.
+fn replay_file(path: &Path) -> ExitCode {
+    let read = std::fs::read(path).map_err(|error| error.to_string());
+    match read.and_then(|bytes| Recording::read(&bytes).map_err(|damaged| damaged.to_string())) {
+        Ok(recording) => {
+            println!("sim: {} calls of {}", recording.calls.len(), path.display());
+            print!("{}", replay::replay(&recording));
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("sim: {}: {why}", path.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The day at scale: a table for the page, and the drawing beside it.
