@@ -43,6 +43,11 @@ impl Failure {
         Failure { ending, message: message.to_string() }
     }
 
+    /// What it has to say.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says it on standard error, one line after the other, and gives the exit code.
     pub fn tell(self) -> ExitCode {
         for line in self.message.lines() {

@@ -46,6 +46,11 @@ pub fn load_config(matches: &ArgMatches) -> Result<Config, Failure> {
     let path = matches.get_one::<String>("config").cloned().or_else(|| variable(CONFIG_VARIABLE));
     let text = path.as_deref().map(read_file).transpose()?;
     let file = path.as_deref().zip(text.as_deref()).map(|(origin, text)| FileText { text, origin });
+    config_of(matches, file)
+}
+
+/// The same with the file already read.
+pub fn config_of(matches: &ArgMatches, file: Option<FileText<'_>>) -> Result<Config, Failure> {
     let flags = |name: &str| {
         let values = matches.get_many::<String>(name).unwrap_or_default();
         values.map(|value| absolute_if_path(name, value)).collect()

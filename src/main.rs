@@ -13,6 +13,7 @@ use clap::{ArgMatches, Command};
 
 use ending::{Ending, Failure};
 
+mod apply;
 mod check;
 mod ending;
 mod flags;
@@ -30,6 +31,7 @@ mod snapshots;
 mod table;
 mod top;
 mod up;
+mod why;
 
 /// Every thread of a router allocates and frees for itself alone; this allocator is built for that.
 #[global_allocator]
@@ -75,6 +77,8 @@ fn command() -> Command {
             functions::command(),
             top::command(),
             inspect::command(),
+            why::command(),
+            apply::command(),
             check::command(),
             print_config::command(),
             function::command(),
@@ -91,6 +95,8 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("functions", matches)) => functions::run(matches),
         Some(("top", matches)) => top::run(matches),
         Some(("inspect", matches)) => inspect::run(matches),
+        Some(("why", matches)) => why::run(matches),
+        Some(("apply", matches)) => apply::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("print-config", matches)) => print_config::run(matches),
         Some(("function", matches)) => function::run(matches),

@@ -8,9 +8,11 @@
 //! Always: what was started is stopped, in the order router, shim, functions; a second signal stops it all at once.
 //! A killed `up` leaves shim and functions warm for the next one, which finds them by `DIR/shim.lock`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
+use router::admin::Admin;
 use router::{StartOptions, counters};
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
@@ -18,6 +20,7 @@ use crate::flags;
 use keeper::Keeper;
 use signals::{News, Signals};
 
+mod admin;
 mod io;
 mod keeper;
 mod reload;
@@ -57,13 +60,15 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         eprintln!("quickfire: shard {shard} runs without counters: {error}");
     });
     let options = StartOptions { publish: Some(publish), ..StartOptions::default() };
-    let router = router::start_with(&config, options).map_err(Failure::usage)?;
+    let router = Arc::new(router::start_with(&config, options).map_err(Failure::usage)?);
     let backends: Vec<_> = router.io_backends().cloned().collect();
     if let Some(line) = io::fallback(&backends) {
         eprintln!("quickfire: {line}");
     }
     print(welcome::text(&config, router.bound(), &io::name(&backends)))?;
 
+    let admin =
+        Admin::start(&config.router.run_dir, admin::answers(matches, &router)).map_err(Failure::usage)?;
     let mut keeper = Keeper::new(&config);
     loop {
         let next_at = keeper.turn(router.shim().process_id());
@@ -81,6 +86,7 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
 
     eprintln!("quickfire: draining; once more to stop at once");
     router.drain();
+    drop(admin);
     while !router.has_ended() {
         if signals.wait(STOP_POLL) == News::Stop {
             keeper.kill();

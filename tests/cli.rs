@@ -58,7 +58,9 @@ fn check_manifest(content: &str, code: i32, says: &[&str]) {
 
 #[test]
 fn every_subcommand_has_help_with_an_example_and_the_exit_codes() {
-    for subcommand in ["up", "invoke", "load", "functions", "top", "inspect", "check", "print-config"] {
+    for subcommand in
+        ["up", "invoke", "load", "functions", "top", "inspect", "why", "apply", "check", "print-config"]
+    {
         let output = run(&[subcommand, "--help"]);
         assert_eq!(output.status.code(), Some(0));
         let help = text(&output.stdout);
@@ -107,6 +109,7 @@ fn mistakes_in_arguments_end_with_code_two_and_a_suggestion() {
     check(&["top", "--interval", "5"], 2, "needs a unit");
     check(&["top", "--interval", "1ms"], 2, "the shortest is 10ms");
     check(&["functions", "--once"], 2, "--live");
+    check(&["why", "xyz"], 2, "an id is hexadecimal");
     check(&["check", "/no/such/file"], 2, "cannot read /no/such/file");
 }
 
@@ -121,6 +124,8 @@ fn no_router_is_unreachable() {
     let empty = empty.path().to_str().unwrap();
     check(&["functions", "--run-dir", empty], 4, "no router has published counters");
     check(&["functions", "echo", "--live", "--run-dir", empty], 4, "no router has published counters");
+    check(&["why", "1", "--run-dir", empty], 4, "no router answers at");
+    check(&["apply", "/dev/null", "--run-dir", empty], 4, "no router answers at");
     check(&["top", "--run-dir", empty], 4, "no router has published counters");
 }
 
@@ -311,11 +316,19 @@ fn a_function_that_waits_says_for_what_and_stops_saying_so_when_it_does_not() {
         says("functions", &["echo", "--live", "--once"]).contains("workers busy")
             && says("top", &["--once", "--sort", "queued"]).contains("workers busy")
     });
+    // The call that is in the ring is known by its id.
+    let inspected = says("inspect", &[]);
+    let line = inspected.lines().find(|line| line.contains(&worker.to_string()) && line.contains("ring"));
+    let id = line.and_then(|line| line.split_whitespace().next()).expect("a call is in the ring").to_owned();
+    assert!(says("why", &[&id]).contains(&format!("with process {worker} since")), "{}", says("why", &[&id]));
     // When the worker goes on.
     signal(worker, Signal::CONT);
     for mut call in calls {
         assert_eq!(call.wait().unwrap().code(), Some(0));
     }
+    let over = router.command("why").arg(&id).output().unwrap();
+    assert_eq!(over.status.code(), Some(3));
+    assert!(text(&over.stderr).contains("it was answered, or never was"), "{}", text(&over.stderr));
     eventually("nothing waits", || !says("functions", &["echo"]).contains("workers busy"));
 }
 

@@ -120,3 +120,38 @@ fn a_file_with_one_mistake_changes_nothing() {
     reload(&router, home.path(), &manifest("20s", 5, ""), "reloaded: 2 changes in force, 0 after", 1);
     assert!(router.invoke(&["echo", "--data", "x"]).status.success());
 }
+
+/// Runs `quickfire apply` and checks what it ends with and says.
+#[track_caller]
+fn check_apply(router: &Router, arguments: &[&str], code: i32, says: &[&str]) {
+    let output = router.command("apply").args(arguments).output().unwrap();
+    let told =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    for expected in says {
+        assert!(told.contains(expected), "{told:?} does not say {expected:?}");
+    }
+}
+
+#[test]
+fn a_file_is_shown_and_then_applied_or_refused_whole() {
+    let home = tempfile::tempdir().unwrap();
+    let router = Router::start_in(home.path(), &manifest("10s", 1, ""));
+    let path = home.path().join("other.toml");
+    let file = path.to_str().unwrap();
+    std::fs::write(&path, manifest("20s", 3, "slots = 8\n")).unwrap();
+    // The dry run says what the run then does, which is nothing the second time.
+    let taken = ["tenants.team.weight: 1 -> 3", "functions.echo.timeout: \"10s\" -> \"20s\""];
+    let waits = "needs a restart:\n  functions.echo.slots: 1024 -> 8\n";
+    let dry = ["would be in force at once:", taken[0], taken[1], waits];
+    check_apply(&router, &[file, "--dry-run"], 0, &dry);
+    check_apply(&router, &[file], 0, &["in force:", taken[0], taken[1], waits]);
+    check_apply(&router, &[file], 0, &[waits]);
+    // One mistake refuses all of it.
+    std::fs::write(&path, manifest("30s", 0, "")).unwrap();
+    let refused = ["other.toml:4:1: `tenants.team.weight`: 0 is not allowed", "stays as it is"];
+    check_apply(&router, &[file], 2, &refused);
+    std::fs::write(&path, manifest("20s", 3, "")).unwrap();
+    check_apply(&router, &[file], 0, &["nothing changes"]);
+    check_apply(&router, &["/no/such/file"], 2, &["cannot read /no/such/file"]);
+}

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod attach;
 pub mod encode;
 pub mod extensions;

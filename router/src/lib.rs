@@ -7,6 +7,7 @@ pub mod options;
 pub mod reload;
 pub mod run_dir;
 
+pub mod admin;
 pub mod clock;
 pub mod drain;
 pub mod frontend;
@@ -25,4 +26,5 @@ pub mod tape;
 
 pub mod workers;
 
-pub use start::{Router, StartError, StartOptions, start, start_with};
+pub use engine::{InvocationId, State};
+pub use start::{ReloadRefused, Router, StartError, StartOptions, start, start_with};

@@ -113,6 +113,11 @@ pub fn tape(run_dir: &Path, shard: u32) -> PathBuf {
     run_dir.join(format!("tape-{shard}"))
 }
 
+/// Where a running router answers its operator's commands.
+pub fn admin_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin.sock")
+}
+
 /// Where the shim keeps its lock.
 pub fn shim_lock(run_dir: &Path) -> PathBuf {
     run_dir.join("shim.lock")

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use engine::{Answer, Engine, EngineRefused, FunctionSpec, Limits, Nanos, ShardId, TenantSpec};
+use engine::{
+    Answer, CallView, Engine, EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, ShardId, TenantSpec,
+};
 use protocol::Status;
 use queue::Mailbox;
 
@@ -47,6 +49,26 @@ pub enum Command {
     Drain,
     /// Go on with another configuration.
     Reconfigure(Box<Reconfigure>),
+    /// Say where a call is.
+    Explain {
+        /// Which.
+        invocation: InvocationId,
+        /// Is told; nothing if no call has this id any more. Nobody may be listening.
+        done: SyncSender<Option<Explained>>,
+    },
+}
+
+/// A call, with what only its shard can add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// The call.
+    pub view: CallView,
+    /// The name of its function.
+    pub function: String,
+    /// The process that has it.
+    pub process_id: Option<u32>,
+    /// When the shard looked.
+    pub looked_at: Nanos,
 }
 
 /// What an engine is to go on with.
@@ -348,13 +370,17 @@ impl Shard {
     /// Commands, and the steps of a drain.
     fn obey(&mut self) -> usize {
         let mut is_drain_asked = false;
-        let engine = &mut self.engine;
+        let (engine, workers, now) = (&mut self.engine, &self.workers, self.turn_at);
         let work = self.commands.take(COMMANDS_PER_TURN_MAX, |command| match command {
             Command::Drain => is_drain_asked = true,
             Command::Reconfigure(asked) => {
                 let Reconfigure { tenants, functions, done } = *asked;
                 let functions = functions.into_iter().map(Some).collect();
                 let _ = done.try_send(engine.handle_reconfigure(tenants, functions));
+            }
+            Command::Explain { invocation, done } => {
+                engine.look_at_queues(now);
+                let _ = done.try_send(explain(engine, workers, now, invocation));
             }
         });
         let now = self.turn_at;
@@ -452,6 +478,14 @@ impl Shard {
         }
         self.stats.counters.turn_ns_max = 0;
     }
+}
+
+/// What is known of one call, for the person who asks.
+fn explain(engine: &Engine, workers: &Workers, now: Nanos, invocation: InvocationId) -> Option<Explained> {
+    let view = engine.call_view(invocation)?;
+    let function = engine.function_view(view.function)?.name.to_owned();
+    let seat = view.worker.and_then(|worker| workers.seats().find(|seat| seat.id == worker));
+    Some(Explained { view, function, process_id: seat.map(|seat| seat.process_id), looked_at: now })
 }
 
 /// What the kernel tells, to whom it concerns.

@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::{EngineRefused, FunctionSpec, Limits, Nanos, Policy, TenantSpec};
+use engine::{EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, Policy, TenantSpec};
 use protocol::FunctionId;
 use queue::Mailbox;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -30,7 +30,7 @@ use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
 use crate::processors::Processors;
 use crate::reload::{self, Difference};
 use crate::run_dir::{self, RunDir, RunDirError};
-use crate::shard::{Command, Publish, Reconfigure, ShardInputs, ShardOptions, ShardRefused};
+use crate::shard::{Command, Explained, Publish, Reconfigure, ShardInputs, ShardOptions, ShardRefused};
 use crate::shm_clients::ShmOptions;
 use crate::tape::Tape;
 use crate::workers::{AttachOptions, FunctionRing, ShimState};
@@ -136,8 +136,14 @@ impl Running {
         tenants: Vec<TenantSpec>,
         functions: Vec<FunctionSpec>,
     ) -> Result<(), ReloadRefused> {
+        let ask = |done| Command::Reconfigure(Box::new(Reconfigure { tenants, functions, done }));
+        Ok(self.ask(ask)??)
+    }
+
+    /// Hands the shard a command and waits for its answer.
+    fn ask<Answer>(&self, make: impl FnOnce(SyncSender<Answer>) -> Command) -> Result<Answer, ReloadRefused> {
         let (done, answer) = sync_channel(1);
-        let mut command = Command::Reconfigure(Box::new(Reconfigure { tenants, functions, done }));
+        let mut command = make(done);
         while let Err(full) = self.commands.push(command) {
             if self.has_ended() {
                 return Err(ReloadRefused::Stopping);
@@ -148,7 +154,7 @@ impl Running {
         }
         loop {
             match answer.recv_timeout(ANSWER_POLL) {
-                Ok(done) => return Ok(done?),
+                Ok(done) => return Ok(done),
                 Err(RecvTimeoutError::Timeout) if !self.has_ended() => {}
                 Err(_) => return Err(ReloadRefused::Stopping),
             }
@@ -239,6 +245,20 @@ impl Router {
         }
         *config = merged;
         Ok(difference)
+    }
+
+    /// What `reconfigure` would change.
+    pub fn compare(&self, wanted: &Config) -> Result<Difference, ReloadRefused> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(reload::merge(&config, wanted)?.1)
+    }
+
+    /// Where a call is; nothing if no call has this id any more.
+    pub fn explain(&self, invocation: InvocationId) -> Result<Option<Explained>, ReloadRefused> {
+        match self.shards.get(usize::from(invocation.shard().0)) {
+            None => Ok(None),
+            Some(running) => running.ask(|done| Command::Explain { invocation, done }),
+        }
     }
 
     /// Asks every shard to finish what was begun and end. Returns at once; asking twice does no harm.

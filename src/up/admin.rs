@@ -1,0 +1,75 @@
+//! What `quickfire up` answers on the admin socket.
+
+use std::sync::Arc;
+
+use clap::ArgMatches;
+use protocol::admin::{CallReport, Message};
+use router::config::FileText;
+use router::reload::{Change, Difference};
+use router::shard::Explained;
+use router::{InvocationId, ReloadRefused, Router, State};
+
+use crate::ending::Failure;
+use crate::flags;
+
+/// Answers questions about this router, with the flags and variables of its start.
+pub fn answers(matches: &ArgMatches, router: &Arc<Router>) -> impl FnMut(Message) -> Message + Send + use<> {
+    let (matches, router) = (matches.clone(), router.clone());
+    move |question| match question {
+        Message::Apply { origin, text, is_dry_run } => apply(&matches, &router, &origin, &text, is_dry_run),
+        Message::Why { invocation_id } => why(&router, invocation_id),
+        _ => Message::Refused { reasons: "this is an answer, not a question".into() },
+    }
+}
+
+fn apply(matches: &ArgMatches, router: &Router, origin: &str, text: &str, is_dry_run: bool) -> Message {
+    let wanted = flags::config_of(matches, Some(FileText { text, origin })).and_then(|config| {
+        config.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
+        Ok(config)
+    });
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
+        Err(failure) => return Message::Refused { reasons: failure.message().to_owned() },
+    };
+    match if is_dry_run { router.compare(&wanted) } else { router.reconfigure(&wanted) } {
+        Ok(Difference { taken, needs_restart }) => {
+            let lines = |changes: &[Change]| changes.iter().map(|change| format!("{change}\n")).collect();
+            Message::Applied { taken: lines(&taken), needs_restart: lines(&needs_restart) }
+        }
+        Err(ReloadRefused::Stopping) => Message::Stopping,
+        Err(refused) => Message::Refused { reasons: refused.to_string() },
+    }
+}
+
+fn why(router: &Router, invocation_id: u64) -> Message {
+    match router.explain(InvocationId(invocation_id)) {
+        Ok(None) => Message::NoSuchCall,
+        Ok(Some(explained)) => {
+            Message::Call { report: report(invocation_id, &explained), function: explained.function }
+        }
+        Err(_) => Message::Stopping,
+    }
+}
+
+fn report(invocation_id: u64, explained: &Explained) -> CallReport {
+    let view = &explained.view;
+    CallReport {
+        invocation_id,
+        looked_at_ns: explained.looked_at.0,
+        received_at_ns: view.received_at.0,
+        deadline_at_ns: view.deadline_at.0,
+        pushed_at_ns: view.pushed_at.map_or(0, |at| at.0),
+        blocked_since_ns: view.blocked.since.0,
+        ahead: view.ahead,
+        process_id: explained.process_id.unwrap_or(0),
+        stage: match view.state {
+            State::Queued => 0,
+            State::Pushed => 1,
+            State::Overdue => 2,
+            State::Free | State::Answering | State::AnsweringHeld | State::Abandoned => 3,
+        },
+        criticality: view.criticality,
+        attempts: view.attempts,
+        blocked_on: view.blocked.on as u8,
+    }
+}
