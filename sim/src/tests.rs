@@ -52,7 +52,9 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
     {
         assert!(total.answers.contains_key(status), "nobody was answered {status}: {total}");
     }
-    for status in ["deadline_passed", "overloaded", "queue_full", "no_worker", "unknown_function"] {
+    for status in
+        ["deadline_passed", "overloaded", "queue_full", "no_worker", "unknown_function", "rate_limited"]
+    {
         assert!(total.refusals.contains_key(status), "nobody was refused as {status}: {total}");
     }
 }

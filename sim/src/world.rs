@@ -11,7 +11,7 @@ mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{Engine, FunctionSpec, Limits, Nanos, ShardId, TenantSpec, WorkerState};
+use engine::{Engine, FunctionSpec, Limits, Nanos, Policy, Rate, ShardId, TenantSpec, WorkerState};
 
 use crate::chance::Chance;
 use crate::contract::{Broken, Contract, Judge};
@@ -46,6 +46,8 @@ struct Function {
     /// Calls that one of its processes runs at once.
     parallel_max: usize,
     error_per_mille: u64,
+    /// When its calls were admitted by this router: what its bound on calls per second goes by.
+    admitted_at_ns: Vec<u64>,
     /// Its processes die when they attach, until then.
     crashes_until_ns: u64,
     /// The router was told that its processes keep failing, and none has attached since.
@@ -101,12 +103,14 @@ impl World {
                     queue_count_max: chance.below(40) as u32 + 1,
                     payload_size_max: 64,
                     idempotent: chance.per_mille(500),
+                    policy: Policy { rate: any_rate(&mut chance), ..Policy::default() },
                     ..FunctionSpec::named(format!("function-{number}"))
                 },
                 service: ServiceTime::any(&mut chance),
                 needs_downstream: chance.per_mille(options.scenario.downstream_per_mille),
                 parallel_max: if chance.per_mille(300) { 3 } else { 1 },
                 error_per_mille: options.scenario.error_per_mille,
+                admitted_at_ns: Vec::new(),
                 crashes_until_ns: 0,
                 is_failing: false,
             })
@@ -216,7 +220,10 @@ impl World {
             let engine = Engine::new(ShardId(0), limits(), TenantSpec::only_default(), specs)
                 .expect("a sound configuration");
             self.router = Some(Router::new(engine, self.epoch));
-            self.functions.iter_mut().for_each(|function| function.is_failing = false);
+            for function in &mut self.functions {
+                function.is_failing = false;
+                function.admitted_at_ns.clear();
+            }
             self.note(|world| format!("router {} starts", world.epoch));
         }
         if self.shim_back_at_ns.take_if(|at_ns| *at_ns <= self.now_ns).is_some() {
@@ -317,6 +324,13 @@ impl World {
         history.note(self.now_ns, || line(self));
         self.history = history;
     }
+}
+
+/// For three functions in ten, from one call in 100 ms to one in 1 us.
+fn any_rate(chance: &mut Chance) -> Option<Rate> {
+    let rate =
+        Rate { per_second: 10_u32.pow(1 + chance.below(6) as u32), burst: 1 + chance.below(20) as u32 };
+    chance.per_mille(300).then_some(rate)
 }
 
 /// Small, so that everything is full often.

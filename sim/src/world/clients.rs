@@ -2,10 +2,10 @@
 //!
 //! Always: every refusal is held to the one reason that was true, worked out here from what can be seen from outside.
 
-use engine::{CancelReason, Cancelled, Nanos, Origin, Refused, Request, Verdict};
+use engine::{CancelReason, Cancelled, Nanos, Origin, Rate, Refused, Request, Verdict};
 use protocol::{CallId, Flags, FunctionId, Status};
 
-use super::{World, limits};
+use super::{Function, World, limits};
 use crate::contract::{Broken, Contract};
 use crate::oracle::{Call, CallKey};
 
@@ -113,6 +113,7 @@ impl World {
             router.push_at_once(now, push, &mut did);
         }
         let FunctionId(function) = request.function;
+        self.functions[function as usize].admitted_at_ns.push(self.now_ns);
         let (criticality, budget_us) = (request.criticality, request.budget_us);
         self.note(|_| {
             format!(
@@ -151,6 +152,7 @@ impl World {
             (function.is_failing && !has_worker, Status::NoWorker),
             (self.oracle.waiting_count(number) >= function.spec.queue_count_max, Status::QueueFull),
             (router.engine.in_flight() >= limits().invocations_max, Status::Overloaded),
+            (function.is_at_rate(self.now_ns), Status::RateLimited),
         ];
         reasons.into_iter().find(|(is_true, _)| *is_true).map(|(_, status)| status)
     }
@@ -191,5 +193,20 @@ impl World {
         }
         self.note(|_| format!("client {client} is gone"));
         Ok(())
+    }
+}
+
+impl Function {
+    /// Whether one more call now would be too many: whether in some span of time that ends now there would be more than
+    /// the burst and what the rate gives in that span. The definition itself, over every span, not a bucket.
+    fn is_at_rate(&self, now_ns: u64) -> bool {
+        let Some(Rate { per_second, burst }) = self.spec.policy.rate else { return false };
+        let interval_ns = 1_000_000_000_u64.div_ceil(per_second.into());
+        let count = self.admitted_at_ns.len() as u64;
+        let spans = self.admitted_at_ns.iter().zip(0..);
+        spans.into_iter().any(|(at_ns, before)| {
+            let with_this_one = count - before + 1;
+            with_this_one > u64::from(burst) + (now_ns - at_ns) / interval_ns
+        })
     }
 }
