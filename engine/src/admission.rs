@@ -71,6 +71,7 @@ pub(crate) enum Refusal {
     Overloaded,
     RateLimited { retry_after: Nanos },
     DeadlineUnreachable { retry_after: Nanos },
+    WouldDeadlock,
 }
 
 impl Refusal {
@@ -85,6 +86,7 @@ impl Refusal {
             Refusal::QueueFull => Counter::RefusedQueueFull,
             Refusal::RateLimited { .. } => Counter::RefusedRateLimited,
             Refusal::DeadlineUnreachable { .. } => Counter::RefusedDeadlineUnreachable,
+            Refusal::WouldDeadlock => Counter::RefusedWouldDeadlock,
             Refusal::Overloaded => Counter::RefusedOverloaded,
         }
     }
@@ -106,12 +108,21 @@ pub(crate) fn full(function: &Function) -> Refusal {
     if function.is_retired { Refusal::UnknownFunction } else { Refusal::QueueFull }
 }
 
+/// How much of its function's queue a call may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueRoom {
+    /// Up to `queue_count_max`.
+    Usual,
+    /// Beyond it what is kept for nested calls.
+    WithReserve,
+}
+
 /// What admission worked out on its way to a yes.
-struct Admitted {
+pub(crate) struct Admitted {
     criticality: Criticality,
     deadline_at: Nanos,
     /// A place in the table: the last thing that can be refused.
-    slot: u32,
+    pub slot: u32,
 }
 
 impl Engine {
@@ -123,14 +134,14 @@ impl Engine {
     #[inline(always)]
     pub fn handle_request(&mut self, now: Nanos, request: Request) -> Verdict {
         self.counters.count(Counter::CallsReceived);
-        match self.admit(now, &request) {
+        match self.admit(now, &request, QueueRoom::Usual) {
             Ok(admitted) => self.accept(now, &request, admitted),
             Err(refusal) => self.refuse(refusal),
         }
     }
 
     #[cold]
-    fn refuse(&mut self, refusal: Refusal) -> Verdict {
+    pub(crate) fn refuse(&mut self, refusal: Refusal) -> Verdict {
         self.counters.count(refusal.counter());
         Verdict::Refused(Refused {
             status: status_of(Ending::Refused(refusal), false),
@@ -139,8 +150,13 @@ impl Engine {
     }
 
     /// Every reason to say no, in order.
-    #[inline]
-    fn admit(&mut self, now: Nanos, request: &Request) -> Result<Admitted, Refusal> {
+    #[inline(always)]
+    pub(crate) fn admit(
+        &mut self,
+        now: Nanos,
+        request: &Request,
+        room: QueueRoom,
+    ) -> Result<Admitted, Refusal> {
         // 1. What can never work, whenever it is asked.
         if self.is_draining {
             return Err(Refusal::Draining);
@@ -169,7 +185,7 @@ impl Engine {
         // 4. What there is no room for now.
         let has_policy = function.checks.any_at_admission();
         if !function.queue.is_empty() {
-            self.admit_behind(request.function, criticality, deadline_at.since(now))?;
+            self.admit_behind(request.function, criticality, deadline_at.since(now), room)?;
         }
         // Answers that nobody polls count as room taken: they are bounded by the same limit.
         if self.answers.len() >= self.limits.invocations_max as usize {
@@ -183,7 +199,7 @@ impl Engine {
     }
 
     #[inline(always)]
-    fn accept(&mut self, now: Nanos, request: &Request, admitted: Admitted) -> Verdict {
+    pub(crate) fn accept(&mut self, now: Nanos, request: &Request, admitted: Admitted) -> Verdict {
         self.counters.count(Counter::CallsAdmitted);
         let slot = admitted.slot;
         let function = &self.functions[request.function.0 as usize];

@@ -218,6 +218,7 @@ impl Engine {
         let held = std::mem::take(&mut entry.held);
         entry.look_at = Nanos::NEVER;
         entry.credits = entry.slots;
+        entry.waits_in = InvocationId::NONE;
         let mut position = 0;
         while let Some(id) = held.at(position) {
             position += 1;

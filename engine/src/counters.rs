@@ -72,6 +72,8 @@ counter_table! {
     RefusedRateLimited "refused_rate_limited" "calls" "Refused: more calls a second than the function or its tenant may have."
     RefusedDeadlineUnreachable "refused_deadline_unreachable" "calls" "Refused: those waiting before it would take longer than it has."
     CallsAged "calls_aged" "calls" "Queued calls that waited as long as their function's `ageing`."
+    RefusedWouldDeadlock "refused_would_deadlock" "calls" "Refused: a nested call whose function has no worker but those that wait for it, or one nested too deep."
+    CallsNested "calls_nested" "calls" "Calls admitted that another call makes."
 }
 
 /// How many counters there are.

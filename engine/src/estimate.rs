@@ -25,7 +25,8 @@ use protocol::{Criticality, FunctionId};
 use queue::LaneIndex;
 
 use crate::Engine;
-use crate::admission::{Refusal, full};
+use crate::admission::{QueueRoom, Refusal, full};
+use crate::nesting::reserve_of;
 use crate::run_queue::bucket_of;
 use crate::time::Nanos;
 
@@ -88,9 +89,14 @@ impl Engine {
         id: FunctionId,
         criticality: Criticality,
         remaining: Nanos,
+        room: QueueRoom,
     ) -> Result<(), Refusal> {
         let function = &mut self.functions[id.0 as usize];
-        if function.queue.len() >= function.spec.queue_count_max {
+        let reserve = match room {
+            QueueRoom::Usual => 0,
+            QueueRoom::WithReserve => reserve_of(function.spec.queue_count_max),
+        };
+        if function.queue.len() >= function.spec.queue_count_max.saturating_add(reserve) {
             return Err(full(function));
         }
         if !function.spec.policy.refuse_infeasible {

@@ -6,7 +6,8 @@ use queue::LaneIndex;
 
 use crate::Engine;
 use crate::counters::{COUNTER_TABLE, Counter};
-use crate::invocation::{Marks, State};
+use crate::held::slot_held;
+use crate::invocation::{InvocationId, Marks, State};
 use crate::timers::next_tick;
 use crate::worker::{Worker, WorkerState};
 
@@ -94,6 +95,9 @@ impl Engine {
                 WorkerState::Stopping => {}
                 _ => assert_eq!(held, 0, "worker {index} holds calls while {:?}", worker.state),
             }
+            let is_waiting = worker.waits_in != InvocationId::NONE;
+            let has_it = slot_held(worker.waits_in, index, &self.invocations).is_some();
+            assert!(has_it || !is_waiting, "worker {index} waits in a call that it does not hold");
             assert!(self.held_look_at <= worker.look_at, "worker {index} is not looked at in time");
             for slot in worker.held.iter(index, &self.invocations) {
                 claim(places, slot, Place::HeldBy(index));

@@ -42,6 +42,9 @@ pub struct ShardId(pub u8);
 pub struct InvocationId(pub u64);
 
 impl InvocationId {
+    /// The id of no invocation.
+    pub const NONE: InvocationId = InvocationId(0);
+
     pub(crate) fn new(shard: ShardId, slot: u32, generation: u32) -> InvocationId {
         debug_assert!(slot < 1 << SLOT_BITS);
         InvocationId(u64::from(generation) << 32 | u64::from(slot) << SHARD_BITS | u64::from(shard.0))

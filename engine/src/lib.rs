@@ -40,6 +40,7 @@ mod invariants;
 pub mod invocation;
 mod lease;
 pub mod limits;
+mod nesting;
 mod policy;
 mod rate;
 mod reconfigure;
@@ -74,6 +75,7 @@ pub use function::{FunctionSpec, FunctionView};
 pub use invocation::{InvocationId, Origin, ShardId, State};
 pub use lease::{Lease, LeaseRefused, Recall};
 pub use limits::Limits;
+pub use nesting::{CalledBy, DEPTH_MAX};
 pub use policy::Policy;
 pub use rate::Rate;
 pub use reply::{Answer, Completed, Finished, RunOutcome};
@@ -83,6 +85,7 @@ pub use time::Nanos;
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 
 use function::Function;
+use nesting::Nested;
 use reconfigure::check_functions;
 use run_queue::ReadyFunctions;
 use slab::Slab;
@@ -104,6 +107,8 @@ pub struct Engine {
     /// Lists of queued invocations that have aged, which stand in a lane too. Grows when the first one ages.
     aged_links: Links,
     timers: Timers,
+    /// By slot, what is known of nested calls. Grows when the first one comes.
+    nested: Vec<Nested>,
     /// The earliest `look_at` of all workers, or earlier.
     held_look_at: Nanos,
     ready: ReadyFunctions,
@@ -203,6 +208,7 @@ impl Engine {
             run_links: Links::with_capacity(0),
             aged_links: Links::with_capacity(0),
             timers: Timers::new(),
+            nested: Vec::new(),
             held_look_at: Nanos::NEVER,
             ready: ReadyFunctions::new(specs.len() as u32),
             tenants,

@@ -105,6 +105,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Refused(Refusal::QueueFull) => Status::QueueFull,
         Ending::Refused(Refusal::Overloaded) => Status::Overloaded,
         Ending::Refused(Refusal::RateLimited { .. }) => Status::RateLimited,
+        Ending::Refused(Refusal::WouldDeadlock) => Status::WouldDeadlock,
         Ending::Refused(Refusal::DeadlineUnreachable { .. }) => Status::DeadlineUnreachable,
 
         Ending::Finished(RunOutcome::Ok) => Status::Ok,

@@ -13,6 +13,7 @@ mod dispatch;
 mod estimate;
 mod leases;
 mod limits_full;
+mod nesting;
 mod order;
 mod random;
 mod rate;

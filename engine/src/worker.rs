@@ -180,6 +180,9 @@ pub(crate) struct Worker {
     pub lease_count: u32,
     /// It stands in its function's `warm`.
     pub is_warm: bool,
+    /// The call that it runs, if that has made a nested one: nothing new is bound to it. [`InvocationId::NONE`]: it waits for
+    /// nobody.
+    pub waits_in: InvocationId,
     /// The calls in its ring, oldest first.
     pub held: Held,
     /// When it last brought a result, or attached: tells a busy worker from a stalled one.
@@ -200,6 +203,7 @@ impl Worker {
             leased: 0,
             lease_count: 0,
             is_warm: false,
+            waits_in: InvocationId::NONE,
             held: Held::default(),
             progress_at: Nanos::ZERO,
             look_at: Nanos::NEVER,
@@ -226,7 +230,9 @@ impl Worker {
     /// Whether dispatch may choose it: it has a free slot, and holds less than `depth` calls.
     #[inline]
     pub(crate) fn is_open(&self, depth: u32) -> bool {
-        self.has_room(depth) && matches!(self.state, WorkerState::Idle | WorkerState::Busy)
+        self.has_room(depth)
+            && self.waits_in == InvocationId::NONE
+            && matches!(self.state, WorkerState::Idle | WorkerState::Busy)
     }
 
     /// The same for a worker that gets calls.
@@ -241,6 +247,9 @@ impl Worker {
         self.progress_at = now;
         self.held.remove(invocation);
         self.credits += 1;
+        if self.waits_in == invocation {
+            self.waits_in = InvocationId::NONE;
+        }
     }
 
     /// Calls in its ring.

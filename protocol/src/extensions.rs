@@ -1,4 +1,4 @@
-//! What may stand between header and payload: idempotency key, trace context, stage timings.
+//! What may stand between header and payload: idempotency key, trace context, stage timings, the caller of a nested call.
 //!
 //! Always: extensions lie in the order of their flag bits and each is a multiple of 16 bytes, so that their places
 //! follow from the flags alone (W-21, W-22).
@@ -12,6 +12,8 @@ pub const IDEMPOTENCY_KEY_SIZE: usize = 16;
 pub const TRACE_SIZE: usize = 32;
 /// Bytes of the stage timings extension.
 pub const TIMINGS_SIZE: usize = 64;
+/// Bytes of the extension that says by whom a call is made.
+pub const CALLED_BY_SIZE: usize = 16;
 
 /// The extensions of one frame. Each that is there sets its flag when the frame is encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,11 +24,14 @@ pub struct Extensions {
     pub trace: Option<TraceContext>,
     /// REPLY: when the call passed each stage.
     pub timings: Option<Timings>,
+    /// INVOKE: the call that makes this one.
+    pub called_by: Option<CalledBy>,
 }
 
 impl Extensions {
     /// No extension.
-    pub const NONE: Extensions = Extensions { idempotency_key: None, trace: None, timings: None };
+    pub const NONE: Extensions =
+        Extensions { idempotency_key: None, trace: None, timings: None, called_by: None };
 
     /// The flags that announce these extensions.
     #[inline]
@@ -40,6 +45,9 @@ impl Extensions {
         }
         if self.timings.is_some() {
             flags = flags.with(Flags::TIMINGS);
+        }
+        if self.called_by.is_some() {
+            flags = flags.with(Flags::CALLED_BY);
         }
         flags
     }
@@ -55,6 +63,9 @@ impl Extensions {
         }
         if let Some(timings) = &self.timings {
             out.extend_from_slice(&timings.encode());
+        }
+        if let Some(called_by) = &self.called_by {
+            out.extend_from_slice(&called_by.encode());
         }
     }
 
@@ -99,6 +110,36 @@ impl TraceContext {
         trace.parent_span_id.copy_from_slice(&bytes[16..24]);
         trace.trace_flags = u32_at(bytes, 24);
         trace
+    }
+}
+
+/// The running call that makes this one, as its function says.
+///
+/// ```text
+/// 0 u64 the caller's invocation id, 0 = not known | 8 u8 depth | 9 zero, 7 bytes
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CalledBy {
+    /// The router's number of that call.
+    pub invocation_id: u64,
+    /// How many calls this one is nested in, at least 1.
+    pub depth: u8,
+}
+
+impl CalledBy {
+    /// The extension's bytes.
+    #[inline]
+    pub fn encode(&self) -> [u8; CALLED_BY_SIZE] {
+        let mut bytes = [0; CALLED_BY_SIZE];
+        bytes[0..8].copy_from_slice(&self.invocation_id.to_le_bytes());
+        bytes[8] = self.depth;
+        bytes
+    }
+
+    /// Reads the extension. All bytes are valid; the last seven are not looked at.
+    #[inline]
+    pub fn decode(bytes: &[u8; CALLED_BY_SIZE]) -> CalledBy {
+        CalledBy { invocation_id: u64_at(bytes, 0), depth: bytes[8] }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The 16 flag bits of a header. The low byte may be ignored by who does not know it, the high byte may not.
 
-use crate::extensions::{IDEMPOTENCY_KEY_SIZE, TIMINGS_SIZE, TRACE_SIZE};
+use crate::extensions::{CALLED_BY_SIZE, IDEMPOTENCY_KEY_SIZE, TIMINGS_SIZE, TRACE_SIZE};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// A set of flag bits.
@@ -22,22 +22,26 @@ impl Flags {
     pub const IDEMPOTENT: Flags = Flags(1 << 4);
     /// REPLY: the function had begun, or nobody can prove that it had not.
     pub const STARTED: Flags = Flags(1 << 5);
+    /// INVOKE: a running call makes this one; a 16-byte extension says which.
+    pub const CALLED_BY: Flags = Flags(1 << 6);
 
     /// The flags that announce an extension.
-    pub const WITH_EXTENSION: Flags = Flags(Flags::IDEMPOTENCY_KEY.0 | Flags::TRACE.0 | Flags::TIMINGS.0);
+    pub const WITH_EXTENSION: Flags =
+        Flags(Flags::IDEMPOTENCY_KEY.0 | Flags::TRACE.0 | Flags::TIMINGS.0 | Flags::CALLED_BY.0);
 
     /// Bits 8 to 15: a reader that does not know one of these refuses the frame (W-20).
     pub const CRITICAL_MASK: u16 = 0xff00;
 
     /// Every flag of this version with its name and the size of its extension, in the order of their bits, which
     /// is also the order of the extensions (W-22).
-    pub const ALL: [(Flags, &'static str, usize); 6] = [
+    pub const ALL: [(Flags, &'static str, usize); 7] = [
         (Flags::IDEMPOTENCY_KEY, "IDEMPOTENCY_KEY", IDEMPOTENCY_KEY_SIZE),
         (Flags::TRACE, "TRACE", TRACE_SIZE),
         (Flags::WANT_TIMINGS, "WANT_TIMINGS", 0),
         (Flags::TIMINGS, "TIMINGS", TIMINGS_SIZE),
         (Flags::IDEMPOTENT, "IDEMPOTENT", 0),
         (Flags::STARTED, "STARTED", 0),
+        (Flags::CALLED_BY, "CALLED_BY", CALLED_BY_SIZE),
     ];
 
     /// All of `other`'s bits are set.
@@ -73,6 +77,7 @@ impl Flags {
         (self.0 & 1) as usize * IDEMPOTENCY_KEY_SIZE
             + (self.0 >> 1 & 1) as usize * TRACE_SIZE
             + (self.0 >> 3 & 1) as usize * TIMINGS_SIZE
+            + (self.0 >> 6 & 1) as usize * CALLED_BY_SIZE
     }
 }
 

@@ -9,7 +9,7 @@
 //! of 32 bytes is two vector moves.
 //! Tests: `frame/tests.rs`, the golden vectors, fuzz target `frame_decode`.
 
-use crate::extensions::{Extensions, Timings, TraceContext};
+use crate::extensions::{CalledBy, Extensions, Timings, TraceContext};
 use crate::flags::Flags;
 use crate::header::{ArchivedFrameHeader, FRAME_ALIGN, FrameHeader, HEADER_SIZE, Kind};
 use crate::misbehaviour::ClientMisbehaved;
@@ -133,9 +133,20 @@ impl<'a> Frame<'a> {
         self.extension(Flags::TIMINGS).map(Timings::decode)
     }
 
+    /// By whom the call is made, if the frame says so.
+    #[inline]
+    pub fn called_by(&self) -> Option<CalledBy> {
+        self.extension(Flags::CALLED_BY).map(CalledBy::decode)
+    }
+
     /// All extensions this version knows.
     pub fn known_extensions(&self) -> Extensions {
-        Extensions { idempotency_key: self.idempotency_key(), trace: self.trace(), timings: self.timings() }
+        Extensions {
+            idempotency_key: self.idempotency_key(),
+            trace: self.trace(),
+            timings: self.timings(),
+            called_by: self.called_by(),
+        }
     }
 
     #[inline]

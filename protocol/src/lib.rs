@@ -34,7 +34,7 @@ pub mod recording;
 pub mod status;
 
 pub use encode::{FrameParts, encode, encode_front, encode_padding};
-pub use extensions::{Cause, Extensions, Timings, TraceContext};
+pub use extensions::{CalledBy, Cause, Extensions, Timings, TraceContext};
 pub use flags::Flags;
 pub use frame::{Frame, decode, decode_header};
 pub use header::{ArchivedFrameHeader, FRAME_ALIGN, FrameHeader, HEADER_SIZE, Kind, encode_header};

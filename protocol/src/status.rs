@@ -129,6 +129,8 @@ statuses! {
         "The criticality is none of the defined ones: use 0 to 3.";
     26 DeadlineUnreachable "deadline_unreachable" Nobody Safe
         "The calls waiting before it would take longer than the budget: try again after the advised time, or give it more time.";
+    27 WouldDeadlock "would_deadlock" Caller Pointless
+        "The call is made, at some remove, by the only processes that could run it, or nested too deep: keep more processes warm, or call less deep.";
     28 RateLimited "rate_limited" Caller Safe
         "More calls a second came than the function or its tenant may have: send fewer, or try again after the advised time.";
 

@@ -140,6 +140,14 @@ fn any_extensions() -> impl Strategy<Value = Extensions> {
             cause,
         }
     });
-    (prop::option::of(any::<[u8; 16]>()), prop::option::of(trace), prop::option::of(timings))
-        .prop_map(|(idempotency_key, trace, timings)| Extensions { idempotency_key, trace, timings })
+    let called_by = any::<(u64, u8)>().prop_map(|(invocation_id, depth)| CalledBy { invocation_id, depth });
+    let key = prop::option::of(any::<[u8; 16]>());
+    (key, prop::option::of(trace), prop::option::of(timings), prop::option::of(called_by)).prop_map(
+        |(idempotency_key, trace, timings, called_by)| Extensions {
+            idempotency_key,
+            trace,
+            timings,
+            called_by,
+        },
+    )
 }

@@ -126,6 +126,9 @@ fn twin_of_frame(frame: &Frame<'_>, hello: Option<Hello>) -> Result<String, core
         }
         writeln!(text, "cause: {}", timings.cause as u8)?;
     }
+    if let Some(called_by) = frame.called_by() {
+        writeln!(text, "caller: {:#018x}\ndepth: {}", called_by.invocation_id, called_by.depth)?;
+    }
     if let Some(hello) = hello {
         writeln!(text, "version_min: {}\nversion_max: {}", hello.version_min, hello.version_max)?;
         writeln!(text, "frame_size_max: {}\ncredits: {}", hello.frame_size_max, hello.credits)?;
@@ -236,6 +239,13 @@ fn well_formed() -> Vec<Vector> {
             b"hello",
         ),
         vector(
+            "invoke-called-by",
+            "Made by a running call, with the time that it hands on and its trace.",
+            FrameParts { budget_us: 47_500, ..invoke },
+            &Extensions { called_by: Some(a_caller()), ..trace },
+            b"hello",
+        ),
+        vector(
             "invoke-longest-budget",
             "Every bit of slot, generation, function and budget.",
             FrameParts {
@@ -309,12 +319,12 @@ fn well_formed() -> Vec<Vector> {
 fn from_a_newer_peer() -> Vec<Vector> {
     let invoke = find("invoke");
     let keyed = find("invoke-key");
-    // An extension of 32 bytes for the ignorable bit 6, behind the known key.
+    // An extension of 32 bytes for the ignorable bit 7, behind the known key.
     let mut unknown_extension = keyed[..48].to_vec();
     unknown_extension.extend_from_slice(&[0xAB; 32]);
     unknown_extension.extend_from_slice(&keyed[48..]);
     let unknown_extension = patched(
-        &patched(&patched(&unknown_extension, 0, &96u32.to_le_bytes()), 26, &0x0041u16.to_le_bytes()),
+        &patched(&patched(&unknown_extension, 0, &96u32.to_le_bytes()), 26, &0x0081u16.to_le_bytes()),
         30,
         &48u16.to_le_bytes(),
     );
@@ -474,6 +484,10 @@ fn a_trace() -> TraceContext {
         parent_span_id: [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7],
         trace_flags: 1,
     }
+}
+
+fn a_caller() -> CalledBy {
+    CalledBy { invocation_id: 0x0000_0007_0000_0300, depth: 1 }
 }
 
 fn timings_of_a_whole_call() -> Timings {

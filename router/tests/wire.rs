@@ -318,7 +318,8 @@ fn trace_and_idempotency_key_reach_the_function() {
     });
     let mut client = bench.client();
     let trace = TraceContext { trace_id: [3; 16], parent_span_id: [4; 8], trace_flags: 5 };
-    let extensions = Extensions { idempotency_key: Some([9; 16]), trace: Some(trace), timings: None };
+    let extensions =
+        Extensions { idempotency_key: Some([9; 16]), trace: Some(trace), timings: None, ..Extensions::NONE };
     let mut bytes = Vec::new();
     let parts = FrameParts { criticality: 3, ..FrameParts::invoke(call(0), FunctionId(0)) };
     encode(&mut bytes, &parts, &extensions, b"body");

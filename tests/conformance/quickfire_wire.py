@@ -26,11 +26,12 @@ KIND_NAMES = ["HELLO", "RESOLVE", "RESOLVED", "INVOKE", "REPLY", "CANCEL", "PING
 KINDS_OF_CLIENT = {HELLO, RESOLVE, INVOKE, CANCEL, PING}
 KINDS_OF_ROUTER = {HELLO, RESOLVED, REPLY, PONG, GOAWAY}
 
-IDEMPOTENCY_KEY, TRACE, WANT_TIMINGS, TIMINGS, IDEMPOTENT, STARTED = (1 << bit for bit in range(6))
-EXTENSION_SIZES = [(IDEMPOTENCY_KEY, 16), (TRACE, 32), (TIMINGS, 64)]  # W-22: ascending bits
+IDEMPOTENCY_KEY, TRACE, WANT_TIMINGS, TIMINGS, IDEMPOTENT, STARTED, CALLED_BY = (1 << bit for bit in range(7))
+EXTENSION_SIZES = [(IDEMPOTENCY_KEY, 16), (TRACE, 32), (TIMINGS, 64), (CALLED_BY, 16)]  # W-22: ascending bits
 CRITICAL_FLAGS = 0xFF00
 
 OK, UNKNOWN_FUNCTION, CREDITS_EXCEEDED, CALL_ID_IN_USE, UNKNOWN_CRITICALITY = 0, 16, 19, 20, 25
+WOULD_DEADLOCK = 27
 DEADLINE_PASSED, EXPIRED, TIMED_OUT, CANCELLED = 18, 32, 33, 48
 MALFORMED_FRAME, FRAME_TOO_LARGE, UNSUPPORTED_VERSION, UNKNOWN_KIND = 80, 81, 82, 83
 UNKNOWN_CRITICAL_FLAG, HELLO_EXPECTED, GOING_AWAY, UNEXPECTED_FRAME = 84, 85, 88, 89
@@ -42,6 +43,7 @@ HEADER = struct.Struct("<IIQIIBBHHH")  # W-2
 HELLO_PAYLOAD = struct.Struct("<IHHIIQQ")
 TRACE_EXTENSION = struct.Struct("<16s8sII")
 TIMINGS_EXTENSION = struct.Struct("<7QB7x")
+CALLED_BY_EXTENSION = struct.Struct("<QB7x")
 assert (HEADER.size, HELLO_PAYLOAD.size, TRACE_EXTENSION.size, TIMINGS_EXTENSION.size) == (32, 32, 32, 64)
 
 
@@ -96,6 +98,7 @@ class Frame:
     idempotency_key: Optional[bytes] = None
     trace: Optional[Tuple[bytes, bytes, int]] = None
     timings: Optional["Timings"] = None
+    called_by: Optional[Tuple[int, int]] = None
     frame_size: int = 0  # as read
     extension_size: int = 0  # as read
 
@@ -158,13 +161,15 @@ def known_extension_size(flags: int) -> int:
 
 def encode(frame: Frame) -> bytes:
     """The frame's bytes, with zero padding (W-4)."""
-    flags, extensions = frame.flags & ~(IDEMPOTENCY_KEY | TRACE | TIMINGS), b""
+    flags, extensions = frame.flags & ~(IDEMPOTENCY_KEY | TRACE | TIMINGS | CALLED_BY), b""
     if frame.idempotency_key is not None:
         flags, extensions = flags | IDEMPOTENCY_KEY, extensions + frame.idempotency_key
     if frame.trace is not None:
         flags, extensions = flags | TRACE, extensions + TRACE_EXTENSION.pack(*frame.trace, 0)
     if frame.timings is not None:
         flags, extensions = flags | TIMINGS, extensions + frame.timings.encode()
+    if frame.called_by is not None:
+        flags, extensions = flags | CALLED_BY, extensions + CALLED_BY_EXTENSION.pack(*frame.called_by)
     padded = frame.payload.ljust(round_up_16(len(frame.payload)), b"\0")
     header = HEADER.pack(
         HEADER.size + len(extensions) + len(padded),
@@ -216,6 +221,9 @@ def decode(data: bytes, frame_size_max: int = FRAME_SIZE_MAX_DEFAULT) -> Optiona
         offset += 32
     if flags & TIMINGS:
         frame.timings = Timings.decode(bytes(data[offset : offset + 64]))
+        offset += 64
+    if flags & CALLED_BY:
+        frame.called_by = CALLED_BY_EXTENSION.unpack(bytes(data[offset : offset + 16]))
     start = HEADER.size + extension_size  # W-22: past extensions that are not known
     frame.payload = bytes(data[start : start + payload_size])
     return frame

@@ -170,6 +170,14 @@ class Router:
             assert replies in ({ids[0]: wire.OK, ids[1]: wire.CALL_ID_IN_USE}, {id: wire.OK for id in ids}), replies
             assert connection.ping(1) == 1
 
+    def a_call_nested_too_deep_is_told(self) -> None:
+        with self.open() as connection:
+            function = connection.resolve(self.function)
+            reply = connection.invoke(function, b"x", called_by=(0, 255))  # W-50
+            assert reply.status == wire.WOULD_DEADLOCK and not reply.was_started, reply
+            # A claim about a call that is none, or somebody else's, is no reason to refuse (W-51).
+            expect_result(connection.invoke(function, b"x", called_by=(0xFFFFFFFF00000000, 1)), b"x")
+
     def timings_come_exactly_when_wanted(self) -> None:
         with self.open() as connection:
             function = connection.resolve(self.function)
@@ -192,9 +200,10 @@ class Router:
                 {"trace": trace},
                 {"idempotency_key": b"k" * 16},
                 {"trace": trace, "idempotency_key": b"l" * 16},
+                {"trace": trace, "called_by": (0, 1)},
             ):
                 expect_result(connection.invoke(function, b"hello", **extensions), b"hello")
-            # An extension of 32 bytes for the undefined bit 6.
+            # An extension of 32 bytes for the undefined bit 7.
             known = raw_invoke(9 << 32, function, b"hello")
             changed = bytearray(known[:32] + b"\xab" * 32 + known[32:])
             struct.pack_into("<I", changed, 0, len(changed))

@@ -71,6 +71,9 @@ def describe(data: bytes) -> dict:
         for stage, stamp in frame.timings.stages.items():
             lines[f"{stage}_ns"] = "not reached" if stamp is None else str(stamp)
         lines["cause"] = str(frame.timings.cause)
+    if frame.called_by is not None:
+        caller, depth = frame.called_by
+        lines.update(caller=f"0x{caller:016x}", depth=str(depth))
     if hello is not None:
         lines.update(version_min=str(hello.version_min), version_max=str(hello.version_max))
         lines.update(frame_size_max=str(hello.frame_size_max), credits=str(hello.credits))
@@ -100,6 +103,8 @@ def frame_of(twin: dict) -> wire.Frame:
         stamps = {stage: twin[f"{stage}_ns"] for stage in wire.STAGES}
         stages = {stage: None if stamp == "not reached" else int(stamp) for stage, stamp in stamps.items()}
         frame.timings = wire.Timings(int(twin["received_at_ns"]), stages, int(twin["cause"]))
+    if "caller" in twin:
+        frame.called_by = (int(twin["caller"], 16), int(twin["depth"]))
     if frame.kind == wire.HELLO:
         limits = [int(twin[name]) for name in ("version_min", "version_max", "frame_size_max", "credits")]
         frame.payload = wire.Hello(*limits, features=int(twin["features"], 16)).encode()

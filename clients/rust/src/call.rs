@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::{CallId, Criticality, Flags, Timings, TraceContext};
+use protocol::{CallId, CalledBy, Criticality, Flags, Timings, TraceContext};
 
 use crate::cell::Cell;
 use crate::client::{Client, Function};
@@ -78,6 +78,12 @@ impl<'a> CallBuilder<'a> {
     /// The trace this call belongs to.
     pub fn trace(mut self, trace: TraceContext) -> Self {
         self.invocation.trace = Some(trace);
+        self
+    }
+
+    /// By which running call this one is made.
+    pub(crate) fn called_by(mut self, called_by: CalledBy) -> Self {
+        self.invocation.called_by = Some(called_by);
         self
     }
 

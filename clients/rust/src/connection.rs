@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::{
-    CallId, Class, Criticality, Extensions, Flags, Frame, FrameParts, FunctionId, Hello, Kind, Status,
-    TraceContext, decode, encode, limits,
+    CallId, CalledBy, Class, Criticality, Extensions, Flags, Frame, FrameParts, FunctionId, Hello, Kind,
+    Status, TraceContext, decode, encode, limits,
 };
 
 use crate::call::Answer;
@@ -83,6 +83,7 @@ pub(crate) struct Invocation {
     pub(crate) flags: Flags,
     pub(crate) idempotency_key: Option<[u8; 16]>,
     pub(crate) trace: Option<TraceContext>,
+    pub(crate) called_by: Option<CalledBy>,
 }
 
 /// Why a call was not taken.
@@ -121,7 +122,8 @@ impl<W> Session<W> {
         let extensions = Extensions {
             idempotency_key: invocation.idempotency_key,
             trace: invocation.trace,
-            timings: None,
+            called_by: invocation.called_by,
+            ..Extensions::NONE
         };
         let extension_size = extensions.flags().known_extension_size() as u16;
         if payload.len() > limits::payload_size_max(self.frame_size_max, extension_size) as usize {

@@ -30,6 +30,7 @@
 //! | `attachment.rs` | socket, ring and bell: how they are had from the router |
 //! | `call.rs` | what a function sees: `Call`, `Reply`, `FunctionError` |
 //! | `calls.rs` | the loop over the ring |
+//! | `nested.rs` | calls that a function makes while it runs one |
 //! | `lanes.rs` | calls that clients bring straight to this process |
 //! | `watcher.rs` | the thread that waits for Stop and for the router's death |
 //!
@@ -40,6 +41,7 @@ mod call;
 mod calls;
 mod environment;
 mod lanes;
+mod nested;
 #[cfg(test)]
 mod tests;
 mod watcher;

@@ -6,6 +6,8 @@
 //! - an answer without `STARTED`, and above all `Expired`, is of a call that did not begin and never will;
 //! - calls go by criticality, and within one by remaining time up to the bound of `run_queue`, but for one in eight of those
 //!   that have waited long, of which each has its turn within the bound of `ageing`;
+//! - a nested call is refused as a deadlock exactly when every worker of its function runs a call it is nested in, and is never
+//!   bound behind one;
 //! - a worker never holds more than its slots, a call is never in two rings, and never begins twice unless idempotent;
 //! - the same history gives the same outputs.
 
@@ -22,6 +24,7 @@ use crate::run_queue::BUCKET_ZERO_WIDTH;
 #[derive(Clone, Debug)]
 enum Op {
     Request { function: u32, criticality: u8, budget_us: u32, idempotent: bool },
+    Nested { which: usize, function: u32 },
     Cancel { which: usize, gone: bool },
     Attach { function: u32, slots: u32 },
     DrainWorker { which: usize },
@@ -62,6 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
     );
     prop_oneof![
         12 => request,
+        4 => (which(), 0u32..3).prop_map(|(which, function)| Op::Nested { which, function }),
         2 => (which(), any::<bool>()).prop_map(|(which, gone)| Op::Cancel { which, gone }),
         2 => (prop_oneof![Just(0u32), 0u32..3], 1u32..5).prop_map(|(function, slots)| Op::Attach { function, slots }),
         1 => which().prop_map(|which| Op::DrainWorker { which }),
@@ -100,6 +104,7 @@ struct Call {
     criticality: u8,
     deadline_at: Nanos,
     idempotent: bool,
+    caller: Option<InvocationId>,
     is_owed: bool,
     is_queued: bool,
     queued_at: Nanos,
@@ -165,6 +170,7 @@ impl World {
             Op::Request { function, criticality, budget_us, idempotent } => {
                 self.request(FunctionId(function), criticality, budget_us, idempotent);
             }
+            Op::Nested { which, function } => self.nested(which, FunctionId(function)),
             Op::Cancel { which, gone } => self.cancel(which, gone),
             Op::Attach { function, slots } => self.attach(FunctionId(function), slots),
             Op::DrainWorker { which } => {
@@ -224,6 +230,12 @@ impl World {
         let asked =
             Request { function, criticality, budget_us, flags, received_at: self.now, ..super::request() };
         let verdict = self.engine.handle_request(self.now, asked);
+        self.note_verdict(asked, None, verdict);
+    }
+
+    fn note_verdict(&mut self, asked: Request, caller: Option<InvocationId>, verdict: Verdict) {
+        let Request { function, criticality, budget_us, .. } = asked;
+        let idempotent = asked.flags.contains(Flags::IDEMPOTENT);
         self.outputs.push(format!("{verdict:?}"));
         let (id, push) = match verdict {
             Verdict::Admitted(id) => (Some(id), None),
@@ -241,6 +253,7 @@ impl World {
                 criticality,
                 deadline_at: self.now.plus(budget.min(Nanos::from_secs(60))),
                 idempotent,
+                caller,
                 is_owed: true,
                 is_queued: true,
                 queued_at: self.now,
@@ -251,6 +264,30 @@ impl World {
             assert!(self.calls.insert(id, call).is_none(), "an id was given twice");
         }
         push.into_iter().for_each(|push| self.take_push(push));
+    }
+
+    /// A call that has begun makes another one.
+    fn nested(&mut self, which: usize, function: FunctionId) {
+        let Some((_, caller)) = self.held(which, |slot| matches!(slot, Slot::Taken { .. })) else { return };
+        let chain = self.chain(caller);
+        let of_function: Vec<_> =
+            self.workers.keys().filter(|id| self.engine.serves(**id, function)).collect();
+        let holds_one = |id: &WorkerId| chain.iter().any(|call| self.workers[id].held.contains_key(call));
+        let would_wait = !of_function.is_empty() && of_function.into_iter().all(holds_one);
+
+        let asked = Request { function, received_at: self.now, ..super::request() };
+        let verdict = self.engine.handle_nested_request(self.now, asked, CalledBy { caller, depth: 1 });
+        let is_refused = verdict == refused(Status::WouldDeadlock);
+        assert_eq!(is_refused, would_wait || chain.len() > DEPTH_MAX.into(), "nested in {chain:?}");
+        self.note_verdict(asked, Some(caller), verdict);
+    }
+
+    /// The call and those that it is nested in, as far as they are still run in time.
+    fn chain(&self, innermost: InvocationId) -> Vec<InvocationId> {
+        let outward =
+            |id: &InvocationId| self.calls[id].caller.filter(|caller| self.engine.is_known(*caller));
+        let chain = std::iter::successors(Some(innermost), outward);
+        chain.filter(|id| self.engine.is_pushed(*id)).collect()
     }
 
     /// Hopeless is only who has somebody before him, and not for ever.
@@ -371,6 +408,12 @@ impl World {
         assert!(model.held.len() <= (model.slots - model.leased) as usize, "more calls than slots");
         let rings = self.workers.values().filter(|it| it.held.contains_key(&push.invocation)).count();
         assert_eq!(rings, 1, "a call is in two rings");
+        let outer = self.calls[&push.invocation].caller.map_or(vec![], |caller| self.chain(caller));
+        let held = &self.workers[&push.worker].held;
+        assert!(
+            !outer.iter().any(|id| held.contains_key(id)),
+            "a call is bound behind one that waits for it"
+        );
         let call = self.call(push.invocation);
         assert!(call.is_owed, "an ended call was pushed");
         assert_eq!(push.deadline_at, call.deadline_at);
@@ -574,6 +617,18 @@ impl World {
 }
 
 impl Engine {
+    fn is_known(&self, id: InvocationId) -> bool {
+        self.invocations.slot_of(id).is_some()
+    }
+
+    fn is_pushed(&self, id: InvocationId) -> bool {
+        self.invocations.slot_of(id).is_some_and(|slot| self.invocations.at(slot).state == State::Pushed)
+    }
+
+    fn serves(&self, id: WorkerId, function: FunctionId) -> bool {
+        self.worker_view(id).is_some_and(|worker| worker.function == function)
+    }
+
     fn is_queued(&self, id: InvocationId) -> bool {
         self.invocations.slot_of(id).is_some_and(|slot| self.invocations.at(slot).state == State::Queued)
     }

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use bytes::Bytes;
-use engine::{CancelReason, Nanos, Origin, Request, Verdict};
+use engine::{CalledBy, CancelReason, InvocationId, Nanos, Origin, Request, Verdict};
 use protocol::{
     CallId, ClientMisbehaved, Extensions, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind, Offer,
     Status, decode, decode_header, encode,
@@ -365,7 +365,12 @@ impl Connection {
             flags: header.flags,
         };
         let manner = manner(frame);
-        match intake.desk.engine.handle_request(intake.desk.now, request) {
+        let now = intake.desk.now;
+        let verdict = match called_by(frame) {
+            None => intake.desk.engine.handle_request(now, request),
+            Some(called_by) => intake.desk.engine.handle_nested_request(now, request, called_by),
+        };
+        match verdict {
             Verdict::Admitted(invocation) => {
                 self.calls.insert(call_id, invocation);
                 let size = frame.extensions.len() + frame.payload.len();
@@ -403,6 +408,13 @@ impl Connection {
             &[],
         );
     }
+}
+
+/// By whom the call is made, if its frame says so (W-50).
+#[inline]
+fn called_by(frame: &Frame<'_>) -> Option<CalledBy> {
+    let claimed = frame.called_by()?;
+    Some(CalledBy { caller: InvocationId(claimed.invocation_id), depth: claimed.depth })
 }
 
 fn manner(frame: &Frame<'_>) -> Manner {

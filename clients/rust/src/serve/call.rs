@@ -109,6 +109,17 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What the client library needs to make calls on behalf of this one.
+impl Call<'_> {
+    /// The router's number of this invocation; 0 where there is none.
+    pub(super) fn router_id(&self) -> u64 {
+        match self.origin {
+            Origin::Ring(_, taken) => taken.invocation_id,
+            Origin::Nowhere | Origin::Lane(..) => 0,
+        }
+    }
+}
+
 /// The result of a call, as it is written. Empty when the function begins; the memory is used again for the next call.
 #[derive(Debug, Default)]
 pub struct Reply {

@@ -1,0 +1,89 @@
+//! Calls within calls with real processes: time is inherited, and a circle is told at once.
+
+mod support;
+
+use std::time::Duration;
+
+use quickfire_client::serve::{Call, FunctionError, serve};
+use quickfire_client::{CallError, Client};
+use support::{Router, echo_manifest};
+
+/// The functions `one` and `two`, each a single process that calls on as its payload says.
+fn manifest() -> String {
+    let program = std::env::current_exe().unwrap();
+    let arguments = r#""relay", "--exact", "--ignored", "--nocapture", "--test-threads=1""#;
+    let mut manifest = echo_manifest(1);
+    for name in ["one", "two"] {
+        manifest.push_str(&format!("[functions.{name}]\ncommand = [{program:?}, {arguments}]\n"));
+    }
+    manifest
+}
+
+/// The function of the tests below. Its payload is an address and a path: `URL two one` calls `two` with `URL one`. At the
+/// end of the path it says how many milliseconds are left.
+#[test]
+#[ignore = "a function process, started by the shims of other tests"]
+fn relay() {
+    if std::env::var_os("QUICKFIRE_FUNCTION").is_none() {
+        return; // somebody runs all ignored tests
+    }
+    let mut client = None;
+    let relay = |call: &Call<'_>| -> Result<String, FunctionError> {
+        let payload = std::str::from_utf8(call.payload())?;
+        let (url, path) = payload.split_once(' ').unwrap_or((payload, ""));
+        let (next, rest) = path.split_once(' ').unwrap_or((path, ""));
+        if next.is_empty() {
+            let left = call.time_left().unwrap_or_default();
+            return Ok(format!("left {}", left.as_millis()));
+        }
+        if client.is_none() {
+            client = Some(Client::connect(url)?);
+        }
+        let Some(client) = &client else { unreachable!("connected above") };
+        let function = client.function(next)?;
+        match call.nested(&function, format!("{url} {rest}").trim_end()).wait() {
+            Ok(answer) => Ok(format!("{next}>{}", String::from_utf8_lossy(&answer.payload))),
+            Err(CallError::Refused { status, .. }) => Ok(format!("{next}:{}", status.name())),
+            Err(other) => Err(other.into()),
+        }
+    };
+    serve(relay).unwrap();
+}
+
+fn walk(router: &Router, first: &str, path: &str, deadline: &str) -> String {
+    let payload = format!("{} {path}", router.url);
+    let output = router.invoke(&[first, "--data", payload.trim_end(), "--deadline", deadline]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+#[test]
+fn a_nested_call_has_less_time_than_its_caller() {
+    let router = Router::start(&manifest());
+    let walked = walk(&router, "one", "two", "40s");
+    let left = walked.strip_prefix("two>left ").unwrap_or_else(|| panic!("{walked}"));
+    // The function's own time-out, 30 s, less the twentieth that `one` keeps.
+    let left = Duration::from_millis(left.parse().unwrap());
+    assert!(left <= Duration::from_millis(28_500), "{left:?}");
+    assert!(left > Duration::ZERO);
+}
+
+#[test]
+fn a_circle_of_single_processes_is_told_instead_of_waited_for() {
+    let router = Router::start(&manifest());
+    assert_eq!(walk(&router, "one", "one", "30s"), "one:would_deadlock");
+    assert_eq!(walk(&router, "one", "two one", "30s"), "two>one:would_deadlock");
+    assert_eq!(walk(&router, "one", "two two", "30s"), "two>two:would_deadlock");
+
+    // Expect: afterwards both are as they were.
+    assert!(walk(&router, "two", "one", "30s").starts_with("one>left "));
+}
+
+#[test]
+fn with_a_process_more_the_circle_is_walked_once() {
+    let router = Router::start(&manifest().replace("[functions.one]\n", "[functions.one]\nwarm = 2\n"));
+    let both = || router.workers("one").len() == 2 && router.row("one").workers == 2;
+    support::eventually("both processes of `one` are attached", both);
+    assert!(walk(&router, "one", "two one", "30s").starts_with("two>one>left "));
+    assert_eq!(walk(&router, "one", "two one one", "30s"), "two>one>one:would_deadlock");
+}
