@@ -127,6 +127,8 @@ class Session:
             return wire.UNKNOWN_FUNCTION
         if frame.criticality > 3:
             return wire.UNKNOWN_CRITICALITY
+        if frame.called_by is not None and frame.called_by[1] > 16:
+            return wire.WOULD_DEADLOCK
         return wire.OK
 
 
