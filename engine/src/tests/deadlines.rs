@@ -181,3 +181,32 @@ fn a_clock_jump_of_hours_ends_everything_in_a_few_calls() {
     story.actions();
     assert!(story.engine.is_idle());
 }
+
+#[test]
+fn calls_that_ran_out_of_time_are_counted_apart_from_cancelled_ones() {
+    // Given: one of each of the four ends that stop a call.
+    let mut story = Story::new();
+    story.attach(ECHO, 2);
+    let cancelled_running = story.call();
+    let timed_out = story.call();
+    let cancelled_queued = story.call();
+    story.call();
+    assert_eq!(story.pushes().len(), 2);
+    story.cancel(cancelled_running, CancelReason::Asked);
+    story.cancel(cancelled_queued, CancelReason::Asked);
+    story.pass(TIMEOUT.plus(TICK), HAS_STARTED);
+
+    // Expect
+    let mut answers = story.answers();
+    answers.sort();
+    let expected = [
+        (Status::Expired, false),
+        (Status::TimedOut, true),
+        (Status::Cancelled, false),
+        (Status::Cancelled, true),
+    ];
+    assert_eq!(answers, expected);
+    assert_eq!(story.cancel(timed_out, CancelReason::Asked), Cancelled::AlreadyEnded);
+    let counted = [Counter::AnsweredExpired, Counter::AnsweredTimedOut, Counter::AnsweredCancelled];
+    assert_eq!(counted.map(|counter| story.count(counter)), [1, 1, 2]);
+}
