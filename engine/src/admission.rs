@@ -67,7 +67,7 @@ pub(crate) enum Refusal {
     PayloadTooLarge,
     DeadlinePassed,
     NoWorker,
-    QueueFull,
+    QueueFull { retry_after: Nanos },
     Overloaded,
     RateLimited { retry_after: Nanos },
     DeadlineUnreachable { retry_after: Nanos },
@@ -83,7 +83,7 @@ impl Refusal {
             Refusal::PayloadTooLarge => Counter::RefusedPayloadTooLarge,
             Refusal::DeadlinePassed => Counter::RefusedDeadlinePassed,
             Refusal::NoWorker => Counter::RefusedNoWorker,
-            Refusal::QueueFull => Counter::RefusedQueueFull,
+            Refusal::QueueFull { .. } => Counter::RefusedQueueFull,
             Refusal::RateLimited { .. } => Counter::RefusedRateLimited,
             Refusal::DeadlineUnreachable { .. } => Counter::RefusedDeadlineUnreachable,
             Refusal::WouldDeadlock => Counter::RefusedWouldDeadlock,
@@ -94,7 +94,9 @@ impl Refusal {
     /// Rounded up, so that who follows the advice does not come too early.
     fn retry_after_us(self) -> u32 {
         match self {
-            Refusal::RateLimited { retry_after } | Refusal::DeadlineUnreachable { retry_after } => {
+            Refusal::RateLimited { retry_after }
+            | Refusal::QueueFull { retry_after }
+            | Refusal::DeadlineUnreachable { retry_after } => {
                 u32::try_from(retry_after.0.div_ceil(1_000)).unwrap_or(u32::MAX)
             }
             _ => 0,
@@ -105,7 +107,10 @@ impl Refusal {
 /// Why a queue takes nothing more: it is full, or its function is not configured any more.
 #[cold]
 pub(crate) fn full(function: &Function) -> Refusal {
-    if function.is_retired { Refusal::UnknownFunction } else { Refusal::QueueFull }
+    if function.is_retired {
+        return Refusal::UnknownFunction;
+    }
+    Refusal::QueueFull { retry_after: function.drain_rate.interval() }
 }
 
 /// How much of its function's queue a call may use.
@@ -194,7 +199,10 @@ impl Engine {
         if has_policy {
             self.admit_by_policy(now, request)?;
         }
-        let slot = self.invocations.claim().ok_or(Refusal::Overloaded)?;
+        let slot = match self.invocations.claim() {
+            Some(slot) => slot,
+            None => self.grow_tables().ok_or(Refusal::Overloaded)?,
+        };
         Ok(Admitted { criticality, deadline_at, slot })
     }
 
@@ -224,22 +232,28 @@ impl Engine {
             pushed_at: Nanos::ZERO,
             origin: request.origin,
         };
-        if let Some(worker_index) = direct_worker {
+        if let Some(worker_index) = direct_worker
+            && self.may_go_direct(now, slot, request.function)
+        {
             return Verdict::Pushed(self.bind(now, worker_index, slot));
         }
-        if slot >= self.run_links.capacity() {
-            self.grow_links();
+        let function = &mut self.functions[request.function.0 as usize];
+        if function.queue.is_empty() {
+            function.drain_rate.begin(now);
         }
         let bucket = run_queue::bucket_of(admitted.deadline_at.since(now));
         self.enqueue(slot, LaneIndex::new(admitted.criticality as u8, bucket));
         Verdict::Admitted(self.invocations.id_of(slot))
     }
 
-    /// Rare: follows the slab after it has grown.
+    /// Rare: makes room in every table that is indexed by slot, in all of them at once: a call that was bound on admission
+    /// may have to stand in a queue later. A slot of the new ones, if there are any.
     #[cold]
-    fn grow_links(&mut self) {
+    fn grow_tables(&mut self) -> Option<u32> {
+        let slot = self.invocations.grow()?;
         let capacity = self.invocations.capacity();
         self.run_links.grow_to(capacity);
         self.timers.grow_to(capacity);
+        Some(slot)
     }
 }

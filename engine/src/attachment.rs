@@ -197,7 +197,11 @@ impl Engine {
 
     /// The worker's last call is off its hands.
     #[inline]
-    pub(crate) fn on_worker_empty(&mut self, index: u32) {
+    pub(crate) fn on_worker_empty(&mut self, now: Nanos, index: u32) {
+        let worker = &mut self.workers[index as usize];
+        if worker.has_place {
+            self.give_place(now, index);
+        }
         let worker = &mut self.workers[index as usize];
         worker.on(WorkerEvent::Empty);
         if worker.state == WorkerState::Drained {
@@ -213,6 +217,7 @@ impl Engine {
         ending: Ending,
         evidence: &impl StartEvidence,
     ) {
+        self.give_place(now, worker.index);
         self.drop_leases(worker.index);
         let entry = &mut self.workers[worker.index as usize];
         let held = std::mem::take(&mut entry.held);
@@ -223,6 +228,7 @@ impl Engine {
         while let Some(id) = held.at(position) {
             position += 1;
             if let Some(slot) = slot_held(id, worker.index, &self.invocations) {
+                self.take_from_worker(now, slot);
                 self.take_call_back(now, slot, ending, evidence.started(worker, id));
             }
         }

@@ -23,11 +23,27 @@ pub enum BlockedOn {
     NoWorker = 1,
     /// Every worker holds as many calls as it may.
     WorkersBusy = 2,
+    /// As many of its calls run as may.
+    Concurrency = 3,
+    /// As many calls of its tenant run as may.
+    TenantConcurrency = 4,
+    /// It is opportunistic, and its share of the idle time is used up.
+    Quota = 5,
+    /// As many workers of the host are busy as may.
+    Host = 6,
 }
 
 impl BlockedOn {
     /// Every cause, by number.
-    pub const ALL: [BlockedOn; 3] = [BlockedOn::Nothing, BlockedOn::NoWorker, BlockedOn::WorkersBusy];
+    pub const ALL: [BlockedOn; 7] = [
+        BlockedOn::Nothing,
+        BlockedOn::NoWorker,
+        BlockedOn::WorkersBusy,
+        BlockedOn::Concurrency,
+        BlockedOn::TenantConcurrency,
+        BlockedOn::Quota,
+        BlockedOn::Host,
+    ];
 
     /// The cause of this number, which may come from a newer version.
     pub fn from_number(number: u64) -> Option<BlockedOn> {
@@ -40,6 +56,10 @@ impl BlockedOn {
             BlockedOn::Nothing => "-",
             BlockedOn::NoWorker => "no worker",
             BlockedOn::WorkersBusy => "workers busy",
+            BlockedOn::Concurrency => "concurrency",
+            BlockedOn::TenantConcurrency => "tenant's concurrency",
+            BlockedOn::Quota => "opportunistic quota",
+            BlockedOn::Host => "host is full",
         }
     }
 }
@@ -56,8 +76,9 @@ pub struct Blocked {
 impl Engine {
     /// Looks at what every function waits for.
     pub fn look_at_queues(&mut self, now: Nanos) {
+        let is_host_full = self.permits.is_full(&self.limits);
         for function in &mut self.functions {
-            let on = blocked_on(function, &self.workers);
+            let on = blocked_on(function, &self.workers, is_host_full);
             if on != function.blocked.on {
                 function.blocked = Blocked { on, since: now };
             }
@@ -65,11 +86,18 @@ impl Engine {
     }
 }
 
-fn blocked_on(function: &Function, workers: &[Worker]) -> BlockedOn {
-    if function.queue.is_empty() || function.ready_lane.is_some() {
+fn blocked_on(function: &Function, workers: &[Worker], is_host_full: bool) -> BlockedOn {
+    if function.queue.is_empty() {
         return BlockedOn::Nothing;
+    }
+    if function.ready_lane.is_some() {
+        return if is_host_full { BlockedOn::Host } else { BlockedOn::Nothing };
     }
     let serves =
         |index: &u32| matches!(workers[*index as usize].state, WorkerState::Idle | WorkerState::Busy);
-    if function.members.iter().any(serves) { BlockedOn::WorkersBusy } else { BlockedOn::NoWorker }
+    match function.gate {
+        Some(gate) if !function.warm.is_empty() => gate.why,
+        _ if function.members.iter().any(serves) => BlockedOn::WorkersBusy,
+        _ => BlockedOn::NoWorker,
+    }
 }

@@ -19,6 +19,8 @@ use queue::LaneIndex;
 
 use crate::counters::Counter;
 use crate::invocation::{Event, InvocationId, Marks};
+use crate::permits::Permit;
+use crate::policy::Checks;
 use crate::reply::Ending;
 use crate::time::Nanos;
 use crate::worker::{WorkerEvent, WorkerId};
@@ -50,6 +52,13 @@ impl Engine {
                 self.end_queued(now, slot, Ending::DeadlinePassed);
                 continue;
             }
+            if self.functions[number as usize].checks.any_at_dispatch() {
+                match self.take_permits(now, slot, number) {
+                    Permit::Given => {}
+                    Permit::GateClosed => continue,
+                    Permit::NoPlace => return None,
+                }
+            }
             return Some(self.push(now, number, slot));
         }
         None
@@ -67,8 +76,11 @@ impl Engine {
         if !function.aged.is_empty() {
             self.push_beside_aged(number, slot);
         }
-        let function = &self.functions[number as usize];
+        let function = &mut self.functions[number as usize];
         let worker_index = *function.warm.last().expect("a ready function has a worker with credit");
+        if function.checks.has(Checks::QUEUE_DELAY) {
+            function.drain_rate.note_push(now, function.queue.is_empty());
+        }
         self.timers.disarm(slot);
         let push = self.bind(now, worker_index, slot);
         self.ready.rotate(number, &mut self.functions[number as usize]);

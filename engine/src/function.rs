@@ -7,14 +7,18 @@ use queue::{LaneIndex, Lanes};
 
 use crate::ageing::Aged;
 use crate::blocked::Blocked;
+use crate::drain_rate::DrainRate;
 use crate::estimate::RunEstimate;
+use crate::gates::Gate;
 use crate::limits::Limits;
 use crate::policy::{Checks, Policy};
-use crate::rate::TokenBucket;
+use crate::rate::{Rate, TokenBucket};
 use crate::run_ahead::RunAhead;
 use crate::slab::Slab;
-use crate::tenant::TenantIndex;
+use crate::slow_start::Ramp;
+use crate::tenant::{TenantIndex, TenantSpec};
 use crate::time::Nanos;
+use crate::turns::QUANTUM;
 use crate::worker::Worker;
 
 /// What the configuration says about a function.
@@ -118,20 +122,41 @@ pub(crate) struct Function {
     pub is_failing: bool,
     /// The policies it has.
     pub checks: Checks,
-    /// What is left of its rate.
+    /// What is left of its rate, if it is reserved.
     pub rate: Option<TokenBucket>,
     pub is_retired: bool,
     pub blocked: Blocked,
+    /// The same if it is opportunistic.
+    pub opportunistic: TokenBucket,
+    pub ramp: Option<Ramp>,
+    pub drain_rate: DrainRate,
+    /// Why its calls have to wait though a worker is free.
+    pub gate: Option<Gate>,
+    /// It stands in its tenant's list of those that wait for its concurrency.
+    pub waits_for_tenant: bool,
+    /// Calls in workers' hands, and what their tenant was charged for them; counted only for `any_at_dispatch`.
+    pub running: u32,
+    pub charged_ns: u64,
+    /// What is left of its turn among the functions of its tenant; counted only where tenants take turns.
+    pub turn_left_ns: i64,
 }
 
 impl Function {
-    pub fn new(spec: FunctionSpec, limits: &Limits) -> Function {
+    pub fn new(spec: FunctionSpec, tenant: &TenantSpec, is_host_limited: bool, limits: &Limits) -> Function {
         let run_ahead = RunAhead::new(limits.run_ahead);
         Function {
-            checks: spec.policy.checks(),
+            checks: spec.policy.checks(tenant, is_host_limited),
             rate: spec.policy.rate.map(TokenBucket::new),
             ageing: spec.policy.ageing.unwrap_or(Nanos::NEVER),
             payload_size_max_wanted: spec.payload_size_max,
+            opportunistic: TokenBucket::new(spec.policy.rate.unwrap_or(Rate::UNBOUNDED)),
+            ramp: spec.policy.slow_start.map(Ramp::new),
+            drain_rate: DrainRate::default(),
+            gate: None,
+            waits_for_tenant: false,
+            running: 0,
+            charged_ns: 0,
+            turn_left_ns: 0,
             spec,
             queue: Lanes::new(),
             aged: Aged::NONE,
@@ -149,11 +174,15 @@ impl Function {
     }
 
     /// Takes another specification. A policy whose numbers are the same goes on from where it is.
-    pub fn respecify(&mut self, spec: FunctionSpec) {
-        self.checks = spec.policy.checks();
+    pub fn respecify(&mut self, spec: FunctionSpec, tenant: &TenantSpec, is_host_limited: bool) {
+        self.checks = spec.policy.checks(tenant, is_host_limited);
         self.ageing = spec.policy.ageing.unwrap_or(Nanos::NEVER);
         if spec.policy.rate != self.spec.policy.rate {
             self.rate = spec.policy.rate.map(TokenBucket::new);
+            self.opportunistic = TokenBucket::new(spec.policy.rate.unwrap_or(Rate::UNBOUNDED));
+        }
+        if spec.policy.slow_start != self.spec.policy.slow_start {
+            self.ramp = spec.policy.slow_start.map(Ramp::new);
         }
         self.spec = spec;
     }
@@ -175,7 +204,7 @@ impl Function {
     /// is not worth waiting for.
     #[inline]
     pub fn direct_worker(&self) -> Option<u32> {
-        if !self.is_quick || !self.queue.is_empty() {
+        if !self.is_quick || !self.queue.is_empty() || self.gate.is_some() {
             return None;
         }
         self.warm.last().copied()
@@ -186,6 +215,17 @@ impl Function {
     pub fn next_call(&self) -> u32 {
         let turn = self.aged.whose_turn().or_else(|| self.queue.peek().map(|(_, slot)| slot));
         turn.expect("a ready function has a call")
+    }
+
+    /// Whether it goes on before the other functions of its tenant, after a call was pushed: turns are measured in what calls
+    /// usually take.
+    pub fn has_turn_left(&mut self) -> bool {
+        self.turn_left_ns -= self.run_ahead.mean().0.max(1) as i64;
+        if self.turn_left_ns <= 0 {
+            self.turn_left_ns = QUANTUM.0 as i64;
+            return false;
+        }
+        true
     }
 
     pub fn view<'a>(&'a self, invocations: &Slab, workers: &[Worker]) -> FunctionView<'a> {

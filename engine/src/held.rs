@@ -105,7 +105,7 @@ mod tests {
 
     /// A call that the worker holds.
     fn push(held: &mut Held, slab: &mut Slab) -> u32 {
-        let slot = slab.claim().expect("room");
+        let slot = slab.claim().or_else(|| slab.grow()).expect("room");
         let invocation = slab.at_mut(slot);
         invocation.on(Event::Admit);
         invocation.on(Event::Push);

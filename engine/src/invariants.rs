@@ -35,6 +35,8 @@ impl Engine {
             self.invocation_invariants(slot, *place);
         }
         self.answers_invariants();
+        self.gates_invariants();
+        self.permits_invariants();
         self.counters_invariants();
     }
 

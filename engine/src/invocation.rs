@@ -215,6 +215,8 @@ impl Marks {
     pub const OVERTAKEN: Marks = Marks(4);
     /// An earlier attempt had started, or nobody can prove that it had not.
     pub const MAY_HAVE_STARTED: Marks = Marks(16);
+    /// It holds what `permits.rs` gave it, until its worker lets go of it.
+    pub const PERMITTED: Marks = Marks(128);
     /// The request to stop was handed to the router, so the worker can see it.
     pub const CANCEL_DELIVERED: Marks = Marks(8);
     /// Queued so long that it also stands in its function's list of aged calls.

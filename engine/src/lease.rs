@@ -47,6 +47,9 @@ pub enum LeaseRefused {
     /// No function has this id.
     #[error("no function has the id {}", .0.0)]
     UnknownFunction(FunctionId),
+    /// Its calls are counted at dispatch, which a lane goes past.
+    #[error("calls of the function are limited, and a lane goes past the limits")]
+    Limited,
     /// No worker that may be chosen has two credits.
     #[error("no worker has credits to spare")]
     NoWorker,
@@ -97,6 +100,9 @@ impl Engine {
         }
         let function = self.functions.get(id.0 as usize).filter(|function| !function.is_retired);
         let function = function.ok_or(LeaseRefused::UnknownFunction(id))?;
+        if function.checks.any_at_admission() || function.checks.any_at_dispatch() {
+            return Err(LeaseRefused::Limited);
+        }
         if self.lease_count >= self.limits.leases_max {
             return Err(LeaseRefused::LeasesFull);
         }

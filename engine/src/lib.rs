@@ -32,15 +32,19 @@ mod cancellation;
 pub mod counters;
 mod deadlines;
 mod dispatch;
+mod drain_rate;
 mod estimate;
 mod explain;
 mod function;
+mod gates;
 mod held;
 mod invariants;
 pub mod invocation;
 mod lease;
 pub mod limits;
 mod nesting;
+mod opportunistic;
+mod permits;
 mod policy;
 mod rate;
 mod reconfigure;
@@ -48,6 +52,7 @@ mod reply;
 mod run_ahead;
 mod run_queue;
 mod slab;
+mod slow_start;
 #[cfg(test)]
 mod snapshot;
 mod stamps;
@@ -56,6 +61,7 @@ pub mod tenant;
 mod tests;
 mod time;
 mod timers;
+mod turns;
 pub mod worker;
 
 use std::collections::VecDeque;
@@ -76,28 +82,31 @@ pub use invocation::{InvocationId, Origin, ShardId, State};
 pub use lease::{Lease, LeaseRefused, Recall};
 pub use limits::Limits;
 pub use nesting::{CalledBy, DEPTH_MAX};
-pub use policy::Policy;
+pub use permits::ledger;
+pub use policy::{Policy, Quota};
 pub use rate::Rate;
 pub use reply::{Answer, Completed, Finished, RunOutcome};
+pub use slow_start::SlowStart;
 pub use stamps::Stamps;
 pub use tenant::{TenantIndex, TenantSpec};
 pub use time::Nanos;
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 
 use function::Function;
+use gates::Gates;
 use nesting::Nested;
+use permits::Permits;
 use reconfigure::check_functions;
 use run_queue::ReadyFunctions;
 use slab::Slab;
 use timers::Timers;
+use turns::Turns;
 use worker::Worker;
 
 /// The decisions of one shard.
 #[derive(Debug)]
 pub struct Engine {
     limits: Limits,
-    /// Not empty; the first is the default one.
-    tenants: Vec<TenantSpec>,
     functions: Vec<Function>,
     /// Names in order, for `resolve`.
     names: Vec<(Box<str>, FunctionId)>,
@@ -112,6 +121,8 @@ pub struct Engine {
     /// The earliest `look_at` of all workers, or earlier.
     held_look_at: Nanos,
     ready: ReadyFunctions,
+    gates: Gates,
+    permits: Permits,
     workers: Vec<Worker>,
     workers_vacant: Vec<u32>,
     /// At most one for each invocation slot; the router polls them all in the same turn.
@@ -203,6 +214,13 @@ impl Engine {
             names.push((spec.name.clone().into_boxed_str(), FunctionId(number)));
         }
         names.sort();
+        let is_host_limited = is_host_limited(&limits, specs.iter());
+        let make = |spec: FunctionSpec| {
+            let tenant = &tenants[usize::from(spec.tenant.0)];
+            Function::new(spec, tenant, is_host_limited, &limits)
+        };
+        let functions: Vec<_> = specs.into_iter().map(make).collect();
+        let turns = limits.running_max.map(|_| Turns::new(&tenants));
         Ok(Engine {
             invocations: Slab::new(shard, limits.invocations_max),
             run_links: Links::with_capacity(0),
@@ -210,9 +228,10 @@ impl Engine {
             timers: Timers::new(),
             nested: Vec::new(),
             held_look_at: Nanos::NEVER,
-            ready: ReadyFunctions::new(specs.len() as u32),
-            tenants,
-            functions: specs.into_iter().map(|spec| Function::new(spec, &limits)).collect(),
+            ready: ReadyFunctions::new(functions.len() as u32, turns, tenants.len()),
+            gates: Gates::new(),
+            permits: Permits::new(&limits, tenants),
+            functions,
             names,
             workers: Vec::new(),
             workers_vacant: Vec::new(),
@@ -241,7 +260,7 @@ impl Engine {
     pub fn next_timer(&self) -> Option<Nanos> {
         // What is left of calls that are answered by now is no reason to wake.
         let held = (self.in_flight() > 0 && self.held_look_at != Nanos::NEVER).then_some(self.held_look_at);
-        self.timers.next().into_iter().chain(held).min()
+        self.timers.next().into_iter().chain(held).chain(self.gates.next()).min()
     }
 
     /// A hint: the end of this call will be handled soon. Any number will do.
@@ -284,8 +303,8 @@ impl Engine {
     }
 
     /// All tenants by index.
-    pub fn tenants(&self) -> &[TenantSpec] {
-        &self.tenants
+    pub fn tenants(&self) -> impl ExactSizeIterator<Item = &TenantSpec> {
+        self.permits.tenants()
     }
 
     /// All functions by id.
@@ -302,6 +321,14 @@ impl Engine {
     pub fn worker_view(&self, id: WorkerId) -> Option<WorkerView> {
         self.attached(id).map(|index| self.workers[index as usize].view())
     }
+}
+
+/// Whether it has to be known how many workers are busy.
+pub(crate) fn is_host_limited<'a>(
+    limits: &Limits,
+    mut specs: impl Iterator<Item = &'a FunctionSpec>,
+) -> bool {
+    limits.running_max.is_some() || specs.any(|spec| spec.policy.quota == Quota::Opportunistic)
 }
 
 fn check_tenants(limits: &Limits, tenants: &[TenantSpec]) -> Result<(), EngineRefused> {

@@ -50,6 +50,10 @@ pub struct Limits {
     pub attempts_max: u8,
     /// How long a worker may hold a call after it was asked to stop, before the worker is killed.
     pub kill_grace: Nanos,
+    /// Workers that may hold calls at once. More: calls wait, and tenants take turns (`turns.rs`). None: as many as there are.
+    pub running_max: Option<u32>,
+    /// Processors that count as the whole when it is measured how busy workers are, without `running_max`.
+    pub processor_count: u32,
     /// Timers looked at in one `handle_time`. The rest follow in the next call: `next_timer` stays in the past.
     pub timer_visits_max: u32,
 }
@@ -100,6 +104,8 @@ impl Default for Limits {
             lease_slots_max: LEASE_SLOTS_MAX_DEFAULT,
             lease_queue_wait_max: LEASE_QUEUE_WAIT_MAX_DEFAULT,
             attempts_max: 2,
+            running_max: None,
+            processor_count: 1,
             kill_grace: Nanos::from_secs(1),
             timer_visits_max: TIMER_VISITS_MAX_DEFAULT,
         }
@@ -119,6 +125,8 @@ impl Limits {
             ("run_ahead", self.run_ahead > Nanos::ZERO),
             ("lease_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.lease_slots_max)),
             ("kill_grace", self.kill_grace >= crate::timers::TICK),
+            ("running_max", self.running_max != Some(0)),
+            ("processor_count", self.processor_count >= 1),
             ("timer_visits_max", self.timer_visits_max >= 1),
         ];
         ranges.into_iter().find(|(_, is_in_range)| !is_in_range).map(|(name, _)| name)

@@ -6,6 +6,8 @@
 //! stands in one place for each stage (`admission/policy.rs` for admission).
 
 use crate::rate::Rate;
+use crate::slow_start::SlowStart;
+use crate::tenant::TenantSpec;
 use crate::time::Nanos;
 
 /// The policies of a function; none by default.
@@ -18,12 +20,37 @@ pub struct Policy {
     pub ageing: Option<Nanos>,
     /// A call is refused at once if those before it would take longer than it has: `DeadlineUnreachable`; see `estimate.rs`.
     pub refuse_infeasible: bool,
+    /// What the rate bounds.
+    pub quota: Quota,
+    /// Calls in the hands of workers at once, over all shards of the host. More wait.
+    pub concurrency_max: Option<u32>,
+    /// How long a call may have to wait for those before it, as far as that can be told. More: `QueueFull`.
+    pub queue_delay_max: Option<Nanos>,
+    /// How fast its calls may grow. Faster: `RateLimited`.
+    pub slow_start: Option<SlowStart>,
+}
+
+/// What the rate of a function bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quota {
+    /// Calls that are admitted: one over the rate is refused, one within it runs as soon as a worker is free.
+    #[default]
+    Reserved,
+    /// Calls that run: one over the rate waits, and the rate shrinks to nothing while workers are busy (`opportunistic.rs`).
+    Opportunistic,
 }
 
 impl Policy {
     /// Which of them are set.
-    pub(crate) fn checks(&self) -> Checks {
-        Checks::NONE.with(Checks::RATE, self.rate.is_some())
+    pub(crate) fn checks(&self, tenant: &TenantSpec, is_host_limited: bool) -> Checks {
+        let is_reserved = self.quota == Quota::Reserved;
+        Checks::NONE
+            .with(Checks::RATE, self.rate.is_some() && is_reserved)
+            .with(Checks::TENANT_RATE, tenant.rate.is_some())
+            .with(Checks::SLOW_START, self.slow_start.is_some())
+            .with(Checks::QUEUE_DELAY, self.queue_delay_max.is_some())
+            .with(Checks::CONCURRENCY, self.concurrency_max.is_some() || tenant.concurrency_max.is_some())
+            .with(Checks::HOST, is_host_limited || !is_reserved)
     }
 }
 
@@ -37,8 +64,24 @@ impl Checks {
     /// Not a policy: the function is not configured any more. See `reconfigure.rs`.
     pub const RETIRED: Checks = Checks(1 << 15);
 
+    pub const TENANT_RATE: Checks = Checks(1 << 1);
+    pub const SLOW_START: Checks = Checks(1 << 2);
+    pub const QUEUE_DELAY: Checks = Checks(1 << 3);
+    /// Its own or its tenant's.
+    pub const CONCURRENCY: Checks = Checks(1 << 4);
+    /// The host counts how many workers are busy.
+    pub const HOST: Checks = Checks(1 << 5);
+
     /// Those that may refuse a call.
-    const AT_ADMISSION: Checks = Checks(Checks::RATE.0 | Checks::RETIRED.0);
+    const AT_ADMISSION: Checks = Checks(
+        Checks::RATE.0
+            | Checks::TENANT_RATE.0
+            | Checks::SLOW_START.0
+            | Checks::QUEUE_DELAY.0
+            | Checks::RETIRED.0,
+    );
+    /// Those that a call needs something from before it is pushed, and gives it back to.
+    const AT_DISPATCH: Checks = Checks(Checks::CONCURRENCY.0 | Checks::HOST.0);
 
     pub const fn with(self, other: Checks, is_set: bool) -> Checks {
         Checks(if is_set { self.0 | other.0 } else { self.0 })
@@ -47,6 +90,12 @@ impl Checks {
     #[inline]
     pub const fn has(self, other: Checks) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// Whether dispatch has to ask, and has to be told when a call is off its worker's hands.
+    #[inline]
+    pub const fn any_at_dispatch(self) -> bool {
+        self.has(Checks::AT_DISPATCH)
     }
 
     /// Whether admission has to ask.

@@ -7,6 +7,7 @@
 //! comparison and one addition a call, and knows how long to wait.
 //! Tests: below, and `tests/rate.rs`.
 
+use crate::opportunistic::{WHOLE, WINDOW};
 use crate::time::Nanos;
 
 /// A bound on calls per second.
@@ -16,6 +17,11 @@ pub struct Rate {
     pub per_second: u32,
     /// Calls that may come at once, at least 1.
     pub burst: u32,
+}
+
+impl Rate {
+    /// More than anybody can ask for.
+    pub(crate) const UNBOUNDED: Rate = Rate { per_second: u32::MAX, burst: u32::MAX };
 }
 
 /// How much of a [`Rate`] is used.
@@ -35,6 +41,18 @@ impl TokenBucket {
         let interval = Nanos::from_secs(1).0.div_ceil(u64::from(rate.per_second.max(1)));
         let tolerance = interval.saturating_mul(u64::from(rate.burst.max(1)) - 1);
         TokenBucket { interval: Nanos(interval), tolerance: Nanos(tolerance), next_at: Nanos::ZERO }
+    }
+
+    /// As [`TokenBucket::take`] at a share of the rate, of [`WHOLE`]. The advice is never longer than after which the share
+    /// may be another one.
+    pub fn take_share(&mut self, now: Nanos, share: u64) -> Result<(), Nanos> {
+        let wait = self.next_at.since(now);
+        if share == 0 || wait > self.tolerance {
+            return Err(wait.since(self.tolerance).clamp(Nanos(1), WINDOW));
+        }
+        let interval = Nanos(self.interval.0.saturating_mul(WHOLE) / share);
+        self.next_at = self.next_at.max(now).plus(interval);
+        Ok(())
     }
 
     /// Takes one call's worth, or says after how long there will be one.

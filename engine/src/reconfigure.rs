@@ -13,6 +13,7 @@
 //! ```
 //! Why the old workers wait for the new ones: a program that takes long to start, or never does, then costs nothing.
 //! Why the larger payload waits with them: their rings have no room for it.
+//! Always: a call gives back the places that it took, whatever the limits are by then; a tenant's places follow the function.
 //! Never: on the path of a call. A removed function refuses by the one test that every function has for all its policies,
 //! and its queue takes nothing because it may hold nothing.  Tests: `tests/reconfigure.rs`, `tests/random.rs`.
 
@@ -22,7 +23,7 @@ use crate::function::{Function, FunctionSpec};
 use crate::policy::Checks;
 use crate::tenant::TenantSpec;
 use crate::worker::WorkerState;
-use crate::{Engine, EngineRefused, check_tenants};
+use crate::{Engine, EngineRefused, check_tenants, is_host_limited};
 
 impl Engine {
     /// Takes this table instead of the one in force; `None` is a function that is removed. Known tenants and functions
@@ -33,12 +34,19 @@ impl Engine {
         functions: Vec<Option<FunctionSpec>>,
     ) -> Result<(), EngineRefused> {
         self.check_reconfigure(&tenants, &functions)?;
-        self.tenants = tenants;
+        let is_host_limited = is_host_limited(&self.limits, functions.iter().flatten());
+        self.permits.respecify(&tenants);
+        self.ready.set_tenants(&tenants);
         for (number, spec) in (0..).zip(functions) {
             match spec {
                 None => self.retire(number),
-                Some(spec) if self.functions.get(number as usize).is_some() => self.respecify(number, spec),
-                Some(spec) => self.functions.push(Function::new(spec, &self.limits)),
+                Some(spec) if self.functions.get(number as usize).is_some() => {
+                    self.respecify(number, spec, is_host_limited)
+                }
+                Some(spec) => {
+                    let tenant = &tenants[usize::from(spec.tenant.0)];
+                    self.functions.push(Function::new(spec, tenant, is_host_limited, &self.limits));
+                }
             }
         }
         self.ready.grow_to(self.functions.len() as u32);
@@ -58,7 +66,7 @@ impl Engine {
         functions: &[Option<FunctionSpec>],
     ) -> Result<(), EngineRefused> {
         check_tenants(&self.limits, tenants)?;
-        for (index, known) in self.tenants.iter().enumerate() {
+        for (index, known) in self.permits.tenants().enumerate() {
             if tenants.get(index).is_none_or(|tenant| tenant.name != known.name) {
                 return Err(EngineRefused::PlaceTaken(known.name.clone()));
             }
@@ -85,7 +93,7 @@ impl Engine {
         check_functions(functions.iter().flatten(), tenants.len())
     }
 
-    fn respecify(&mut self, number: u32, spec: FunctionSpec) {
+    fn respecify(&mut self, number: u32, spec: FunctionSpec, is_host_limited: bool) {
         self.retiring.retain(|other| *other != number);
         let function = &mut self.functions[number as usize];
         function.is_retired = false;
@@ -96,7 +104,13 @@ impl Engine {
             false => spec.payload_size_max,
         };
         function.payload_size_max_wanted = spec.payload_size_max;
-        function.respecify(FunctionSpec { payload_size_max, ..spec });
+        self.leave_tenant(number, spec.tenant);
+        let tenant = self.permits.tenant_mut(spec.tenant);
+        let function = &mut self.functions[number as usize];
+        function.respecify(FunctionSpec { payload_size_max, ..spec }, &tenant.spec, is_host_limited);
+        // Whatever limit closed it may be another one.
+        self.open_gate(number);
+        self.ready.refresh(number, &mut self.functions[number as usize]);
         self.drain_surplus(number);
     }
 

@@ -102,7 +102,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Refused(Refusal::PayloadTooLarge) => Status::PayloadTooLarge,
         Ending::Refused(Refusal::DeadlinePassed) => Status::DeadlinePassed,
         Ending::Refused(Refusal::NoWorker) => Status::NoWorker,
-        Ending::Refused(Refusal::QueueFull) => Status::QueueFull,
+        Ending::Refused(Refusal::QueueFull { .. }) => Status::QueueFull,
         Ending::Refused(Refusal::Overloaded) => Status::Overloaded,
         Ending::Refused(Refusal::RateLimited { .. }) => Status::RateLimited,
         Ending::Refused(Refusal::WouldDeadlock) => Status::WouldDeadlock,
@@ -204,9 +204,13 @@ impl Engine {
         let is_resorted = run.length().is_some_and(|length| function.note_run(&self.limits, length));
         let answer = Answer::new(call, invocation, now, Ending::Finished(finished.outcome), run);
         call.on(Event::Complete);
+        let is_permitted = call.marks.has(Marks::PERMITTED);
         // Held in time, and so without a timer.
         self.invocations.release(invocation.slot());
         self.counters.count(counter_of(answer.status));
+        if is_permitted {
+            self.give_permits(answer.function.0, run.length().unwrap_or_default());
+        }
         if is_resorted {
             self.sort_workers(answer.function.0);
         }
@@ -214,7 +218,7 @@ impl Engine {
             self.reopen(worker.index);
         }
         if is_empty {
-            self.on_worker_empty(worker.index);
+            self.on_worker_empty(now, worker.index);
         }
         Some(answer)
     }
@@ -234,8 +238,11 @@ impl Engine {
         let is_empty = entry.held_count() == 0;
         self.reopen(worker.index);
         if is_empty {
-            self.on_worker_empty(worker.index);
+            self.on_worker_empty(now, worker.index);
         }
+        let call = self.invocations.at(slot);
+        let number = call.function.0;
+        self.take_from_worker(now, slot);
         let call = self.invocations.at(slot);
         if call.state != State::Overdue {
             self.counters.count(Counter::ResultsDropped);
@@ -244,7 +251,6 @@ impl Engine {
         }
         // No result can be an answer in time any more, whatever the worker had begun or not.
         let run = run_of(now, call, finished);
-        let number = call.function.0;
         if run.length().is_some_and(|length| self.functions[number as usize].note_run(&self.limits, length)) {
             self.sort_workers(number);
         }

@@ -24,7 +24,9 @@ use crate::Engine;
 use crate::counters::Counter;
 use crate::function::Function;
 use crate::invocation::{Invocation, Marks};
+use crate::tenant::{TenantIndex, TenantSpec};
 use crate::time::Nanos;
+use crate::turns::Turns;
 
 /// Bucket 0 and 1 meet at 2^21 ns; one bucket further is twice as long.
 const BUCKET_SHIFT: u32 = 20;
@@ -67,16 +69,21 @@ fn bucket_left_at(deadline_at: Nanos, bucket: u8) -> Nanos {
     deadline_at.since(floor).plus(Nanos(1))
 }
 
-/// Functions that can run now, most urgent lane first.
+/// Functions that can run now, most urgent lane first; of each tenant for itself where tenants take turns.
 #[derive(Debug)]
 pub(crate) struct ReadyFunctions {
-    lanes: Lanes,
+    /// By tenant; where they do not take turns, those of all stand in the first.
+    groups: Vec<Lanes>,
     links: Links,
+    turns: Option<Turns>,
 }
 
 impl ReadyFunctions {
-    pub fn new(function_count: u32) -> ReadyFunctions {
-        ReadyFunctions { lanes: Lanes::new(), links: Links::with_capacity(function_count) }
+    /// `turns`: tenants compete for places in which calls may run.
+    pub fn new(function_count: u32, turns: Option<Turns>, tenant_count: usize) -> ReadyFunctions {
+        let group_count = if turns.is_some() { tenant_count } else { 1 };
+        let groups = (0..group_count).map(|_| Lanes::new()).collect();
+        ReadyFunctions { groups, links: Links::with_capacity(function_count), turns }
     }
 
     /// Makes room for functions that were added.
@@ -84,10 +91,46 @@ impl ReadyFunctions {
         self.links.grow_to(function_count);
     }
 
+    /// The tenants are these now: those there were, in their places, and new ones.
+    pub fn set_tenants(&mut self, tenants: &[TenantSpec]) {
+        if let Some(turns) = &mut self.turns {
+            turns.set_tenants(tenants);
+            self.groups.resize_with(tenants.len(), Lanes::new);
+        }
+    }
+
+    /// Takes a function out, wherever it stands.
+    pub fn remove(&mut self, number: u32, function: &mut Function) {
+        if function.ready_lane.is_some() {
+            self.place(number, function, None);
+        }
+    }
+
     /// The function whose turn it is.
     #[inline]
-    pub fn first(&self) -> Option<u32> {
-        self.lanes.peek().map(|(_, number)| number)
+    pub fn first(&mut self) -> Option<u32> {
+        let group = match &mut self.turns {
+            None => 0,
+            Some(turns) => turns.next()? as usize,
+        };
+        self.groups[group].peek().map(|(_, number)| number)
+    }
+
+    /// Nobody waits for a turn.
+    pub fn is_empty(&self) -> bool {
+        self.groups.iter().all(Lanes::is_empty)
+    }
+
+    /// A tenant's calls used, or will probably use, this much worker time; where it matters.
+    pub fn charge(&mut self, tenant: TenantIndex, cost_ns: i64) {
+        if let Some(turns) = &mut self.turns {
+            turns.charge(tenant.0.into(), cost_ns);
+        }
+    }
+
+    #[inline]
+    fn group_of(&self, function: &Function) -> usize {
+        if self.turns.is_some() { usize::from(function.spec.tenant.0) } else { 0 }
     }
 
     /// Puts a function where it belongs now, if it is not there already.
@@ -103,7 +146,11 @@ impl ReadyFunctions {
     #[inline]
     pub fn rotate(&mut self, number: u32, function: &mut Function) {
         let lane = lane_wanted(function);
-        let is_last = lane.is_some_and(|lane| self.lanes.lane(lane).back() == Some(number));
+        if self.turns.is_some() && function.has_turn_left() {
+            return self.refresh(number, function);
+        }
+        let group = &self.groups[self.group_of(function)];
+        let is_last = lane.is_some_and(|lane| group.lane(lane).back() == Some(number));
         if !is_last {
             self.place(number, function, lane);
         }
@@ -111,17 +158,25 @@ impl ReadyFunctions {
 
     #[inline]
     fn place(&mut self, number: u32, function: &mut Function, lane: Option<LaneIndex>) {
+        let group = self.group_of(function);
+        let lanes = &mut self.groups[group];
         if let Some(old) = function.ready_lane {
-            self.lanes.remove(&mut self.links, old, number);
+            lanes.remove(&mut self.links, old, number);
         }
         if let Some(new) = lane {
-            self.lanes.push(&mut self.links, new, number);
+            lanes.push(&mut self.links, new, number);
         }
         function.ready_lane = lane;
+        if let Some(turns) = &mut self.turns {
+            turns.set_ready(group as u32, !lanes.is_empty());
+        }
     }
 
     pub fn invariants(&self, functions: &[Function]) {
-        self.lanes.invariants(&self.links);
+        self.groups.iter().for_each(|lanes| lanes.invariants(&self.links));
+        if let Some(turns) = &self.turns {
+            turns.invariants(|tenant| !self.groups[tenant as usize].is_empty());
+        }
         let mut count = 0;
         for (number, function) in (0..).zip(functions) {
             assert_eq!(
@@ -132,17 +187,22 @@ impl ReadyFunctions {
             assert_eq!(function.ready_lane.is_some(), self.links.is_linked(number), "function {number}");
             count += u32::from(function.ready_lane.is_some());
         }
-        for (lane, number) in self.lanes.iter(&self.links) {
-            assert_eq!(functions[number as usize].ready_lane, Some(lane), "function {number}");
+        for (group, lanes) in self.groups.iter().enumerate() {
+            for (lane, number) in lanes.iter(&self.links) {
+                let function = &functions[number as usize];
+                assert_eq!(function.ready_lane, Some(lane), "function {number}");
+                assert_eq!(self.group_of(function), group, "function {number} stands with another tenant");
+            }
         }
-        assert_eq!(count, self.lanes.len());
+        assert_eq!(count, self.groups.iter().map(Lanes::len).sum::<u32>());
     }
 }
 
 /// The ready lane of a function: none while nothing waits or nobody could take it.
 #[inline]
 fn lane_wanted(function: &Function) -> Option<LaneIndex> {
-    if function.warm.is_empty() { None } else { function.queue.first_lane() }
+    let is_held_back = function.warm.is_empty() || function.gate.is_some();
+    if is_held_back { None } else { function.queue.first_lane() }
 }
 
 impl Engine {

@@ -23,13 +23,10 @@ impl Slab {
         Slab { shard, entries: Vec::new(), free: Vec::new(), capacity_max }
     }
 
-    /// A free slot, still in state `Free`; none when the table is full.
+    /// A free slot, still in state `Free`; none when `grow` has to make some.
     #[inline]
     pub fn claim(&mut self) -> Option<u32> {
-        match self.free.pop() {
-            None => self.grow(),
-            slot => slot,
-        }
+        self.free.pop()
     }
 
     /// Gives a slot back that is in state `Free` again. Ids of its last use are stale from here on.
@@ -97,9 +94,10 @@ impl Slab {
         (0..).zip(&self.entries)
     }
 
-    /// Rare: doubles until the limit, so that after a while it never happens again. A slot of the new ones, if any.
+    /// Rare: doubles until the limit, so that after a while it never happens again. A slot of the new ones; none when
+    /// the table is full.
     #[cold]
-    fn grow(&mut self) -> Option<u32> {
+    pub fn grow(&mut self) -> Option<u32> {
         let old = self.capacity();
         let new = old.saturating_mul(2).clamp(CAPACITY_FIRST, self.capacity_max.max(CAPACITY_FIRST));
         let new = new.min(self.capacity_max);

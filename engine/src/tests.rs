@@ -8,13 +8,17 @@ mod admission;
 mod ageing;
 mod blocked;
 mod cancellation;
+mod concurrency;
 mod deadlines;
 mod dispatch;
 mod estimate;
+mod fairness;
 mod leases;
 mod limits_full;
 mod nesting;
+mod opportunistic;
 mod order;
+mod queue_delay;
 mod random;
 mod rate;
 mod reconfigure;
@@ -81,11 +85,15 @@ impl Story {
     }
 
     fn with(limits: Limits, specs: Vec<FunctionSpec>) -> Story {
+        Story::with_tenants(limits, TenantSpec::only_default(), specs)
+    }
+
+    fn with_tenants(limits: Limits, tenants: Vec<TenantSpec>, specs: Vec<FunctionSpec>) -> Story {
         // Rings are filled, so that stories can be told in slots. `dispatch.rs` has those about running ahead.
         // And every call stands in its queue first, so that they can be told of order.
         let limits = Limits { run_ahead: Nanos::NEVER, direct_depth_min: None, ..limits };
-        let engine = Engine::new(ShardId(5), limits, TenantSpec::only_default(), specs)
-            .expect("the story's configuration is sound");
+        let engine =
+            Engine::new(ShardId(5), limits, tenants, specs).expect("the story's configuration is sound");
         Story { engine, now: Nanos::from_secs(1), calls: 0 }
     }
 

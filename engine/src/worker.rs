@@ -178,6 +178,8 @@ pub(crate) struct Worker {
     /// Ring slots that are, and by how many leases.
     pub leased: u32,
     pub lease_count: u32,
+    /// It holds one of the host's places (`permits.rs`).
+    pub has_place: bool,
     /// It stands in its function's `warm`.
     pub is_warm: bool,
     /// The call that it runs, if that has made a nested one: nothing new is bound to it. [`InvocationId::NONE`]: it waits for
@@ -202,6 +204,7 @@ impl Worker {
             credits: 0,
             leased: 0,
             lease_count: 0,
+            has_place: false,
             is_warm: false,
             waits_in: InvocationId::NONE,
             held: Held::default(),

@@ -4,7 +4,7 @@
 //!   one owner, no atomics                      many threads
 //!   ---------------------                      ------------
 //!   Links ── List ── Lanes                     priority_queue() ── Sender, Receiver
-//!   (arena)  (FIFO)  (64 lists + bitmap)       Mailbox
+//!   (arena)  (FIFO)  (64 lists + bitmap)       Mailbox, Ledger
 //! ```
 //!
 //! In: `u32` indices of things the caller owns, or values of any type.  Out: the same, most urgent first.
@@ -16,6 +16,7 @@
 
 mod lane;
 mod lanes;
+mod ledger;
 mod links;
 mod mailbox;
 mod pool;
@@ -25,6 +26,7 @@ pub mod sync;
 
 pub use lane::LaneIndex;
 pub use lanes::Lanes;
+pub use ledger::Ledger;
 pub use links::{Links, List, NIL};
 pub use mailbox::{Mailbox, Waker};
 pub use prefetch::prefetch;

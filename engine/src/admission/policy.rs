@@ -7,6 +7,7 @@
 
 use crate::Engine;
 use crate::admission::{Refusal, Request};
+use crate::policy::Checks;
 use crate::time::Nanos;
 
 impl Engine {
@@ -20,8 +21,26 @@ impl Engine {
             return Err(Refusal::Overloaded);
         }
         let function = &mut self.functions[request.function.0 as usize];
-        if let Some(rate) = &mut function.rate {
-            rate.take(now).map_err(|retry_after| Refusal::RateLimited { retry_after })?;
+        let checks = function.checks;
+        if let Some(max) = function.spec.policy.queue_delay_max {
+            let wait = function.drain_rate.wait(now, function.queue.len());
+            if wait > max {
+                return Err(Refusal::QueueFull { retry_after: wait.since(max) });
+            }
+        }
+        let limited = |retry_after| Refusal::RateLimited { retry_after };
+        if let Some(ramp) = &mut function.ramp {
+            ramp.take(now).map_err(limited)?;
+        }
+        if checks.has(Checks::RATE)
+            && let Some(rate) = &mut function.rate
+        {
+            rate.take(now).map_err(limited)?;
+        }
+        if checks.has(Checks::TENANT_RATE)
+            && let Some(rate) = &mut self.permits.tenant_mut(function.spec.tenant).rate
+        {
+            rate.take(now).map_err(limited)?;
         }
         Ok(())
     }

@@ -200,3 +200,20 @@ fn a_function_that_turns_slow_is_given_nothing_ahead_any_more() {
     assert_eq!(next.len(), 1);
     assert_ne!(next[0].worker, first.worker);
 }
+
+#[test]
+fn calls_beyond_the_tables_first_size_that_were_never_queued_survive_the_loss_of_their_worker() {
+    // Given: more calls at once than the tables have room for at first, all bound on admission.
+    let limits = Limits { run_ahead: Nanos::NEVER, ..Limits::default() };
+    let engine = Engine::new(ShardId(5), limits, TenantSpec::only_default(), vec![spec("echo")])
+        .expect("a sound configuration");
+    let mut story = Story { engine, now: Nanos::from_secs(1), calls: 0 };
+    let worker = story.attach(ECHO, 2_048);
+    for _ in 0..2_000 {
+        assert!(matches!(story.engine.handle_request(story.now, request()), Verdict::Pushed(_)));
+    }
+    // Expect: all of them wait for the next worker.
+    story.lose(worker, NOT_STARTED);
+    story.attach(ECHO, 4_096);
+    assert_eq!(std::iter::from_fn(|| story.engine.poll_push(story.now)).count(), 2_000);
+}

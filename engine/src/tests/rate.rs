@@ -46,3 +46,37 @@ fn a_full_table_uses_nothing_of_the_rate() {
     story.answers();
     story.call();
 }
+
+#[test]
+fn the_rate_of_a_tenant_is_that_of_all_its_functions() {
+    // Given: two functions of one tenant that may have two calls at once, and one of another.
+    let rate = Some(Rate { per_second: 1000, burst: 2 });
+    let tenants = vec![TenantSpec::named("default"), TenantSpec { rate, ..TenantSpec::named("a") }];
+    let of_a = |name| FunctionSpec { tenant: TenantIndex(1), ..spec(name) };
+    let mut story =
+        Story::with_tenants(Limits::default(), tenants, vec![of_a("echo"), of_a("other"), spec("free")]);
+    story.call();
+    story.admit(Request { function: OTHER, ..request() });
+
+    // Expect
+    for function in [ECHO, OTHER] {
+        let refused = Refused { status: Status::RateLimited, retry_after_us: 1000 };
+        assert_eq!(story.request(Request { function, ..request() }), Verdict::Refused(refused));
+    }
+    story.admit(Request { function: FunctionId(2), ..request() });
+}
+
+#[test]
+fn a_function_may_not_grow_faster_than_its_slow_start() {
+    let slow_start = Some(SlowStart { window: Nanos::from_secs(60), calls_min: 10, growth_percent: 50 });
+    let policy = Policy { slow_start, ..Policy::default() };
+    let mut story = Story::with(Limits::default(), vec![FunctionSpec { policy, ..spec("echo") }]);
+    story.now = Nanos::from_secs(60);
+    story.call_many(10);
+    let refused = Refused { status: Status::RateLimited, retry_after_us: 60_000_000 };
+    assert_eq!(story.request(request()), Verdict::Refused(refused));
+
+    story.pass(Nanos::from_secs(60), NOT_STARTED);
+    story.call_many(15);
+    assert!(matches!(story.request(request()), Verdict::Refused(_)));
+}

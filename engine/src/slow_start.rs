@@ -1,0 +1,94 @@
+//! Slow start: a function that is called more and more may not grow faster than what it calls can follow.
+//!
+//! In: the time of each call.  Out: yes, or how long until the window ends.
+//! Always: in each window of time a function has at most the larger of `calls_min` and what it had in the window before,
+//! grown by `growth_percent`. A window without calls in between starts it from `calls_min` again.
+//! Source: XFaaS (SOSP '23), section 4.6.3, with its constants as defaults: one minute, 100 calls, 20 %.
+//! Tests: below.
+
+use crate::time::Nanos;
+
+/// How fast the calls of a function may grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowStart {
+    /// The length of a window.
+    pub window: Nanos,
+    /// Calls that a window may always have.
+    pub calls_min: u32,
+    /// What it may have beyond the calls of the window before.
+    pub growth_percent: u32,
+}
+
+/// The calls of a function in this window, and how many they may be.
+#[derive(Debug)]
+pub(crate) struct Ramp {
+    spec: SlowStart,
+    began_at: Nanos,
+    calls: u32,
+    calls_max: u32,
+}
+
+impl Ramp {
+    pub fn new(spec: SlowStart) -> Ramp {
+        Ramp { spec, began_at: Nanos::ZERO, calls: 0, calls_max: spec.calls_min }
+    }
+
+    /// Counts a call, or says after how long the next window begins.
+    pub fn take(&mut self, now: Nanos) -> Result<(), Nanos> {
+        let age = now.since(self.began_at);
+        if age >= self.spec.window {
+            let is_next = age.0 / self.spec.window.0.max(1) == 1;
+            self.begin_window(now, if is_next { self.calls } else { 0 });
+        }
+        if self.calls >= self.calls_max {
+            return Err(self.began_at.plus(self.spec.window).since(now));
+        }
+        self.calls += 1;
+        Ok(())
+    }
+
+    fn begin_window(&mut self, now: Nanos, calls_before: u32) {
+        let grown = u64::from(calls_before) * (100 + u64::from(self.spec.growth_percent)) / 100;
+        self.calls_max = u32::try_from(grown).unwrap_or(u32::MAX).max(self.spec.calls_min);
+        self.calls = 0;
+        // On the grid of the first window, so that a window is not longer for who calls seldom.
+        let age = now.since(self.began_at).0;
+        self.began_at = Nanos(now.0 - age % self.spec.window.0.max(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Nanos = Nanos::from_secs(60);
+
+    /// How many of endless calls pass in each window.
+    fn passed(ramp: &mut Ramp, window: u64) -> u32 {
+        let now = Nanos(window * MINUTE.0 + 1);
+        (0..100_000).take_while(|_| ramp.take(now).is_ok()).count() as u32
+    }
+
+    #[test]
+    fn calls_grow_by_a_fifth_a_window_from_what_is_always_allowed() {
+        let mut ramp = Ramp::new(SlowStart { window: MINUTE, calls_min: 100, growth_percent: 20 });
+        let windows: Vec<u32> = (1..6).map(|window| passed(&mut ramp, window)).collect();
+        assert_eq!(windows, [100, 120, 144, 172, 206]);
+    }
+
+    #[test]
+    fn a_silent_window_starts_the_ramp_again() {
+        let mut ramp = Ramp::new(SlowStart { window: MINUTE, calls_min: 100, growth_percent: 100 });
+        (1..5).for_each(|window| _ = passed(&mut ramp, window));
+        assert_eq!(passed(&mut ramp, 5), 1600);
+        assert_eq!(passed(&mut ramp, 7), 100);
+    }
+
+    #[test]
+    fn who_is_refused_is_told_when_the_window_ends() {
+        let mut ramp = Ramp::new(SlowStart { window: MINUTE, calls_min: 1, growth_percent: 0 });
+        let now = MINUTE.plus(Nanos::from_secs(20));
+        assert_eq!(ramp.take(now), Ok(()));
+        assert_eq!(ramp.take(now), Err(Nanos::from_secs(40)));
+    }
+}

@@ -1,0 +1,43 @@
+use super::*;
+
+/// One call a millisecond gets through; no more than 20 ms of queue.
+fn story() -> Story {
+    let policy = Policy { queue_delay_max: Some(Nanos::from_ms(20)), ..Policy::default() };
+    let mut story = Story::with(Limits::default(), vec![FunctionSpec { policy, ..spec("echo") }]);
+    story.attach(ECHO, 1);
+    story
+}
+
+#[test]
+fn a_queue_that_drains_too_slowly_is_full_before_its_count() {
+    // Given: calls that run for a millisecond each, while others wait.
+    let mut story = story();
+    story.call_many(60);
+    for _ in 0..30 {
+        let push = story.push().expect("calls wait");
+        story.pass(Nanos::from_ms(1), HAS_STARTED);
+        story.complete(push, RunOutcome::Ok);
+    }
+
+    // Expect: thirty wait, which takes thirty milliseconds, so the next one is told to come ten later.
+    let Verdict::Refused(refused) = story.request(request()) else { panic!("the queue is too long") };
+    assert_eq!(refused.status, Status::QueueFull);
+    assert!((8_000..=14_000).contains(&refused.retry_after_us), "{refused:?}");
+    assert_eq!(story.count(Counter::RefusedQueueFull), 1);
+
+    for _ in 0..15 {
+        let push = story.push().expect("calls wait");
+        story.pass(Nanos::from_ms(1), HAS_STARTED);
+        story.complete(push, RunOutcome::Ok);
+    }
+    story.call();
+}
+
+#[test]
+fn a_queue_that_stands_still_fills_up_in_time_too() {
+    let mut story = story();
+    story.call_many(5);
+    story.push().expect("a worker is free");
+    story.pass(Nanos::from_ms(100), HAS_STARTED);
+    assert!(matches!(story.request(request()), Verdict::Refused(_)), "nothing was pushed for a long time");
+}
