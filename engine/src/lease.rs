@@ -19,6 +19,7 @@ use protocol::FunctionId;
 use crate::Engine;
 use crate::counters::Counter;
 use crate::deadlines::StartEvidence;
+use crate::policy::Checks;
 use crate::time::Nanos;
 use crate::worker::{KillReason, Worker, WorkerId, WorkerState};
 
@@ -47,9 +48,9 @@ pub enum LeaseRefused {
     /// No function has this id.
     #[error("no function has the id {}", .0.0)]
     UnknownFunction(FunctionId),
-    /// Its calls are counted at dispatch, which a lane goes past.
-    #[error("calls of the function are limited, and a lane goes past the limits")]
-    Limited,
+    /// The function has policies, and a lane goes past them.
+    #[error("policies govern the function's calls")]
+    Governed,
     /// No worker that may be chosen has two credits.
     #[error("no worker has credits to spare")]
     NoWorker,
@@ -100,8 +101,8 @@ impl Engine {
         }
         let function = self.functions.get(id.0 as usize).filter(|function| !function.is_retired);
         let function = function.ok_or(LeaseRefused::UnknownFunction(id))?;
-        if function.checks.any_at_admission() || function.checks.any_at_dispatch() {
-            return Err(LeaseRefused::Limited);
+        if function.checks != Checks::NONE {
+            return Err(LeaseRefused::Governed);
         }
         if self.lease_count >= self.limits.leases_max {
             return Err(LeaseRefused::LeasesFull);

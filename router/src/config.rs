@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::TenantIndex;
+use engine::{Quota, TenantIndex};
 
 use crate::idle::IdleStrategy;
 
@@ -74,6 +74,8 @@ pub struct RouterConfig {
     pub output_size_max: u32,
     /// Invocations one shard holds, queued and running.
     pub invocations_max: u32,
+    /// Function processes that may hold calls at once, over all shards; 0 for as many as there are.
+    pub running_max: u32,
     /// Bytes of payload one shard holds for queued invocations.
     pub payload_memory_max: u64,
     /// What a shard does without work.
@@ -121,6 +123,12 @@ pub struct TenantConfig {
     pub name: String,
     /// Its share of worker time, in proportion to the weights of others.
     pub weight: u32,
+    /// Calls a second on each shard; 0 for no bound.
+    pub rate: u32,
+    /// Calls that may come at once where `rate` bounds them.
+    pub rate_burst: u32,
+    /// Calls in the hands of processes at once; 0 for no bound.
+    pub concurrency_max: u32,
 }
 
 /// The options under `[functions.NAME]`, or where that does not say, under `[defaults]`.
@@ -148,8 +156,31 @@ pub struct FunctionConfig {
     pub ageing: Duration,
     /// Whether a call that cannot end in time behind those that wait is refused.
     pub refuse_infeasible: bool,
+    /// Calls a second on each shard; 0 for no bound.
+    pub rate: u32,
+    /// Calls that may come at once where `rate` bounds them.
+    pub rate_burst: u32,
+    /// What `rate` bounds.
+    pub quota: Quota,
+    /// Calls in the hands of processes at once; 0 for no bound.
+    pub concurrency_max: u32,
+    /// How long a call may have to wait behind others.
+    pub queue_delay_max: Duration,
+    /// How fast calls may grow.
+    pub slow_start: Option<SlowStartConfig>,
     /// Added to the environment of the processes.
     pub env: BTreeMap<String, String>,
+}
+
+/// How fast the calls of a function may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowStartConfig {
+    /// The length of a window.
+    pub window: Duration,
+    /// Calls that a window may always have.
+    pub calls: u32,
+    /// Percent by which a window may have more than the one before it.
+    pub growth: u32,
 }
 
 /// What is started for a function.

@@ -152,6 +152,16 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "running_max",
+        flag: Some("running-max"),
+        env: Some("QUICKFIRE_RUNNING_MAX"),
+        kind: Kind::count(0, 4096),
+        default: Some("0"),
+        meaning: "Function processes that may hold calls at once, over all shards; 0 for as many as there are. With a bound, calls \
+                  wait and tenants take turns by their weights: about the number of processors where functions compute.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "payload_memory_max",
         flag: Some("payload-memory-max"),
         env: Some("QUICKFIRE_PAYLOAD_MEMORY_MAX"),
@@ -241,15 +251,46 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
 ];
 
 /// The options of a tenant, `[tenants.NAME]` in the file.
-pub const TENANT_OPTIONS: &[OptionSpec] = &[OptionSpec {
-    key: "weight",
-    flag: None,
-    env: None,
-    kind: Kind::count(1, 1000),
-    default: Some("1"),
-    meaning: "The tenant's share of worker time, in proportion to the weights of the others that want some.",
-    since: "0.1",
-}];
+pub const TENANT_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        key: "weight",
+        flag: None,
+        env: None,
+        kind: Kind::count(1, 1000),
+        default: Some("1"),
+        meaning: "The tenant's share of worker time, in proportion to the weights of the others that want some, where `running_max` makes \
+                  them compete for it.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "rate",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 10_000_000),
+        default: Some("0"),
+        meaning: "Calls a second over all functions of the tenant, on each shard; 0 for no bound. One more is refused as rate_limited and \
+                  told when to come again.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "rate_burst",
+        flag: None,
+        env: None,
+        kind: Kind::count(1, 1_000_000),
+        default: Some("100"),
+        meaning: "Calls that may come at once where `rate` bounds them.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "concurrency_max",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 1_000_000),
+        default: Some("0"),
+        meaning: "Calls in the hands of processes at once, over all functions of the tenant and all shards; 0 for no bound. More wait.",
+        since: "0.1",
+    },
+];
 
 /// The options of a function, `[functions.NAME]` in the file; those with a default also in `[defaults]`.
 pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
@@ -348,6 +389,91 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         default: Some("true"),
         meaning: "Whether a call is refused at once when the calls before it, by how long calls have lately run, would take longer \
                   than it has. Say false where one process runs several calls at a time.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "rate",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 10_000_000),
+        default: Some("0"),
+        meaning: "Calls a second, on each shard; 0 for no bound. With quota = reserved one more is refused as rate_limited and told when \
+                  to come again; with quota = opportunistic it waits.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "rate_burst",
+        flag: None,
+        env: None,
+        kind: Kind::count(1, 1_000_000),
+        default: Some("100"),
+        meaning: "Calls that may come at once where `rate` bounds them.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "quota",
+        flag: None,
+        env: None,
+        kind: Kind::Choice(&["reserved", "opportunistic"]),
+        default: Some("reserved"),
+        meaning: "What `rate` bounds. reserved: calls that are admitted. opportunistic: calls that run, and only in time that is left: the \
+                  rate shrinks to nothing while workers are busy.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "concurrency_max",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 1_000_000),
+        default: Some("0"),
+        meaning: "Calls in the hands of processes at once, over all shards; 0 for no bound. More wait.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "queue_delay_max",
+        flag: None,
+        env: None,
+        kind: Kind::duration(Duration::from_millis(1), Duration::from_secs(24 * 3600)),
+        default: Some("24h"),
+        meaning: "How long a call may have to wait behind others, as fast as the queue has lately drained. A longer queue is full: calls are \
+                  refused as queue_full and told when to come again. The default leaves it to `queue_count_max`.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "slow_start",
+        flag: None,
+        env: None,
+        kind: Kind::Switch,
+        default: Some("false"),
+        meaning: "Whether calls may grow no faster than what they call can follow: a window may have as many calls as the one before it \
+                  and `slow_start_growth` percent more, or `slow_start_calls`. One more is refused as rate_limited.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "slow_start_window",
+        flag: None,
+        env: None,
+        kind: Kind::duration(Duration::from_secs(1), Duration::from_secs(3600)),
+        default: Some("1m"),
+        meaning: "The length of such a window.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "slow_start_calls",
+        flag: None,
+        env: None,
+        kind: Kind::count(1, 1_000_000_000),
+        default: Some("100"),
+        meaning: "Calls that a window may always have.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "slow_start_growth",
+        flag: None,
+        env: None,
+        kind: Kind::count(1, 1000),
+        default: Some("20"),
+        meaning: "Percent by which a window may have more calls than the one before it.",
         since: "0.1",
     },
     OptionSpec {

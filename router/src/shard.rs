@@ -16,7 +16,7 @@ use engine::{
     Answer, CallView, Engine, EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, ShardId, TenantSpec,
 };
 use protocol::Status;
-use queue::Mailbox;
+use queue::{Ledger, Mailbox};
 
 use crate::clock;
 use crate::config::IoChoice;
@@ -104,6 +104,8 @@ pub struct ShardOptions {
     pub attach: AttachOptions,
     /// Bounds of its engine.
     pub limits: Limits,
+    /// Where the shards of this process count concurrency together.
+    pub ledger: Arc<Ledger>,
     /// The tenants of its functions; the first is the default one.
     pub tenants: Vec<TenantSpec>,
     /// Its functions; the index is the id.
@@ -209,7 +211,9 @@ impl Shard {
     pub fn new(options: ShardOptions, inputs: ShardInputs) -> Result<Shard, ShardRefused> {
         let mut io = Io::choose(options.io_choice, options.io)?;
         let function_count = options.functions.len();
-        let engine = Engine::new(ShardId(options.shard), options.limits, options.tenants, options.functions)?;
+        let mut engine =
+            Engine::new(ShardId(options.shard), options.limits, options.tenants, options.functions)?;
+        engine.share_ledger(options.ledger);
         let mut net = Net::new(options.net);
         inputs.listeners.into_iter().for_each(|socket| net.listen(&mut io, socket));
         let attach = Attach::new(&mut io, inputs.attach, options.attach, inputs.shim);

@@ -15,9 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::{EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, Policy, TenantSpec};
+use engine::{
+    EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, Policy, Rate, SlowStart, TenantSpec, ledger,
+};
 use protocol::FunctionId;
-use queue::Mailbox;
+use queue::{Ledger, Mailbox};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::config::{Config, ConfigError, FunctionConfig, Listen, TenantConfig};
@@ -190,10 +192,11 @@ pub fn start_with(config: &Config, options: StartOptions) -> Result<Router, Star
         config: Mutex::new(config.clone()),
         run_dir,
     };
+    let ledger = Arc::new(ledger(&limits(config, 0)));
     for shard in 0..shard_count {
         let sockets: Vec<OwnedFd> =
             listeners.iter_mut().filter_map(|listener| listener.sockets.pop()).collect();
-        router.start_shard(config, &options, shard, sockets)?;
+        router.start_shard(config, &options, shard, ledger.clone(), sockets)?;
     }
     Ok(router)
 }
@@ -295,6 +298,7 @@ impl Router {
         config: &Config,
         options: &StartOptions,
         shard: u32,
+        ledger: Arc<Ledger>,
         sockets: Vec<OwnedFd>,
     ) -> Result<(), StartError> {
         let system = |operation| move |error| StartError::System { operation, error };
@@ -309,7 +313,7 @@ impl Router {
         let attach = attach.sockets.remove(0);
         let (started, told) = sync_channel(1);
         let place = Place {
-            options: shard_options(config, options, shard),
+            options: shard_options(config, options, shard, ledger),
             inputs: ShardInputs {
                 listeners: sockets,
                 attach,
@@ -351,7 +355,7 @@ impl Drop for Router {
     }
 }
 
-fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOptions {
+fn shard_options(config: &Config, options: &StartOptions, shard: u32, ledger: Arc<Ledger>) -> ShardOptions {
     let router = &config.router;
     let digest = config.digest();
     let mut net = NetOptions {
@@ -394,7 +398,8 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
                 })
                 .collect(),
         },
-        limits: Limits { invocations_max: router.invocations_max, ..Limits::default() },
+        limits: limits(config, shard),
+        ledger,
         tenants: tenant_specs(config),
         functions: function_specs(config),
         payload_memory_max: router.payload_memory_max,
@@ -410,8 +415,23 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32) -> ShardOp
     }
 }
 
+fn limits(config: &Config, shard: u32) -> Limits {
+    let router = &config.router;
+    Limits {
+        invocations_max: router.invocations_max,
+        running_max: bound(router.running_max).map(|total| part_of(total, shard, router.shards)),
+        processor_count: part_of(Processors::of_this_process().count(), shard, router.shards),
+        ..Limits::default()
+    }
+}
+
 fn tenant_specs(config: &Config) -> Vec<TenantSpec> {
-    let spec = |tenant: &TenantConfig| TenantSpec { name: tenant.name.clone(), weight: tenant.weight };
+    let spec = |tenant: &TenantConfig| TenantSpec {
+        name: tenant.name.clone(),
+        weight: tenant.weight,
+        rate: rate(tenant.rate, tenant.rate_burst),
+        concurrency_max: bound(tenant.concurrency_max),
+    };
     config.tenants.iter().map(spec).collect()
 }
 
@@ -425,11 +445,35 @@ fn function_specs(config: &Config) -> Vec<FunctionSpec> {
         policy: Policy {
             ageing: Some(nanos(function.ageing)),
             refuse_infeasible: function.refuse_infeasible,
-            ..Policy::default()
+            rate: rate(function.rate, function.rate_burst),
+            quota: function.quota,
+            concurrency_max: bound(function.concurrency_max),
+            // As long as calls may take, or longer: what waits that long is over anyway.
+            queue_delay_max: (function.queue_delay_max < function.timeout)
+                .then(|| nanos(function.queue_delay_max)),
+            slow_start: function.slow_start.map(|slow_start| SlowStart {
+                window: nanos(slow_start.window),
+                calls_min: slow_start.calls,
+                growth_percent: slow_start.growth,
+            }),
         },
         ..FunctionSpec::named(&function.name)
     };
     config.functions.iter().map(spec).collect()
+}
+
+fn rate(per_second: u32, burst: u32) -> Option<Rate> {
+    bound(per_second).map(|per_second| Rate { per_second, burst })
+}
+
+/// In the configuration 0 stands for no bound.
+fn bound(max: u32) -> Option<u32> {
+    (max > 0).then_some(max)
+}
+
+/// A shard's part of a number for all of them: at least one.
+fn part_of(total: u32, shard: u32, shards: u32) -> u32 {
+    (total / shards + u32::from(shard < total % shards)).max(1)
 }
 
 fn nanos(length: Duration) -> Nanos {

@@ -165,5 +165,5 @@ fn shards_share_one_limit() {
 fn no_lane_goes_past_a_limit() {
     let mut story = Story::with(Limits::default(), vec![limited(3)]);
     story.attach(ECHO, 10);
-    assert_eq!(story.engine.lease(ECHO, 2, |_| true), Err(LeaseRefused::Limited));
+    assert_eq!(story.engine.lease(ECHO, 2, |_| true), Err(LeaseRefused::Governed));
 }

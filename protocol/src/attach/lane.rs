@@ -60,11 +60,14 @@ pub enum LaneRefused {
     /// Memory or file descriptors could not be had, or the ring wanted is too large.
     #[error("the router could not create the lane")]
     Unavailable = 8,
+    /// The function's calls are governed by policies, which live in the router.
+    #[error("the function has policies that every call has to pass")]
+    Governed = 9,
 }
 
 impl LaneRefused {
     /// Every reason, by number.
-    pub const ALL: [LaneRefused; 8] = [
+    pub const ALL: [LaneRefused; 9] = [
         LaneRefused::SwitchedOff,
         LaneRefused::Draining,
         LaneRefused::UnknownFunction,
@@ -73,6 +76,7 @@ impl LaneRefused {
         LaneRefused::LanePresent,
         LaneRefused::TooManyLanes,
         LaneRefused::Unavailable,
+        LaneRefused::Governed,
     ];
 }
 

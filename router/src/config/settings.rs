@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::Quota;
 use engine::tenant::DEFAULT_NAME;
 use protocol::limits::FRAME_ROOM;
 
@@ -17,7 +18,8 @@ use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
-    Command, Config, FunctionConfig, Host, IoChoice, Listen, RouterConfig, Sources, TenantConfig, nearest,
+    Command, Config, FunctionConfig, Host, IoChoice, Listen, RouterConfig, SlowStartConfig, Sources,
+    TenantConfig, nearest,
 };
 use crate::idle::IdleStrategy;
 use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS, TENANT_OPTIONS};
@@ -221,6 +223,7 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
         direct_lanes: table.switch("direct_lanes"),
         output_size_max: table.size("output_size_max"),
         invocations_max: table.count("invocations_max"),
+        running_max: table.count("running_max"),
         payload_memory_max: table.size_u64("payload_memory_max"),
         idle: match table.choice("idle") {
             "spin" => IdleStrategy::Spin,
@@ -242,7 +245,13 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
 }
 
 fn tenant_config(name: &str, table: &Table<'_>) -> TenantConfig {
-    TenantConfig { name: name.to_owned(), weight: table.count("weight") }
+    TenantConfig {
+        name: name.to_owned(),
+        weight: table.count("weight"),
+        rate: table.count("rate"),
+        rate_burst: table.count("rate_burst"),
+        concurrency_max: table.count("concurrency_max"),
+    }
 }
 
 fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> FunctionConfig {
@@ -266,6 +275,19 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         idempotent: table.switch("idempotent"),
         ageing: table.duration("ageing"),
         refuse_infeasible: table.switch("refuse_infeasible"),
+        rate: table.count("rate"),
+        rate_burst: table.count("rate_burst"),
+        quota: match table.choice("quota") {
+            "opportunistic" => Quota::Opportunistic,
+            _ => Quota::Reserved,
+        },
+        concurrency_max: table.count("concurrency_max"),
+        queue_delay_max: table.duration("queue_delay_max"),
+        slow_start: table.switch("slow_start").then(|| SlowStartConfig {
+            window: table.duration("slow_start_window"),
+            calls: table.count("slow_start_calls"),
+            growth: table.count("slow_start_growth"),
+        }),
         env: table.environment("env"),
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use engine::Quota;
 use proptest::prelude::*;
 
 use super::value::{Kind, Raw, Value};
@@ -135,6 +136,13 @@ fn a_function_gets_its_table_and_the_defaults() {
         idempotent = true
         ageing = "100ms"
         refuse_infeasible = false
+        rate = 500
+        rate_burst = 5
+        quota = "opportunistic"
+        concurrency_max = 3
+        queue_delay_max = "20ms"
+        slow_start = true
+        slow_start_growth = 50
         env = { LEVEL = "3" }
     "#;
     let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
@@ -153,6 +161,12 @@ fn a_function_gets_its_table_and_the_defaults() {
         idempotent: true,
         ageing: Duration::from_millis(100),
         refuse_infeasible: false,
+        rate: 500,
+        rate_burst: 5,
+        quota: Quota::Opportunistic,
+        concurrency_max: 3,
+        queue_delay_max: Duration::from_millis(20),
+        slow_start: Some(SlowStartConfig { window: Duration::from_secs(60), calls: 100, growth: 50 }),
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);
