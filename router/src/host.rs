@@ -54,7 +54,7 @@ impl Place {
     }
 
     fn name(&self) -> String {
-        format!("shard-{}", self.options.shard)
+        format!("shard-{}", self.options.shard.0)
     }
 }
 

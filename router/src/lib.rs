@@ -17,6 +17,7 @@ pub mod io;
 pub mod lanes;
 pub mod net;
 pub mod payloads;
+pub mod placement;
 pub mod processors;
 pub mod shard;
 pub mod shm_clients;

@@ -7,7 +7,7 @@
 //! a turn goes out in it; everything a client can make grow is bounded (`NetOptions`), and a client over a bound is told
 //! (GOAWAY) and closed.
 //! Never: panics on what a client sends; lets one client's misbehaviour reach another.
-//! Reading order: [`life`], [`connection`] (frames), [`calls`], [`outbox`], [`listener`].
+//! Reading order: [`life`], [`connection`] (frames), [`calls`], [`outbox`], [`listener`], [`moves`] (between shards).
 //! Tests: beside the code, `tests/wire.rs`, `tests/clients.rs`.
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod calls;
 pub mod connection;
 pub mod life;
 pub mod listener;
+pub mod moves;
 pub mod outbox;
 
 use std::collections::VecDeque;
@@ -26,6 +27,8 @@ use protocol::{Extensions, Flags, FrameParts, Status, encode_front, encode_paddi
 
 use crate::io::{Chunk, Io, SourceId};
 use crate::payloads::Payloads;
+use crate::placement::Placement;
+use crate::placement::balance::Candidate;
 use crate::shard::Owner;
 use crate::stats::ShardStats;
 use crate::tape::Tape;
@@ -33,6 +36,7 @@ use crate::workers::Workers;
 
 use connection::{Connection, Intake, Offence};
 use life::{Happening, Life};
+use moves::Departure;
 use outbox::Outbox;
 
 /// What handlers of one turn work with.
@@ -81,6 +85,9 @@ const REFUSALS_MAX: usize = 256;
 /// After a listener ran out of descriptors it is tried again this much later.
 const ACCEPT_PAUSE: Nanos = Nanos::from_ms(50);
 
+/// Bytes, received or sent, that cost a shard about as much as the rest of a call's way through it: 50 ns.
+const BYTES_PER_WEIGHT: u64 = 256;
+
 struct Deadline {
     at: Nanos,
     index: u32,
@@ -100,6 +107,11 @@ pub struct Net {
     hello_deadlines: VecDeque<Deadline>,
     close_deadlines: VecDeque<Deadline>,
     is_draining: bool,
+    /// This shard among others; `None`: it is alone.
+    placement: Option<Placement>,
+    departures: Vec<Departure>,
+    /// Empty except while it is decided who leaves.
+    candidates: Vec<Candidate>,
 }
 
 impl Net {
@@ -116,6 +128,9 @@ impl Net {
             hello_deadlines: VecDeque::new(),
             close_deadlines: VecDeque::new(),
             is_draining: false,
+            placement: None,
+            departures: Vec::new(),
+            candidates: Vec::new(),
         }
     }
 
@@ -128,31 +143,51 @@ impl Net {
     /// A client connected.
     pub fn on_accepted(&mut self, desk: &mut Desk<'_>, io: &mut Io, socket: OwnedFd) {
         desk.stats.counters.connections_accepted += 1;
+        if let Some(socket) = self.pass_on(desk, socket) {
+            self.open(desk, io, socket);
+        }
+    }
+
+    /// A connection begins here.
+    fn open(&mut self, desk: &mut Desk<'_>, io: &mut Io, socket: OwnedFd) {
         if self.is_draining
             || self.open_count as usize >= self.options.connections_max as usize + REFUSALS_MAX
         {
             desk.stats.counters.connections_refused += 1;
             return;
         }
+        // W-70: nobody holds memory here with a large frame before saying who it is.
+        let frame_size_max = self.options.frame_size_max.min(limits::FRAME_SIZE_MAX_FLOOR);
+        let index = self.claim_slot(desk, io, socket, frame_size_max);
+        self.hello_deadlines.push_back(Deadline {
+            at: desk.now.plus(self.options.hello_timeout),
+            index,
+            generation: self.connections[index as usize].generation,
+        });
+        if self.open_count > self.options.connections_max {
+            desk.stats.counters.connections_refused += 1;
+            self.offend(desk, io, index, &Offence::TooManyConnections);
+        }
+    }
+
+    /// A slot of the slab for a connection, which is received from.
+    fn claim_slot(&mut self, desk: &mut Desk<'_>, io: &mut Io, socket: OwnedFd, frame_size_max: u32) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Connection::vacant());
             (self.connections.len() - 1) as u32
         });
         let source = io.receive(socket, Owner::Connection(index).tag());
-        let deadline_at = desk.now.plus(self.options.hello_timeout);
-        let connection = &mut self.connections[index as usize];
-        // W-70: nobody holds memory here with a large frame before saying who it is.
-        connection.open(source, self.options.frame_size_max.min(limits::FRAME_SIZE_MAX_FLOOR));
-        self.hello_deadlines.push_back(Deadline {
-            at: deadline_at,
-            index,
-            generation: connection.generation,
-        });
+        self.connections[index as usize].open(source, frame_size_max);
         self.open_count += 1;
+        self.note_open_count(desk);
+        index
+    }
+
+    /// Called whenever it changed.
+    fn note_open_count(&self, desk: &mut Desk<'_>) {
         desk.stats.counters.connections_open = u64::from(self.open_count);
-        if self.open_count > self.options.connections_max {
-            desk.stats.counters.connections_refused += 1;
-            self.offend(desk, io, index, &Offence::TooManyConnections);
+        if let Some(placement) = &self.placement {
+            placement.note_connections(self.open_count);
         }
     }
 
@@ -171,13 +206,17 @@ impl Net {
         index: u32,
         chunk: Chunk,
     ) {
-        desk.stats.counters.bytes_received += chunk.size() as u64;
+        let size = chunk.size() as u64;
+        let frames_before = desk.stats.counters.frames_received;
+        desk.stats.counters.bytes_received += size;
         let chunk = desk.payloads.hold(chunk);
         let bytes = desk.payloads.chunk_bytes(io, chunk);
         let connection = &mut self.connections[index as usize];
         let outbox = &mut self.outbox;
         let intake = &mut Intake { desk, workers, outbox, options: &self.options, index };
         let outcome = connection.on_bytes(intake, bytes, chunk);
+        let frames = intake.desk.stats.counters.frames_received - frames_before;
+        connection.weight += frames + size / BYTES_PER_WEIGHT;
         if let Err(offence) = outcome {
             self.offend(desk, io, index, &offence);
         }
@@ -254,6 +293,7 @@ impl Net {
             }
             let output = std::mem::take(&mut connection.output);
             desk.stats.counters.bytes_sent += output.len() as u64;
+            connection.weight += output.len() as u64 / BYTES_PER_WEIGHT;
             connection.sending_size = output.len();
             connection.progress_at = desk.now;
             io.send(connection.source, output);
@@ -305,29 +345,36 @@ impl Net {
         let hello = self.hello_deadlines.front().map(|deadline| deadline.at);
         let close = self.close_deadlines.front().map(|deadline| deadline.at);
         let paused = self.paused_listeners.iter().map(|(at, _)| *at).min();
-        [hello, close, paused].into_iter().flatten().min()
+        [hello, close, paused, self.next_departure_timer()].into_iter().flatten().min()
     }
 
     /// No new connections and no new calls; every client is told.
     pub fn drain(&mut self, desk: &mut Desk<'_>, io: &mut Io) {
         self.is_draining = true;
+        self.placement.iter().for_each(Placement::note_draining);
+        self.cancel_departures(io);
         self.listeners.iter().for_each(|listener| io.close(*listener));
         for index in 0..self.connections.len() as u32 {
-            let connection = &mut self.connections[index as usize];
-            match connection.life.on(Happening::DrainBegan) {
-                Life::Leaving if connection.life == Life::Open => {
-                    connection.life = Life::Leaving;
-                    let output = self.outbox.open(connection, index);
-                    write_goaway(output, Status::GoingAway, "the router is going away");
-                    if connection.calls.count() == 0 {
-                        self.finish_leaving(desk, io, index);
-                    }
+            self.leave(desk, io, index);
+        }
+    }
+
+    /// The router drains: the connection is told so.
+    fn leave(&mut self, desk: &mut Desk<'_>, io: &mut Io, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        match connection.life.on(Happening::DrainBegan) {
+            Life::Leaving if connection.life == Life::Open => {
+                connection.life = Life::Leaving;
+                let output = self.outbox.open(connection, index);
+                write_goaway(output, Status::GoingAway, "the router is going away");
+                if connection.calls.count() == 0 {
+                    self.finish_leaving(desk, io, index);
                 }
-                Life::Told if connection.life == Life::AwaitHello => {
-                    self.offend(desk, io, index, &Offence::Draining);
-                }
-                _ => {}
             }
+            Life::Told if connection.life == Life::AwaitHello => {
+                self.offend(desk, io, index, &Offence::Draining);
+            }
+            _ => {}
         }
     }
 
@@ -343,6 +390,25 @@ impl Net {
     /// Connections that are not closed yet.
     pub fn open_count(&self) -> u32 {
         self.open_count
+    }
+
+    /// There is no connection, and none on its way here.
+    pub fn is_quiet(&self) -> bool {
+        self.open_count == 0 && self.is_inbox_empty()
+    }
+
+    fn is_inbox_empty(&self) -> bool {
+        self.placement.as_ref().is_none_or(Placement::is_inbox_empty)
+    }
+
+    /// The shard is about to sleep. False: there is a connection to take.
+    pub fn announce_sleep(&self) -> bool {
+        self.placement.as_ref().is_none_or(Placement::announce_sleep)
+    }
+
+    /// Awake again.
+    pub fn announce_awake(&self) {
+        self.placement.iter().for_each(Placement::announce_awake);
     }
 
     /// Ends a connection with a reason: GOAWAY stands last in its output, its calls are cancelled.
@@ -409,8 +475,8 @@ impl Net {
                 connection.close();
                 self.free.push(index);
                 self.open_count -= 1;
-                desk.stats.counters.connections_closed += 1;
-                desk.stats.counters.connections_open = u64::from(self.open_count);
+                desk.stats.counters.connections_closed += u64::from(happening != Happening::Left);
+                self.note_open_count(desk);
             }
             Life::AwaitHello | Life::Open | Life::Leaving => {}
         }

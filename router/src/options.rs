@@ -62,7 +62,8 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         // Eight bits of an invocation's id name its shard.
         kind: Kind::count(1, 256),
         default: Some("1"),
-        meaning: "Router threads. Each owns its connections, queues and workers; a function keeps `warm` processes for each.",
+        meaning: "Router threads. Each owns its connections, queues and workers; a function keeps `warm` processes for each. \
+                  Connections move from a loaded shard to an idle one.",
         since: "0.1",
     },
     OptionSpec {
@@ -100,7 +101,7 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         kind: Kind::count(1, 1_000_000),
         // Ten thousand is the promise; the rest is room for those that are just closing.
         default: Some("10240"),
-        meaning: "Connections of one shard. One more is told so and closed.",
+        meaning: "Connections of one shard. One more goes to a shard with room; if there is none, it is told so and closed.",
         since: "0.1",
     },
     OptionSpec {

@@ -26,6 +26,7 @@ use crate::idle::{Idle, IdleStrategy, Rest, Surroundings};
 use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
 use crate::net::{Desk, Net, NetOptions};
 use crate::payloads::Payloads;
+use crate::placement::Placement;
 use crate::shm_clients::{ShmClients, ShmOptions};
 use crate::stats::ShardStats;
 use crate::tape::Tape;
@@ -91,7 +92,7 @@ pub trait Publish: Send {
 /// Everything a shard is made of.
 pub struct ShardOptions {
     /// Its number.
-    pub shard: u8,
+    pub shard: ShardId,
     /// Sizes of its edge to the kernel.
     pub io: IoOptions,
     /// What that is to run on.
@@ -136,6 +137,8 @@ pub struct ShardInputs {
     pub bell: Arc<Bell>,
     /// In-process calls.
     pub local: LocalEnd,
+    /// Its part of the decision which shard serves which connection; `None`: it is alone.
+    pub placement: Option<Placement>,
     /// Tells who keeps the function processes.
     pub shim: ShimState,
     /// Shows its counters.
@@ -211,10 +214,10 @@ impl Shard {
     pub fn new(options: ShardOptions, inputs: ShardInputs) -> Result<Shard, ShardRefused> {
         let mut io = Io::choose(options.io_choice, options.io)?;
         let function_count = options.functions.len();
-        let mut engine =
-            Engine::new(ShardId(options.shard), options.limits, options.tenants, options.functions)?;
+        let mut engine = Engine::new(options.shard, options.limits, options.tenants, options.functions)?;
         engine.share_ledger(options.ledger);
         let mut net = Net::new(options.net);
+        inputs.placement.into_iter().for_each(|placement| net.join(placement));
         inputs.listeners.into_iter().for_each(|socket| net.listen(&mut io, socket));
         let attach = Attach::new(&mut io, inputs.attach, options.attach, inputs.shim);
         io.watch(std::rc::Rc::new(inputs.bell.clone()), Owner::Bell.tag());
@@ -288,6 +291,7 @@ impl Shard {
         self.workers.publish(&mut desk); //                                    once for each touched ring
         replies.shm.publish(&mut desk, &mut self.io); //                        once for each touched client
         replies.net.flush(&mut desk, &mut self.io); //                         one send for each connection
+        work += replies.net.balance(&mut desk, &mut self.io); //               connections that move  net/moves.rs
         desk.payloads.settle(&mut self.io); //                                 buffers back      payloads.rs
         self.io.submit(); //                                                   one system call   io/
         work += self.obey(); //                                                commands, drain   drain.rs
@@ -317,6 +321,7 @@ impl Shard {
             & self.local.announce_sleep()
             & self.workers.announce_sleep()
             & self.shm.announce_sleep()
+            & self.net.announce_sleep()
             & !self.io.has_pending();
         if may_sleep {
             let unpublished_max = self.publish_before_sleep();
@@ -329,6 +334,7 @@ impl Shard {
         self.commands.announce_awake();
         self.local.announce_awake();
         self.workers.announce_awake();
+        self.net.announce_awake();
     }
 
     /// True once a drain is over.
@@ -406,7 +412,7 @@ impl Shard {
             return work;
         }
         let remaining = Remaining {
-            is_quiet: desk.engine.is_idle() && self.net.open_count() == 0 && self.shm.attached_count() == 0,
+            is_quiet: desk.engine.is_idle() && self.net.is_quiet() && self.shm.attached_count() == 0,
             workers: self.workers.attached_count(),
         };
         match self.drain.advance(now, &self.drain_options, remaining) {
@@ -517,6 +523,11 @@ fn take_events<const IS_RECORDED: bool>(
             Event::Progress { tag } => {
                 if let Owner::Connection(index) = Owner::of(tag) {
                     replies.net.on_progress(desk, index);
+                }
+            }
+            Event::Paused { tag } => {
+                if let Owner::Connection(index) = Owner::of(tag) {
+                    replies.net.on_paused(index);
                 }
             }
             Event::Ended { tag, .. } | Event::SendFailed { tag, .. } => {

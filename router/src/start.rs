@@ -16,7 +16,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::{
-    EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, Policy, Rate, SlowStart, TenantSpec, ledger,
+    EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, Policy, Rate, ShardId, SlowStart, TenantSpec,
+    ledger,
 };
 use protocol::FunctionId;
 use queue::{Ledger, Mailbox};
@@ -29,6 +30,7 @@ use crate::host::{self, Place};
 use crate::io::{IoBackend, IoOptions};
 use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
+use crate::placement::{Board, Placement, Thresholds};
 use crate::processors::Processors;
 use crate::reload::{self, Difference};
 use crate::run_dir::{self, RunDir, RunDirError};
@@ -107,6 +109,8 @@ pub struct StartOptions {
     /// Connection bounds other than those of the configuration, for tests.
     #[allow(clippy::type_complexity, reason = "a hook is needed once, here")]
     pub net: Option<Box<dyn Fn(&mut NetOptions)>>,
+    /// Other thresholds for moving connections than the usual ones, for tests.
+    pub placement: Option<Thresholds>,
     /// Another user than our own to whom attaching is left, for tests.
     pub attach_user_id: Option<u32>,
 }
@@ -193,12 +197,30 @@ pub fn start_with(config: &Config, options: StartOptions) -> Result<Router, Star
         run_dir,
     };
     let ledger = Arc::new(ledger(&limits(config, 0)));
-    for shard in 0..shard_count {
+    let bells = (0..shard_count)
+        .map(|_| Bell::new().map(Arc::new))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(system("eventfd"))?;
+    let board = (shard_count > 1)
+        .then(|| Arc::new(Board::new(bells.iter().cloned(), net_options(config, &options).connections_max)));
+    for (shard, bell) in (0..shard_count).zip(bells) {
         let sockets: Vec<OwnedFd> =
             listeners.iter_mut().filter_map(|listener| listener.sockets.pop()).collect();
-        router.start_shard(config, &options, shard, ledger.clone(), sockets)?;
+        let placement = board.as_ref().map(|board| {
+            Placement::new(board.clone(), shard_id(shard), options.placement.unwrap_or_default())
+        });
+        let share = Share { ledger: ledger.clone(), bell, placement, sockets };
+        router.start_shard(config, &options, shard, share)?;
     }
     Ok(router)
+}
+
+/// What a shard has in common with the others, or its part of it.
+struct Share {
+    ledger: Arc<Ledger>,
+    bell: Arc<Bell>,
+    placement: Option<Placement>,
+    sockets: Vec<OwnedFd>,
 }
 
 impl Router {
@@ -298,11 +320,9 @@ impl Router {
         config: &Config,
         options: &StartOptions,
         shard: u32,
-        ledger: Arc<Ledger>,
-        sockets: Vec<OwnedFd>,
+        share: Share,
     ) -> Result<(), StartError> {
-        let system = |operation| move |error| StartError::System { operation, error };
-        let bell = Arc::new(Bell::new().map_err(system("eventfd"))?);
+        let Share { ledger, bell, placement, sockets } = share;
         let waker = bell.clone();
         let commands = Arc::new(Mailbox::with_capacity(COMMANDS_MAX, move || waker.ring()));
         let names: Arc<[String]> = config.functions.iter().map(|function| function.name.clone()).collect();
@@ -320,6 +340,7 @@ impl Router {
                 commands: commands.clone(),
                 bell,
                 local: local_end,
+                placement,
                 shim: self.shim.clone(),
                 // A shard whose tape cannot be made goes on, and cannot be recorded.
                 tape: Tape::create(&run_dir::tape(self.run_dir.path(), shard), shard as u16)
@@ -355,9 +376,16 @@ impl Drop for Router {
     }
 }
 
-fn shard_options(config: &Config, options: &StartOptions, shard: u32, ledger: Arc<Ledger>) -> ShardOptions {
+fn system(operation: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::System { operation, error }
+}
+
+fn shard_id(shard: u32) -> ShardId {
+    ShardId(u8::try_from(shard).expect("the configuration allows at most 256 shards"))
+}
+
+fn net_options(config: &Config, options: &StartOptions) -> NetOptions {
     let router = &config.router;
-    let digest = config.digest();
     let mut net = NetOptions {
         frame_size_max: router.frame_size_max,
         credits: router.connection_credits,
@@ -371,11 +399,17 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32, ledger: Ar
     if let Some(change) = &options.net {
         change(&mut net);
     }
+    net
+}
+
+fn shard_options(config: &Config, options: &StartOptions, shard: u32, ledger: Arc<Ledger>) -> ShardOptions {
+    let router = &config.router;
+    let digest = config.digest();
     ShardOptions {
-        shard: u8::try_from(shard).expect("the configuration allows at most 256 shards"),
+        shard: shard_id(shard),
         io: options.io.unwrap_or_default(),
         io_choice: router.io,
-        net,
+        net: net_options(config, options),
         shm: ShmOptions {
             clients_max: router.shm_clients_max,
             direct_lanes: router.direct_lanes,

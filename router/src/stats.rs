@@ -50,12 +50,17 @@ macro_rules! counters {
 counters! {
     turns: "count", "Turns of the loop.";
     turns_empty: "count", "Turns that found nothing to do.";
+    busy_ns: "ns", "Time in turns that found something to do. Its share of all time is how loaded the shard is.";
     sleeps: "count", "Times the shard slept for want of work.";
     turn_ns_max: "ns", "The longest turn since the last publishing.";
     connections_accepted: "count", "Connections accepted.";
     connections_closed: "count", "Connections closed, for any reason.";
     connections_open: "count", "Connections open now.";
     connections_refused: "count", "Connections refused because there were too many.";
+    connections_moved_out: "count", "Connections given to another shard: right after accept, or later and at rest.";
+    connections_moved_in: "count", "Connections that another shard gave to this one.";
+    moves_refused: "count", "Connections that stayed because the other shard's inbox was full, or it was ending.";
+    moves_given_up: "count", "Connections that stayed because they did not come to rest in time.";
     accept_failures: "count", "Times accepting stopped for want of descriptors or memory.";
     hello_timeouts: "count", "Connections closed because they said no HELLO in time.";
     clients_misbehaved: "count", "Connections and client rings closed because their bytes broke the protocol.";
@@ -171,6 +176,7 @@ impl ShardStats {
     pub fn on_turn(&mut self, work: usize, length: Nanos) {
         self.counters.turns += 1;
         self.counters.turns_empty += u64::from(work == 0);
+        self.counters.busy_ns += if work > 0 { length.0 } else { 0 };
         self.counters.turn_ns_max = self.counters.turn_ns_max.max(length.0);
     }
 

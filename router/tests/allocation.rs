@@ -67,7 +67,7 @@ impl Publish for Account {
 impl Account {
     fn setup(&self) -> Setup {
         let account = self.clone();
-        Setup { publish: Some(Box::new(move || Box::new(account.clone()))), ..echo() }
+        Setup { publish: Some(Box::new(move |_| Box::new(account.clone()))), ..echo() }
     }
 
     fn told(&self) -> Told {

@@ -99,9 +99,19 @@ impl Io {
         either!(&mut self.backend, io => io.watch(fd, tag))
     }
 
-    /// Lets a listener that ended with [`Event::AcceptFailed`] accept again.
-    pub fn resume(&mut self, listener: SourceId) {
-        either!(&mut self.backend, io => io.resume(listener));
+    /// Lets a listener that ended with [`Event::AcceptFailed`] accept again, or a paused stream be received from.
+    pub fn resume(&mut self, source: SourceId) {
+        either!(&mut self.backend, io => io.resume(source));
+    }
+
+    /// Stops receiving from a stream: [`Event::Paused`] follows what was received already. Sends are not concerned.
+    pub fn pause(&mut self, stream: SourceId) {
+        either!(&mut self.backend, io => io.pause(stream));
+    }
+
+    /// Gives the socket of a stream back that is paused and has no send under way; `None` for any other.
+    pub fn release(&mut self, stream: SourceId) -> Option<OwnedFd> {
+        either!(&mut self.backend, io => io.release(stream))
     }
 
     /// Sends the whole buffer, which comes back in [`Event::Sent`]. One send at a time and stream.

@@ -6,7 +6,7 @@
 //!                                 ▲                  ▲                     ├─ drained ──▶ armed
 //!                                 │                  │                     ├─ no buffer left ──▶ starved ─┐
 //!                                 │                  └── buffers are back ─┼──────────────────────────────┘
-//!                                 └────────────────────────────────────────┘ ended, or accept failed ──▶ off
+//!                                 └────────────────────────────────────────┘ ended, paused, or accept failed ──▶ off
 //!
 //!  send ──▶ unsent ── at the next submit ──┬─ all of it taken ──▶ Sent
 //!             ▲                            └─ part or nothing taken ──▶ blocked
@@ -34,7 +34,7 @@ use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use super::buffers::{Chunk, FreeList};
-use super::source::{Arm, Sending, SourceId, SourceKind, Sources};
+use super::source::{Arm, Descriptor, Sending, SourceId, SourceKind, Sources};
 use super::{Event, IoCounters, IoOptions, SetupRefused, Tag};
 
 /// Edges taken from the kernel in one system call: four times the events a shard handles in one turn, so that those
@@ -106,23 +106,45 @@ impl Epoll {
         // Whoever connected may be gone again before we accept: that must not block. Sockets that are accepted don't
         // inherit it.
         ioctl_fionbio(socket.as_fd(), true).expect("every socket can be made nonblocking");
-        self.add(SourceKind::Listener, socket, tag)
+        self.add(SourceKind::Listener, Descriptor::Shared(socket), tag)
     }
 
     pub fn receive(&mut self, socket: OwnedFd, tag: Tag) -> SourceId {
-        self.add(SourceKind::Stream, Rc::new(socket), tag)
+        self.add(SourceKind::Stream, Descriptor::Owned(socket), tag)
     }
 
     pub fn watch(&mut self, fd: Rc<dyn AsFd>, tag: Tag) -> SourceId {
-        self.add(SourceKind::Watched, fd, tag)
+        self.add(SourceKind::Watched, Descriptor::Shared(fd), tag)
     }
 
-    pub fn resume(&mut self, listener: SourceId) {
-        let Some(source) = self.sources.find(listener) else { return };
+    pub fn resume(&mut self, id: SourceId) {
+        let Some(source) = self.sources.find(id) else { return };
+        source.is_paused = false;
         if source.arm == Arm::Off {
             self.counters.rearmed += 1;
             source.arm = Arm::Due;
-            self.ready.push_back(listener);
+            self.ready.push_back(id);
+        }
+    }
+
+    pub fn pause(&mut self, stream: SourceId) {
+        let Some(source) = self.sources.find(stream) else { return };
+        source.is_paused = true;
+        // Told when its turn comes, and after it no edge is looked at; one that waits for its turn already has one.
+        if source.arm == Arm::Armed {
+            source.arm = Arm::Due;
+            self.ready.push_back(stream);
+        }
+    }
+
+    pub fn release(&mut self, stream: SourceId) -> Option<OwnedFd> {
+        if !self.sources.is_at_rest(stream) {
+            return None;
+        }
+        self.unregister(stream);
+        match self.sources.remove(stream)? {
+            Descriptor::Owned(socket) => Some(socket),
+            Descriptor::Shared(_) => None,
         }
     }
 
@@ -144,14 +166,8 @@ impl Epoll {
     }
 
     pub fn close(&mut self, id: SourceId) {
+        self.unregister(id);
         let Some(source) = self.sources.find(id) else { return };
-        if source.state.is_registered
-            && let Some(fd) = &source.fd
-        {
-            // The descriptor may have other owners, and its edges must end here all the same.
-            self.counters.enters += 1;
-            epoll::delete(&self.epoll, fd.as_fd()).expect("the source is registered");
-        }
         source.sending = None;
         source.arm = Arm::Off;
         self.sources.remove(id);
@@ -204,7 +220,7 @@ impl Epoll {
         &self.counters
     }
 
-    fn add(&mut self, kind: SourceKind, fd: Rc<dyn AsFd>, tag: Tag) -> SourceId {
+    fn add(&mut self, kind: SourceKind, fd: Descriptor, tag: Tag) -> SourceId {
         let id = self.sources.insert(kind, fd, tag);
         if let Some(source) = self.sources.find(id) {
             source.arm = Arm::Armed;
@@ -225,6 +241,17 @@ impl Epoll {
             Err(Errno::NOMEM | Errno::NOSPC) => self.unregistered.push(id),
             // Anything else says that we broke the contract of the call.
             Err(error) => panic!("epoll_ctl failed: {error}"),
+        }
+    }
+
+    /// From here on the kernel tells nothing of the source, whoever else has its descriptor.
+    fn unregister(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.find(id)
+            && source.state.is_registered
+            && let Some(fd) = &source.fd
+        {
+            self.counters.enters += 1;
+            epoll::delete(&self.epoll, fd.as_fd()).expect("the source is registered");
         }
     }
 
@@ -307,6 +334,10 @@ impl Epoll {
                 Some(Event::Ready { tag: source.tag })
             }
             SourceKind::Listener => self.accept(id),
+            SourceKind::Stream if source.is_paused => {
+                source.arm = Arm::Off;
+                Some(Event::Paused { tag: source.tag })
+            }
             SourceKind::Stream => self.receive_some(id),
         }
     }

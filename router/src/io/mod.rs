@@ -15,6 +15,8 @@
 //!  listen / receive / watch ──▶ armed ──┬─ event, more will come ──▶ armed
 //!                                       ├─ event, the kernel stopped ──▶ due ──▶ armed again at the next submit
 //!                                       ├─ no buffer left ──▶ starved ──▶ armed again once buffers are back
+//!                                       ├─ pause ──▶ the kernel lets go ──▶ paused ──┬─ resume ──▶ due
+//!                                       │                                            └─ release ──▶ its owner's again
 //!                                       └─ close ──▶ the kernel lets go ──▶ slot free, descriptor closed
 //! ```
 
@@ -75,6 +77,11 @@ pub enum Event {
         tag: Tag,
         /// The buffer, with its old content.
         buffer: Vec<u8>,
+    },
+    /// Nothing is received from the stream until [`Io::resume`]: all that was is told.
+    Paused {
+        /// The stream's tag.
+        tag: Tag,
     },
     /// Nothing more will be received: the peer closed (`None`), or the connection broke.
     Ended {

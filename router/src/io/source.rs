@@ -3,7 +3,7 @@
 //! Always: a slot is given away again only when no operation on it is outstanding, with a new generation.
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Tag;
@@ -54,6 +54,23 @@ pub(super) enum Arm {
     Off,
 }
 
+/// What a source's operations are about.
+pub(super) enum Descriptor {
+    /// A stream: nobody else has it, so that it can be given away.
+    Owned(OwnedFd),
+    /// Others use it as well.
+    Shared(Rc<dyn AsFd>),
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Descriptor::Owned(fd) => fd.as_fd(),
+            Descriptor::Shared(fd) => fd.as_fd(),
+        }
+    }
+}
+
 /// A buffer on its way out.
 pub(super) struct Sending {
     pub buffer: Vec<u8>,
@@ -67,8 +84,10 @@ pub(super) struct Source<S> {
     pub kind: SourceKind,
     pub arm: Arm,
     pub closing: bool,
+    /// Nothing more is received until its owner resumes it.
+    pub is_paused: bool,
     /// Kept until the last operation ended, so that the descriptor's number can't be reused under the kernel's hands.
-    pub fd: Option<Rc<dyn AsFd>>,
+    pub fd: Option<Descriptor>,
     pub sending: Option<Sending>,
     pub state: S,
 }
@@ -81,13 +100,14 @@ pub(super) struct Sources<S> {
 }
 
 impl<S: Default> Sources<S> {
-    pub fn insert(&mut self, kind: SourceKind, fd: Rc<dyn AsFd>, tag: Tag) -> SourceId {
+    pub fn insert(&mut self, kind: SourceKind, fd: Descriptor, tag: Tag) -> SourceId {
         if let Some(slot) = self.free.pop() {
             let source = &mut self.slots[slot as usize];
             source.tag = tag;
             source.kind = kind;
             source.arm = Arm::Off;
             source.closing = false;
+            source.is_paused = false;
             source.fd = Some(fd);
             source.state = S::default();
             return SourceId { slot, generation: source.generation };
@@ -99,6 +119,7 @@ impl<S: Default> Sources<S> {
             kind,
             arm: Arm::Off,
             closing: false,
+            is_paused: false,
             fd: Some(fd),
             sending: None,
             state: S::default(),
@@ -113,13 +134,22 @@ impl<S: Default> Sources<S> {
             .filter(|source| source.generation == id.generation && source.fd.is_some())
     }
 
-    pub fn remove(&mut self, id: SourceId) {
-        let Some(source) = self.find(id) else { return };
+    /// Ends the source's life; its descriptor comes back, to be closed or given away.
+    pub fn remove(&mut self, id: SourceId) -> Option<Descriptor> {
+        let source = self.find(id)?;
         assert!(source.sending.is_none(), "a source is freed only after its send ended");
         assert_ne!(source.arm, Arm::Armed, "a source is freed only after its watch ended");
-        source.fd = None;
+        let fd = source.fd.take();
         source.generation = source.generation.wrapping_add(1);
         self.free.push(id.slot);
+        fd
+    }
+
+    /// True for a stream of which the kernel has nothing: it is paused, and no send is under way.
+    pub fn is_at_rest(&mut self, id: SourceId) -> bool {
+        self.find(id).is_some_and(|source| {
+            source.is_paused && source.arm == Arm::Off && source.sending.is_none() && !source.closing
+        })
     }
 
     /// Ids of all sources that live.

@@ -47,6 +47,11 @@ on_both_backends! {
     bytes_before_the_end_are_received_however_they_came,
     a_listener_that_fails_rests_until_it_is_resumed,
     a_shared_nonblocking_listener_is_accepted_from,
+    a_paused_stream_receives_nothing_until_it_is_resumed,
+    a_pause_that_is_taken_back_at_once_loses_nothing,
+    a_paused_stream_that_starves_is_told_and_resumed,
+    a_released_stream_goes_on_at_another_edge_without_losing_a_byte,
+    a_stream_that_sends_or_is_not_paused_is_not_released,
 }
 
 fn small(buffer_count: u16, buffer_size: u32) -> IoOptions {
@@ -62,6 +67,7 @@ struct Desk {
     sent: Vec<Vec<u8>>,
     failed: Vec<Tag>,
     ready: Vec<Tag>,
+    paused: Vec<Tag>,
     progress: usize,
 }
 
@@ -75,6 +81,7 @@ impl Desk {
             sent: Vec::new(),
             failed: Vec::new(),
             ready: Vec::new(),
+            paused: Vec::new(),
             progress: 0,
         }
     }
@@ -99,6 +106,7 @@ impl Desk {
                 Event::Sent { buffer, .. } => self.sent.push(buffer),
                 Event::Ended { tag, .. } => self.ended.push(tag),
                 Event::Ready { tag } => self.ready.push(tag),
+                Event::Paused { tag } => self.paused.push(tag),
             }
         }
     }
@@ -485,4 +493,125 @@ fn a_shared_nonblocking_listener_is_accepted_from(choice: IoChoice) {
     }
     assert!(desk.failed.is_empty());
     assert!(desk.io.counters().rearmed <= 1, "it is not asked again and again");
+}
+
+fn a_paused_stream_receives_nothing_until_it_is_resumed(choice: IoChoice) {
+    let mut desk = Desk::new(choice, small(4, 1024));
+    let (ours, mut peer) = pair();
+    let stream = desk.io.receive(ours, Tag(7));
+    peer.write_all(b"before").expect("sends");
+    desk.turn_until("the first bytes", |desk| desk.received(Tag(7)) == b"before");
+
+    desk.io.pause(stream);
+    desk.turn_until("the pause is told", |desk| desk.paused == [Tag(7)]);
+    peer.write_all(b", after").expect("sends");
+    drop(peer);
+    (0..20).for_each(|_| desk.turn());
+    assert_eq!(desk.received(Tag(7)), b"before");
+    assert!(desk.ended.is_empty());
+
+    desk.io.resume(stream);
+    desk.turn_until("the end", |desk| desk.ended == [Tag(7)]);
+    assert_eq!(desk.received(Tag(7)), b"before, after");
+    assert_eq!(desk.paused.len(), 1, "told once");
+}
+
+fn a_pause_that_is_taken_back_at_once_loses_nothing(choice: IoChoice) {
+    let mut desk = Desk::new(choice, small(4, 1024));
+    let (ours, mut peer) = pair();
+    let stream = desk.io.receive(ours, Tag(7));
+    let sent = pattern(64 * 1024);
+    let written = sent.clone();
+    let writer = std::thread::spawn(move || {
+        peer.write_all(&written).expect("sends");
+        peer
+    });
+    while desk.received(Tag(7)).len() < sent.len() {
+        desk.io.pause(stream);
+        desk.io.resume(stream);
+        desk.turn();
+        desk.io.pause(stream);
+        desk.turn();
+        desk.io.resume(stream);
+        desk.turn();
+    }
+    drop(writer.join().expect("writes"));
+    desk.turn_until("the end", |desk| desk.ended == [Tag(7)]);
+    assert!(desk.received(Tag(7)) == sent, "every byte once and in order");
+}
+
+fn a_paused_stream_that_starves_is_told_and_resumed(choice: IoChoice) {
+    // Given: one buffer, and somebody who holds it.
+    let mut desk = Desk::new(choice, small(1, 16));
+    let (ours, mut peer) = pair();
+    let stream = desk.io.receive(ours, Tag(7));
+    peer.write_all(&pattern(64)).expect("sends");
+    let held = loop {
+        desk.io.wait(Some(Duration::from_millis(1)));
+        if let Some(Event::Received { chunk, .. }) = desk.io.poll() {
+            break chunk;
+        }
+    };
+    for _ in 0..20 {
+        desk.io.wait(Some(Duration::from_millis(1)));
+        assert!(desk.io.poll().is_none(), "nothing can be received");
+    }
+    desk.io.pause(stream);
+    desk.io.recycle(held);
+    desk.turn_until("the pause is told", |desk| desk.paused == [Tag(7)]);
+    desk.io.resume(stream);
+    desk.turn_until("the rest", |desk| desk.received(Tag(7)) == &pattern(64)[16..]);
+}
+
+fn a_released_stream_goes_on_at_another_edge_without_losing_a_byte(choice: IoChoice) {
+    let mut desks = [Desk::new(choice, small(4, 1024)), Desk::new(choice, small(4, 1024))];
+    let (ours, mut peer) = pair();
+    let sent = pattern(256 * 1024);
+    let written = sent.clone();
+    let writer = std::thread::spawn(move || {
+        peer.write_all(&written).expect("sends");
+        peer
+    });
+    // Given: a stream that goes to and fro while bytes come.
+    let mut stream = desks[0].io.receive(ours, Tag(7));
+    let mut received = Vec::new();
+    for here in [0, 1].into_iter().cycle() {
+        let desk = &mut desks[here];
+        desk.turn();
+        desk.io.pause(stream);
+        desk.turn_until("the pause is told", |desk| !desk.paused.is_empty());
+        desk.paused.clear();
+        received.extend(desk.received.remove(&Tag(7)).unwrap_or_default());
+        let socket = desk.io.release(stream).expect("at rest");
+        if received.len() == sent.len() {
+            break;
+        }
+        stream = desks[1 - here].io.receive(socket, Tag(7));
+    }
+    assert!(received == sent, "every byte once and in order");
+    drop(writer.join().expect("writes"));
+}
+
+fn a_stream_that_sends_or_is_not_paused_is_not_released(choice: IoChoice) {
+    let mut desk = Desk::new(choice, small(4, 1024));
+    let (ours, mut peer) = pair();
+    let stream = desk.io.receive(ours, Tag(7));
+    assert!(desk.io.release(stream).is_none(), "it is received from");
+
+    desk.io.pause(stream);
+    let large = pattern(32 << 20);
+    desk.io.send(stream, large.clone());
+    desk.turn_until("the pause is told", |desk| desk.paused == [Tag(7)]);
+    assert!(desk.io.release(stream).is_none(), "it sends");
+
+    let reader = std::thread::spawn(move || {
+        let mut read = vec![0; 32 << 20];
+        peer.read_exact(&mut read).expect("reads");
+        (peer, read)
+    });
+    desk.turn_until("all of it is sent", |desk| !desk.sent.is_empty());
+    let (_peer, read) = reader.join().expect("reads");
+    assert!(read == large);
+    assert!(desk.io.release(stream).is_some());
+    assert!(desk.io.release(stream).is_none(), "once");
 }

@@ -18,7 +18,7 @@ use rustix::net::SendFlags;
 
 use super::buffers::{Chunk, GROUP, KernelRing};
 use super::operation::{OperationKind, pack, unpack};
-use super::source::{Arm, Sending, SourceId, SourceKind, Sources};
+use super::source::{Arm, Descriptor, Sending, SourceId, SourceKind, Sources};
 use super::{Event, IoCounters, IoOptions, SetupRefused, Tag};
 
 /// `SOCK_CLOEXEC`, for accepted sockets: they must not leak into function processes.
@@ -39,6 +39,8 @@ pub(super) struct Uring {
     due: Vec<SourceId>,
     /// Sources whose arm is `Starved`.
     starved: Vec<SourceId>,
+    /// Paused streams of which the kernel has let go, for `poll` to tell.
+    paused: Vec<SourceId>,
     operations_outstanding: u32,
     counters: IoCounters,
 }
@@ -70,6 +72,7 @@ impl Uring {
             sources: Sources::default(),
             due: Vec::new(),
             starved: Vec::new(),
+            paused: Vec::new(),
             operations_outstanding: 0,
             counters: IoCounters::default(),
         })
@@ -77,25 +80,55 @@ impl Uring {
 
     /// Accepts connections from a listening socket until it is closed.
     pub fn listen(&mut self, socket: Rc<dyn AsFd>, tag: Tag) -> SourceId {
-        self.add(SourceKind::Listener, socket, tag)
+        self.add(SourceKind::Listener, Descriptor::Shared(socket), tag)
     }
 
     /// Receives from a stream until it ends or is closed.
     pub fn receive(&mut self, socket: OwnedFd, tag: Tag) -> SourceId {
-        self.add(SourceKind::Stream, Rc::new(socket), tag)
+        self.add(SourceKind::Stream, Descriptor::Owned(socket), tag)
     }
 
     /// Tells whenever a descriptor becomes readable or hangs up.
     pub fn watch(&mut self, fd: Rc<dyn AsFd>, tag: Tag) -> SourceId {
-        self.add(SourceKind::Watched, fd, tag)
+        self.add(SourceKind::Watched, Descriptor::Shared(fd), tag)
     }
 
-    /// Lets a listener that ended with [`Event::AcceptFailed`] accept again.
-    pub fn resume(&mut self, listener: SourceId) {
-        let Some(source) = self.sources.find(listener) else { return };
+    /// Lets a listener that ended with [`Event::AcceptFailed`] accept again, or a paused stream be received from.
+    pub fn resume(&mut self, id: SourceId) {
+        let Some(source) = self.sources.find(id) else { return };
+        source.is_paused = false;
         if source.arm == Arm::Off && !source.closing {
             source.arm = Arm::Due;
-            self.due.push(listener);
+            self.due.push(id);
+        }
+    }
+
+    /// Stops receiving from a stream; [`Event::Paused`] follows once the kernel has let go of it.
+    pub fn pause(&mut self, stream: SourceId) {
+        let Some(source) = self.sources.find(stream) else { return };
+        if source.is_paused || source.closing {
+            return;
+        }
+        source.is_paused = true;
+        match source.arm {
+            Arm::Armed => self.push_cancel(OperationKind::Watch, stream),
+            Arm::Due | Arm::Starved => {
+                source.arm = Arm::Off;
+                self.paused.push(stream);
+            }
+            // It ended, and its owner knows.
+            Arm::Off => {}
+        }
+    }
+
+    /// Gives the socket of a stream back that is paused and has no send under way; `None` for any other.
+    pub fn release(&mut self, stream: SourceId) -> Option<OwnedFd> {
+        if !self.sources.is_at_rest(stream) {
+            return None;
+        }
+        match self.sources.remove(stream)? {
+            Descriptor::Owned(socket) => Some(socket),
+            Descriptor::Shared(_) => None,
         }
     }
 
@@ -148,6 +181,16 @@ impl Uring {
 
     /// The next thing that happened, if the kernel has told of any.
     pub fn poll(&mut self) -> Option<Event> {
+        while let Some(id) = self.paused.pop() {
+            // Unless it was resumed or closed since.
+            if let Some(source) = self.sources.find(id)
+                && source.is_paused
+                && source.arm == Arm::Off
+                && !source.closing
+            {
+                return Some(Event::Paused { tag: source.tag });
+            }
+        }
         loop {
             let completion = self.ring.completion().next()?;
             self.counters.completions += 1;
@@ -170,7 +213,7 @@ impl Uring {
 
     /// True if the kernel has something for us that `poll` does not show yet.
     pub fn has_pending(&mut self) -> bool {
-        if !self.ring.completion().is_empty() {
+        if !self.ring.completion().is_empty() || !self.paused.is_empty() {
             return true;
         }
         let queue = self.ring.submission();
@@ -189,7 +232,7 @@ impl Uring {
         &self.counters
     }
 
-    fn add(&mut self, kind: SourceKind, fd: Rc<dyn AsFd>, tag: Tag) -> SourceId {
+    fn add(&mut self, kind: SourceKind, fd: Descriptor, tag: Tag) -> SourceId {
         let id = self.sources.insert(kind, fd, tag);
         self.push_watch(id);
         id
@@ -351,12 +394,17 @@ impl Uring {
                 self.counters.starved += 1;
                 self.buffers.on_starved();
                 if let Some(source) = self.sources.find(id).filter(|source| source.arm == Arm::Off) {
-                    source.arm = Arm::Starved;
-                    self.starved.push(id);
+                    if source.is_paused {
+                        self.paused.push(id);
+                    } else {
+                        source.arm = Arm::Starved;
+                        self.starved.push(id);
+                    }
                 }
                 None
             }
-            (SourceKind::Stream, Err(Errno::INTR | Errno::AGAIN)) => {
+            // Cancelled by a pause, which may be over already.
+            (SourceKind::Stream, Err(Errno::INTR | Errno::AGAIN | Errno::CANCELED)) => {
                 self.rearm_if_ended(id, more);
                 None
             }
@@ -403,8 +451,12 @@ impl Uring {
             return;
         }
         if let Some(source) = self.sources.find(id) {
-            source.arm = Arm::Due;
-            self.due.push(id);
+            if source.is_paused {
+                self.paused.push(id);
+            } else {
+                source.arm = Arm::Due;
+                self.due.push(id);
+            }
         }
     }
 

@@ -54,6 +54,10 @@ pub struct Connection {
     pub skip: usize,
     /// Frames not handed to the kernel yet.
     pub output: Vec<u8>,
+    /// What it contributed to the shard's work since that was last measured: see `moves`.
+    pub weight: u64,
+    /// It is not moved to another shard before that.
+    pub stays_until: Nanos,
 }
 
 /// Why the router ends a connection. The text is the reason in the GOAWAY.
@@ -135,6 +139,8 @@ impl Connection {
             partial: Vec::new(),
             skip: 0,
             output: Vec::new(),
+            weight: 0,
+            stays_until: Nanos::ZERO,
         }
     }
 

@@ -8,6 +8,7 @@
 //!                 └───────────────────┴─────────────────┴──────────────────▶  Told ──▶ Lingering ──▶ Closed
 //!                                                                   (GOAWAY and all before it out)   (peer closed, or
 //!      any state ── peer gone, or broken ──▶ Closed                                                   waited enough)
+//!      Open ── left for another shard, where it is Open ──▶ Closed
 //! ```
 //! Always: a connection that the router ends is told why first (GOAWAY), and is then closed even if it does not listen.
 //! Why Lingering: closing a TCP socket with unread bytes makes the kernel throw away what the peer has not read yet,
@@ -48,6 +49,8 @@ pub enum Happening {
     TimedOut,
     /// The peer closed, or the socket broke.
     PeerGone,
+    /// Another shard has it.
+    Left,
 }
 
 impl Life {
@@ -62,6 +65,7 @@ impl Life {
         match (self, happening) {
             (Closed, _) => Closed,
             (_, PeerGone) => Closed,
+            (Open, Left) => Closed,
             (AwaitHello, HelloAgreed) => Open,
             (AwaitHello, Offended | DrainBegan | TimedOut) => Told,
             (Open, Offended) => Told,
@@ -70,7 +74,9 @@ impl Life {
             (Told, OutputSent) => Lingering,
             (Told | Lingering, TimedOut) => Closed,
             // Not an error: events that were on their way when the state changed.
-            (state, HelloAgreed | Offended | DrainBegan | CallsAnswered | OutputSent | TimedOut) => state,
+            (state, HelloAgreed | Offended | DrainBegan | CallsAnswered | OutputSent | TimedOut | Left) => {
+                state
+            }
         }
     }
 
@@ -89,7 +95,7 @@ impl Life {
 mod tests {
     use super::*;
 
-    const HAPPENINGS: [Happening; 7] = [
+    const HAPPENINGS: [Happening; 8] = [
         Happening::HelloAgreed,
         Happening::Offended,
         Happening::DrainBegan,
@@ -97,17 +103,18 @@ mod tests {
         Happening::OutputSent,
         Happening::TimedOut,
         Happening::PeerGone,
+        Happening::Left,
     ];
 
     /// Every pair, written down: a change of the table shows here.
     const SNAPSHOT: &str = "\
-state         HelloAgreed   Offended      DrainBegan    CallsAnswered OutputSent    TimedOut      PeerGone
-AwaitHello    Open          Told          Told          -             -             Told          Closed
-Open          -             Told          Leaving       -             -             -             Closed
-Leaving       -             Told          -             Told          -             -             Closed
-Told          -             -             -             -             Lingering     Closed        Closed
-Lingering     -             -             -             -             -             Closed        Closed
-Closed        -             -             -             -             -             -             -
+state         HelloAgreed   Offended      DrainBegan    CallsAnswered OutputSent    TimedOut      PeerGone      Left
+AwaitHello    Open          Told          Told          -             -             Told          Closed        -
+Open          -             Told          Leaving       -             -             -             Closed        Closed
+Leaving       -             Told          -             Told          -             -             Closed        -
+Told          -             -             -             -             Lingering     Closed        Closed        -
+Lingering     -             -             -             -             -             Closed        Closed        -
+Closed        -             -             -             -             -             -             -             -
 ";
 
     #[test]

@@ -20,6 +20,7 @@ use protocol::{
 };
 use router::io::IoOptions;
 use router::net::NetOptions;
+use router::placement::Thresholds;
 use router::shard::Publish;
 use router::stats::ShardCounters;
 use router::{Config, Router, StartOptions};
@@ -64,14 +65,18 @@ impl Publish for Seen {
     }
 }
 
+/// Makes what a shard tells of itself.
+type MakePublish = Box<dyn Fn(u32) -> Box<dyn Publish>>;
+
 pub struct Setup {
     pub toml: String,
     pub io: Option<IoOptions>,
     pub net: Option<fn(&mut NetOptions)>,
     pub attach_user_id: Option<u32>,
     pub router: String,
-    /// What is told instead of [`Bench::seen`].
-    pub publish: Option<Box<dyn Fn() -> Box<dyn Publish>>>,
+    /// What each shard tells instead of [`Bench::seen`].
+    pub publish: Option<MakePublish>,
+    pub placement: Option<Thresholds>,
 }
 
 impl Setup {
@@ -83,6 +88,7 @@ impl Setup {
             attach_user_id: None,
             router: String::new(),
             publish: None,
+            placement: None,
         }
     }
 
@@ -99,15 +105,16 @@ impl Setup {
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
         let seen = Seen::default();
         let publisher = seen.clone();
-        let publish = self.publish.unwrap_or_else(|| Box::new(move || Box::new(publisher.clone())));
+        let publish = self.publish.unwrap_or_else(|| Box::new(move |_| Box::new(publisher.clone())));
         let net = self.net;
         let router = router::start_with(
             &config,
             StartOptions {
-                publish: Some(Box::new(move |_| Some(publish()))),
+                publish: Some(Box::new(move |shard| Some(publish(shard)))),
                 io: self.io,
                 net: net.map(|change| Box::new(change) as Box<dyn Fn(&mut NetOptions)>),
                 attach_user_id: self.attach_user_id,
+                placement: self.placement,
             },
         )
         .unwrap_or_else(|error| panic!("{error}"));
@@ -138,7 +145,16 @@ impl Bench {
     }
 
     pub fn worker(&self, name: &str, behave: impl FnMut(&mut Shift<'_>) + Send + 'static) -> Worker {
-        Worker::start(self, name, behave)
+        self.worker_of(0, name, behave)
+    }
+
+    pub fn worker_of(
+        &self,
+        shard: u32,
+        name: &str,
+        behave: impl FnMut(&mut Shift<'_>) + Send + 'static,
+    ) -> Worker {
+        Worker::start(self, shard, name, behave)
     }
 
     /// A worker that returns its payload.
@@ -336,8 +352,13 @@ impl Shift<'_> {
 }
 
 impl Worker {
-    fn start(bench: &Bench, name: &str, mut behave: impl FnMut(&mut Shift<'_>) + Send + 'static) -> Worker {
-        let path = bench.router.run_dir().attach_socket(0);
+    fn start(
+        bench: &Bench,
+        shard: u32,
+        name: &str,
+        mut behave: impl FnMut(&mut Shift<'_>) + Send + 'static,
+    ) -> Worker {
+        let path = bench.router.run_dir().attach_socket(shard);
         let token = bench.config.digest();
         let name = FunctionName::new(name).expect("a name");
         let stop = Arc::new(AtomicBool::new(false));
