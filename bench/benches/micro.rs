@@ -148,7 +148,7 @@ fn turn(engine: &mut Engine, now: Nanos, function_count: u32) {
         match engine.handle_request(now, request(number, number % function_count, now)) {
             Verdict::Pushed(push) => complete(engine, now, push),
             Verdict::Admitted(_) => {}
-            Verdict::Refused(refused) => panic!("{refused:?}"),
+            other => panic!("not admitted: {other:?}"),
         }
     }
     engine.handle_time(now, &|_, _| Started::No);

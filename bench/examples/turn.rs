@@ -136,7 +136,7 @@ fn admit(shard: &mut Shard) {
         match shard.engine.handle_request(shard.now, request) {
             Verdict::Pushed(push) => shard.pushes.push(push),
             Verdict::Admitted(_) => {}
-            Verdict::Refused(refused) => panic!("a call of ours was refused: {refused:?}"),
+            other => panic!("a call of ours was not admitted: {other:?}"),
         }
     }
 }

@@ -47,6 +47,8 @@ pub enum Verdict {
     Pushed(Push),
     /// It is answered now, and forgotten.
     Refused(Refused),
+    /// It is answered now with the status `Ok` and the bytes of [`Engine::static_answer`] of this function, and forgotten.
+    Fallback(FunctionId),
 }
 
 /// The answer to a call that was not admitted.
@@ -72,6 +74,7 @@ pub(crate) enum Refusal {
     RateLimited { retry_after: Nanos },
     DeadlineUnreachable { retry_after: Nanos },
     WouldDeadlock,
+    BreakerOpen { retry_after: Nanos },
 }
 
 impl Refusal {
@@ -87,6 +90,7 @@ impl Refusal {
             Refusal::RateLimited { .. } => Counter::RefusedRateLimited,
             Refusal::DeadlineUnreachable { .. } => Counter::RefusedDeadlineUnreachable,
             Refusal::WouldDeadlock => Counter::RefusedWouldDeadlock,
+            Refusal::BreakerOpen { .. } => Counter::RefusedBreakerOpen,
             Refusal::Overloaded => Counter::RefusedOverloaded,
         }
     }
@@ -96,7 +100,8 @@ impl Refusal {
         match self {
             Refusal::RateLimited { retry_after }
             | Refusal::QueueFull { retry_after }
-            | Refusal::DeadlineUnreachable { retry_after } => {
+            | Refusal::DeadlineUnreachable { retry_after }
+            | Refusal::BreakerOpen { retry_after } => {
                 u32::try_from(retry_after.0.div_ceil(1_000)).unwrap_or(u32::MAX)
             }
             _ => 0,
@@ -141,7 +146,18 @@ impl Engine {
         self.counters.count(Counter::CallsReceived);
         match self.admit(now, &request, QueueRoom::Usual) {
             Ok(admitted) => self.accept(now, &request, admitted),
-            Err(refusal) => self.refuse(refusal),
+            Err(refusal) => self.say_no(now, request, refusal),
+        }
+    }
+
+    /// The refusal, or what is given instead of it.
+    #[cold]
+    fn say_no(&mut self, now: Nanos, request: Request, refusal: Refusal) -> Verdict {
+        match refusal {
+            Refusal::BreakerOpen { .. } => {
+                self.fall_back(now, request).unwrap_or_else(|| self.refuse(refusal))
+            }
+            _ => self.refuse(refusal),
         }
     }
 

@@ -1,24 +1,24 @@
 //! Workers come and go: attach, drain, misbehave, die.
 //!
 //! In: what the router saw happen to a function process.  Out: credits, calls queued again, answers `WorkerLost`.
-//! Always: a lost worker's calls are taken from it in the same step. A call is tried again, once, at the back of the
-//! lane where its deadline now puts it, if it provably never started or if running it twice does no harm; otherwise
-//! its caller is told `WorkerLost` (or `WorkerMisbehaved`), with `STARTED` unless it provably never started.
+//! Always: a lost worker's calls are taken from it in the same step. A call is tried again, at the back of the lane where its
+//! deadline now puts it, if it provably never started or if running it twice does no harm (`retry.rs`), and ends in the
+//! quarantine if another worker died of it before (`quarantine.rs`); otherwise its caller is told `WorkerLost` (or `WorkerMisbehaved`), with `STARTED` unless it provably never started.
 //! Why at the back: a call that may have killed a worker must not be the first thing its successor sees.
 //! Never: panics on a worker id that means nothing (any more); such calls do nothing.
 //! Tests: `tests/workers.rs`.
 
 use protocol::FunctionId;
-use queue::LaneIndex;
 
+use crate::Engine;
 use crate::counters::Counter;
 use crate::deadlines::{StartEvidence, Started};
 use crate::held::{Held, slot_held};
-use crate::invocation::{Event, InvocationId, Marks, State};
-use crate::reply::{Ending, Run};
+use crate::invocation::{InvocationId, Marks, State};
+use crate::reply::{Ending, Judgement, Run};
+use crate::retry::NotAgain;
 use crate::time::Nanos;
 use crate::worker::{KillReason, Worker, WorkerAction, WorkerEvent, WorkerId, WorkerState};
-use crate::{Engine, run_queue};
 
 /// Why a worker was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -225,35 +225,35 @@ impl Engine {
         entry.credits = entry.slots;
         entry.waits_in = InvocationId::NONE;
         let mut position = 0;
+        let mut is_suspect_named = false;
         while let Some(id) = held.at(position) {
             position += 1;
-            if let Some(slot) = slot_held(id, worker.index, &self.invocations) {
-                self.take_from_worker(now, slot);
-                self.take_call_back(now, slot, ending, evidence.started(worker, id));
+            let Some(slot) = slot_held(id, worker.index, &self.invocations) else { continue };
+            let used = now.since(self.invocations.at(slot).pushed_at);
+            self.take_from_worker(slot, used);
+            let started = evidence.started(worker, id);
+            // Where nobody can tell which call it died of, it still is one death.
+            let is_suspect = started == Started::Yes || started == Started::Unknown && !is_suspect_named;
+            if is_suspect && self.invocations.at(slot).state == State::Pushed {
+                is_suspect_named = true;
+                self.judge(now, slot, Judgement::Failed);
             }
+            self.take_call_back(now, slot, ending, started);
         }
     }
 
     fn take_call_back(&mut self, now: Nanos, slot: u32, ending: Ending, started: Started) {
         let run = if started == Started::No { Run::Never } else { Run::MayHaveStarted };
-        let attempts_max = self.limits.attempts_max;
-        let invocation = self.invocations.at_mut(slot);
-        match invocation.state {
-            State::Pushed => {
-                let is_harmless = run == Run::Never || invocation.marks.has(Marks::IDEMPOTENT);
-                if is_harmless && invocation.attempts < attempts_max {
-                    invocation.on(Event::Requeue);
-                    if run != Run::Never {
-                        invocation.marks = invocation.marks.with(Marks::MAY_HAVE_STARTED, true);
-                    }
-                    let criticality = LaneIndex::from_index(invocation.lane.into()).criticality();
-                    let bucket = run_queue::bucket_of(invocation.deadline_at.since(now));
-                    self.enqueue(slot, LaneIndex::new(criticality, bucket));
-                    self.counters.count(Counter::CallsRetried);
-                    return;
-                }
-                self.put_answer(now, slot, ending, run);
+        let state = self.invocations.at(slot).state;
+        match state {
+            State::Pushed if self.is_poison(slot, started) => {
+                self.put_answer(now, slot, Ending::Quarantined, run);
             }
+            State::Pushed => match self.try_again(now, slot, run) {
+                Ok(()) => return,
+                Err(NotAgain::Unwanted) => self.put_answer(now, slot, ending, run),
+                Err(NotAgain::UsedUp) => self.put_dead_letter(now, slot, ending, run),
+            },
             // Its deadline was acted on before: what is left to say is whether it had started.
             State::Overdue => self.put_answer(now, slot, Ending::DeadlinePassed, run),
             _ => {}

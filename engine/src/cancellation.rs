@@ -48,6 +48,16 @@ impl Engine {
                 self.end_queued(now, slot, Ending::Cancelled);
                 Cancelled::Answering
             }
+            (State::Delayed, CancelReason::Asked) => {
+                self.timers.disarm(slot);
+                self.put_answer(now, slot, Ending::Cancelled, Run::Never);
+                Cancelled::Answering
+            }
+            (State::Delayed, CancelReason::ClientGone) => {
+                self.forget(slot);
+                self.free(slot);
+                Cancelled::Forgotten
+            }
             (State::Queued, CancelReason::ClientGone) => {
                 self.dequeue(slot);
                 self.forget(slot);

@@ -46,7 +46,7 @@ counter_table! {
     RefusedQueueFull "refused_queue_full" "calls" "Refused: the function's queue is at its bound."
     RefusedOverloaded "refused_overloaded" "calls" "Refused: the invocation table is full."
     CallsPushed "calls_pushed" "calls" "Hand-overs to a worker, second attempts included."
-    CallsRetried "calls_retried" "calls" "Calls queued again because their worker was lost."
+    CallsRetried "calls_retried" "calls" "Attempts made again: the worker was lost, or the function failed."
     CallsRelaned "calls_relaned" "calls" "Moves of a queued call to a more urgent lane as its deadline drew near."
     AnsweredOk "answered_ok" "calls" "Answers: the function's result."
     AnsweredFunctionError "answered_function_error" "calls" "Answers: the function failed."
@@ -74,6 +74,12 @@ counter_table! {
     CallsAged "calls_aged" "calls" "Queued calls that waited as long as their function's `ageing`."
     RefusedWouldDeadlock "refused_would_deadlock" "calls" "Refused: a nested call whose function has no worker but those that wait for it, or one nested too deep."
     CallsNested "calls_nested" "calls" "Calls admitted that another call makes."
+    RefusedBreakerOpen "refused_breaker_open" "calls" "Refused: the function fails most of the time and is left alone for a while."
+    BreakersOpened "breakers_opened" "openings" "Breakers that opened, or opened again when a probe failed."
+    FallbacksRun "fallbacks_run" "calls" "Calls given to another function because their own one's breaker was open."
+    FallbacksAnswered "fallbacks_answered" "calls" "Calls answered with bytes from the configuration because their function's breaker was open."
+    RetriesDenied "retries_denied" "calls" "Calls not tried again because their function's budget of retries was used up."
+    AnsweredQuarantined "answered_quarantined" "calls" "Answers: two workers died while they ran the call."
 }
 
 /// How many counters there are.

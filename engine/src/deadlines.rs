@@ -4,6 +4,7 @@
 //!   Queued ── bucket left ──▶ next lane up            (run_queue)
 //!   Queued ── waited long ──▶ among the aged as well  (ageing)
 //!   Queued ── deadline ─────▶ answer Expired
+//!   Delayed ─ its time ─────▶ Queued; its deadline first: answer Expired
 //!   Pushed ── deadline ─────▶ cancel mark ──┬─ has started ─▶ answer TimedOut, grace begins
 //!                                           └─ not proved ──▶ Overdue: look again
 //!   Overdue ── look ─┬─ started ───────────────────▶ answer TimedOut, grace begins
@@ -13,7 +14,7 @@
 //!                                       └─ not started ─▶ wait on; kill if the worker as a whole stands still
 //! ```
 //!
-//! A call that is queued, or held past its deadline, has a timer in the wheel. Of the calls that a worker holds in time,
+//! A call that is queued or delayed, or held past its deadline, has a timer in the wheel. Of the calls that a worker holds in time,
 //! only the earliest deadline is kept for all of them (`Worker::look_at`): they come and go too fast for a timer each.
 //!
 //! In: `now`, and a look into the rings (`StartEvidence`).  Out: answers and worker actions.
@@ -28,7 +29,7 @@ use crate::Engine;
 use crate::counters::Counter;
 use crate::held::slot_held;
 use crate::invocation::{Event, InvocationId, Marks, State};
-use crate::reply::{Ending, Run};
+use crate::reply::{Ending, Judgement, Run};
 use crate::time::Nanos;
 use crate::timers::{TICK, next_tick};
 use crate::worker::{KillReason, WorkerAction, WorkerEvent, WorkerId, WorkerState};
@@ -127,6 +128,10 @@ impl Engine {
         match invocation.state {
             State::Queued if now >= deadline_at => self.end_queued(now, slot, Ending::DeadlinePassed),
             State::Queued => self.look_at_queued(now, slot),
+            State::Delayed if now >= deadline_at => {
+                self.put_answer(now, slot, Ending::DeadlinePassed, Run::Never);
+            }
+            State::Delayed => self.end_delay(now, slot),
             State::Overdue => self.look_again(now, slot, evidence),
             State::AnsweringHeld | State::Abandoned => self.end_grace(now, slot, evidence),
             State::Free | State::Pushed | State::Answering => {
@@ -160,6 +165,9 @@ impl Engine {
 
     /// Answers a held call whose deadline is over, and gives its worker the grace to let go of it.
     fn time_out(&mut self, now: Nanos, slot: u32, run: Run) {
+        if run != Run::Never {
+            self.judge(now, slot, Judgement::Failed);
+        }
         self.put_answer(now, slot, Ending::DeadlinePassed, run);
         self.timers.arm(slot, now.plus(self.limits.kill_grace));
     }

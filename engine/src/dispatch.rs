@@ -114,6 +114,7 @@ impl Engine {
         let is_overtaken = function.pushed_queued_at_max > invocation.queued_at;
         invocation.marks =
             invocation.marks.with(Marks::OVERTAKEN, is_overtaken).with(Marks::CANCEL_DELIVERED, false);
+        function.pushes += 1;
         function.pushed_queued_at_max = function.pushed_queued_at_max.max(invocation.queued_at);
         self.counters.count(Counter::CallsPushed);
         Push {

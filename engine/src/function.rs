@@ -7,6 +7,8 @@ use queue::{LaneIndex, Lanes};
 
 use crate::ageing::Aged;
 use crate::blocked::Blocked;
+use crate::breaker::{Breaker, BreakerState};
+use crate::budget::Budget;
 use crate::drain_rate::DrainRate;
 use crate::estimate::RunEstimate;
 use crate::gates::Gate;
@@ -92,6 +94,8 @@ pub struct FunctionView<'a> {
     pub is_retired: bool,
     /// What its waiting calls wait for, as of the last look.
     pub blocked: Blocked,
+    /// Where its breaker is; none if it has none.
+    pub breaker: Option<BreakerState>,
 }
 
 #[derive(Debug)]
@@ -120,6 +124,9 @@ pub(crate) struct Function {
     /// The latest arrival among the calls pushed so far: an older call that is pushed later was overtaken.
     pub pushed_queued_at_max: Nanos,
     pub is_failing: bool,
+    /// Calls pushed so far, by which its budgets grow.
+    pub pushes: u64,
+    pub retry_budget: Budget,
     /// The policies it has.
     pub checks: Checks,
     /// What is left of its rate, if it is reserved.
@@ -139,16 +146,20 @@ pub(crate) struct Function {
     pub charged_ns: u64,
     /// What is left of its turn among the functions of its tenant; counted only where tenants take turns.
     pub turn_left_ns: i64,
+    pub breaker: Option<Box<Breaker>>,
 }
 
 impl Function {
     pub fn new(spec: FunctionSpec, tenant: &TenantSpec, is_host_limited: bool, limits: &Limits) -> Function {
         let run_ahead = RunAhead::new(limits.run_ahead);
         Function {
+            pushes: 0,
+            retry_budget: Budget::new(spec.policy.retry.budget_percent),
             checks: spec.policy.checks(tenant, is_host_limited),
             rate: spec.policy.rate.map(TokenBucket::new),
             ageing: spec.policy.ageing.unwrap_or(Nanos::NEVER),
             payload_size_max_wanted: spec.payload_size_max,
+            breaker: spec.policy.breaker.map(|breaker| Box::new(Breaker::new(breaker))),
             opportunistic: TokenBucket::new(spec.policy.rate.unwrap_or(Rate::UNBOUNDED)),
             ramp: spec.policy.slow_start.map(Ramp::new),
             drain_rate: DrainRate::default(),
@@ -183,6 +194,12 @@ impl Function {
         }
         if spec.policy.slow_start != self.spec.policy.slow_start {
             self.ramp = spec.policy.slow_start.map(Ramp::new);
+        }
+        if spec.policy.breaker != self.spec.policy.breaker {
+            self.breaker = spec.policy.breaker.map(|breaker| Box::new(Breaker::new(breaker)));
+        }
+        if spec.policy.retry.budget_percent != self.spec.policy.retry.budget_percent {
+            self.retry_budget = Budget::new(spec.policy.retry.budget_percent);
         }
         self.spec = spec;
     }
@@ -242,6 +259,7 @@ impl Function {
             is_failing: self.is_failing,
             is_retired: self.is_retired,
             blocked: self.blocked,
+            breaker: self.breaker.as_ref().map(|breaker| breaker.state()),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::Engine;
 use crate::counters::{COUNTER_TABLE, Counter};
 use crate::held::slot_held;
 use crate::invocation::{InvocationId, Marks, State};
+use crate::retry::ATTEMPTS_MAX;
 use crate::timers::next_tick;
 use crate::worker::{Worker, WorkerState};
 
@@ -122,7 +123,8 @@ impl Engine {
             _ => Place::Nowhere,
         };
         assert_eq!(place, expected, "slot {slot} is {:?}", invocation.state);
-        let needs_timer = place != Place::Nowhere && invocation.state != State::Pushed;
+        let has_place = place != Place::Nowhere && invocation.state != State::Pushed;
+        let needs_timer = has_place || invocation.state == State::Delayed;
         assert_eq!(self.timers.is_armed(slot), needs_timer, "timer of slot {slot}, {:?}", invocation.state);
         if invocation.state == State::Pushed {
             let look_at = self.workers[invocation.worker as usize].look_at;
@@ -132,7 +134,7 @@ impl Engine {
         let is_listed = slot < self.aged_links.capacity() && self.aged_links.is_linked(slot);
         assert_eq!(is_aged, is_listed, "slot {slot} is {:?}: aged", invocation.state);
         assert!((invocation.lane as usize) < LaneIndex::COUNT);
-        assert!(invocation.attempts <= self.limits.attempts_max);
+        assert!(invocation.attempts <= ATTEMPTS_MAX, "slot {slot} was tried too often");
     }
 
     /// One answer waits for each invocation that is `Answering`, and none for any other.
@@ -165,7 +167,7 @@ impl Engine {
         };
         let ended = sum_of("answered_") + value(Counter::CallsForgotten);
         assert_eq!(value(Counter::CallsAdmitted), ended + unanswered, "admitted calls do not add up");
-        let known = value(Counter::CallsAdmitted) + sum_of("refused_");
+        let known = value(Counter::CallsAdmitted) + sum_of("refused_") + value(Counter::FallbacksAnswered);
         assert_eq!(value(Counter::CallsReceived), known, "calls do not add up");
     }
 

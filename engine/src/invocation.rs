@@ -90,6 +90,8 @@ pub enum State {
     Free,
     /// Waiting in a lane of its function.
     Queued,
+    /// Waiting for a time before which it must not stand in a lane.
+    Delayed,
     /// In a worker's ring: waiting there, running, or done and not yet seen.
     Pushed,
     /// As `Pushed`, but past its deadline: the worker was asked to stop, and whether it started is not yet known.
@@ -109,8 +111,10 @@ pub enum Event {
     Admit,
     /// Dispatch gave it to a worker.
     Push,
-    /// Its worker is gone and it may be tried again.
+    /// It stands in a lane again: to be tried again, or its time has come.
     Requeue,
+    /// It is to be tried again, but not yet.
+    Delay,
     /// Its deadline passed in a worker's hands without proof that it started.
     PassDeadline,
     /// An answer that is not a worker's result was put in the out queue.
@@ -146,8 +150,13 @@ pub const fn on_event(from: State, event: Event) -> Result<State, Illegal> {
         (S::Queued, E::Answer) => S::Answering,
         (S::Queued, E::Forget) => S::Free,
 
+        (S::Delayed, E::Requeue) => S::Queued,
+        (S::Delayed, E::Answer) => S::Answering,
+        (S::Delayed, E::Forget) => S::Free,
+
         (S::Pushed, E::Complete) => S::Free,
         (S::Pushed, E::Requeue) => S::Queued,
+        (S::Pushed, E::Delay) => S::Delayed,
         (S::Pushed, E::PassDeadline) => S::Overdue,
         (S::Pushed, E::Answer) => S::AnsweringHeld,
         (S::Pushed, E::Forget) => S::Abandoned,
@@ -174,7 +183,7 @@ impl State {
 
     /// Whether the client is still owed an answer that does not exist yet.
     pub(crate) const fn is_unanswered(self) -> bool {
-        matches!(self, State::Queued | State::Pushed | State::Overdue)
+        matches!(self, State::Queued | State::Delayed | State::Pushed | State::Overdue)
     }
 }
 
@@ -221,6 +230,8 @@ impl Marks {
     pub const CANCEL_DELIVERED: Marks = Marks(8);
     /// Queued so long that it also stands in its function's list of aged calls.
     pub const AGED: Marks = Marks(32);
+    /// A worker died while it ran this call.
+    pub const LOST_A_WORKER: Marks = Marks(64);
 
     pub const fn with(self, other: Marks, is_set: bool) -> Marks {
         Marks(if is_set { self.0 | other.0 } else { self.0 & !other.0 })
@@ -236,19 +247,21 @@ mod tests {
     use super::*;
     use crate::snapshot;
 
-    const STATES: [State; 7] = [
+    const STATES: [State; 8] = [
         State::Free,
         State::Queued,
+        State::Delayed,
         State::Pushed,
         State::Overdue,
         State::Answering,
         State::AnsweringHeld,
         State::Abandoned,
     ];
-    const EVENTS: [Event; 9] = [
+    const EVENTS: [Event; 10] = [
         Event::Admit,
         Event::Push,
         Event::Requeue,
+        Event::Delay,
         Event::PassDeadline,
         Event::Answer,
         Event::Complete,

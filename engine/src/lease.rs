@@ -10,6 +10,7 @@
 //! slots say, whichever way calls come. One credit at least stays: a lane never shuts the queue out of a worker.
 //! Always: who waits in the queue goes before who has a lane. Nothing is leased while calls of the function wait, and
 //! calls that wait longer than `limits.lease_queue_wait_max` end its leases.
+//! Always: a function with policies is not leased: whoever calls past the engine calls past them.
 //! Never: knows of lanes, memory or clients. The router keeps them, and the lease's end.
 //! Why whole credits and not time: a slot is the unit in which concurrency is counted everywhere else.
 //! Tests: `tests/leases.rs`, `tests/random.rs`.

@@ -28,13 +28,18 @@ mod admission;
 mod ageing;
 mod attachment;
 mod blocked;
+pub mod breaker;
+mod budget;
 mod cancellation;
+mod chance;
 pub mod counters;
 mod deadlines;
+mod delayed;
 mod dispatch;
 mod drain_rate;
 mod estimate;
 mod explain;
+mod fallback;
 mod function;
 mod gates;
 mod held;
@@ -46,9 +51,11 @@ mod nesting;
 mod opportunistic;
 mod permits;
 mod policy;
+mod quarantine;
 mod rate;
 mod reconfigure;
 mod reply;
+mod retry;
 mod run_ahead;
 mod run_queue;
 mod slab;
@@ -72,11 +79,13 @@ use queue::{LaneIndex, Links};
 pub use admission::{Refused, Request, Verdict};
 pub use attachment::AttachRefused;
 pub use blocked::{Blocked, BlockedOn};
+pub use breaker::{BreakerSpec, BreakerState};
 pub use cancellation::{CancelReason, Cancelled};
 pub use counters::{COUNTER_COUNT, COUNTER_TABLE, Counter, CounterRow, Counters};
 pub use deadlines::{StartEvidence, Started};
 pub use dispatch::Push;
 pub use explain::CallView;
+pub use fallback::Fallback;
 pub use function::{FunctionSpec, FunctionView};
 pub use invocation::{InvocationId, Origin, ShardId, State};
 pub use lease::{Lease, LeaseRefused, Recall};
@@ -85,18 +94,20 @@ pub use nesting::{CalledBy, DEPTH_MAX};
 pub use permits::ledger;
 pub use policy::{Policy, Quota};
 pub use rate::Rate;
-pub use reply::{Answer, Completed, Finished, RunOutcome};
+pub use reply::{Answer, Completed, Finished, Keep, RunOutcome};
+pub use retry::RetrySpec;
 pub use slow_start::SlowStart;
 pub use stamps::Stamps;
 pub use tenant::{TenantIndex, TenantSpec};
 pub use time::Nanos;
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 
+use chance::Chance;
 use function::Function;
 use gates::Gates;
 use nesting::Nested;
 use permits::Permits;
-use reconfigure::check_functions;
+use reconfigure::{check_fallbacks, check_functions};
 use run_queue::ReadyFunctions;
 use slab::Slab;
 use timers::Timers;
@@ -130,6 +141,7 @@ pub struct Engine {
     /// At most one cancel for each held call and one stop or kill for each worker.
     actions: VecDeque<WorkerAction>,
     counters: Counters,
+    chance: Chance,
     /// Leases of all workers.
     lease_count: u32,
     /// Removed functions that have calls left, or had a moment ago.
@@ -191,6 +203,9 @@ pub enum EngineRefused {
         /// Which field.
         field: &'static str,
     },
+    /// A function whose fallback is itself, or a function that is not there.
+    #[error("function {0}: its fallback is no other function")]
+    FallbackOfNobody(String),
 }
 
 impl Engine {
@@ -210,6 +225,7 @@ impl Engine {
         }
         let mut names = Vec::with_capacity(specs.len());
         check_functions(specs.iter(), tenants.len())?;
+        check_fallbacks(&specs.iter().map(Some).collect::<Vec<_>>())?;
         for (spec, number) in specs.iter().zip(0..) {
             names.push((spec.name.clone().into_boxed_str(), FunctionId(number)));
         }
@@ -238,11 +254,17 @@ impl Engine {
             answers: VecDeque::new(),
             actions: VecDeque::new(),
             counters: Counters::default(),
+            chance: Chance::new(0),
             lease_count: 0,
             retiring: Vec::new(),
             is_draining: false,
             limits,
         })
+    }
+
+    /// What chance is drawn from, where calls are to be spread in time. Without it: always the same.
+    pub fn seed_chance(&mut self, seed: u64) {
+        self.chance = Chance::new(seed);
     }
 
     /// The function of this name.

@@ -46,8 +46,6 @@ pub struct Limits {
     pub lease_slots_max: u32,
     /// How long calls may wait in a function's queue before its leases end.
     pub lease_queue_wait_max: Nanos,
-    /// Times one invocation is handed to a worker; the second only when running twice can do no harm.
-    pub attempts_max: u8,
     /// How long a worker may hold a call after it was asked to stop, before the worker is killed.
     pub kill_grace: Nanos,
     /// Workers that may hold calls at once. More: calls wait, and tenants take turns (`turns.rs`). None: as many as there are.
@@ -103,7 +101,6 @@ impl Default for Limits {
             worker_leases_max: WORKER_LEASES_MAX_DEFAULT,
             lease_slots_max: LEASE_SLOTS_MAX_DEFAULT,
             lease_queue_wait_max: LEASE_QUEUE_WAIT_MAX_DEFAULT,
-            attempts_max: 2,
             running_max: None,
             processor_count: 1,
             kill_grace: Nanos::from_secs(1),
@@ -121,7 +118,6 @@ impl Limits {
             ("functions_max", (1..=1 << 20).contains(&self.functions_max)),
             ("tenants_max", self.tenants_max >= 1),
             ("worker_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.worker_slots_max)),
-            ("attempts_max", (1..=8).contains(&self.attempts_max)),
             ("run_ahead", self.run_ahead > Nanos::ZERO),
             ("lease_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.lease_slots_max)),
             ("kill_grace", self.kill_grace >= crate::timers::TICK),

@@ -215,11 +215,11 @@ impl Engine {
     }
 
     /// A call that may have been given what it needed is off its worker's hands in another way than by its result in time.
-    pub(crate) fn take_from_worker(&mut self, now: Nanos, slot: u32) {
+    pub(crate) fn take_from_worker(&mut self, slot: u32, used: Nanos) {
         let call = self.invocations.at_mut(slot);
         if call.marks.has(Marks::PERMITTED) {
             call.marks = call.marks.with(Marks::PERMITTED, false);
-            let (number, used) = (call.function.0, now.since(call.pushed_at));
+            let number = call.function.0;
             self.give_permits(number, used);
         }
     }

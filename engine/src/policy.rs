@@ -5,7 +5,10 @@
 //! Why bits and not a list of policies as objects: the order in which policies are asked is part of their meaning, and
 //! stands in one place for each stage (`admission/policy.rs` for admission).
 
+use crate::breaker::BreakerSpec;
+use crate::fallback::Fallback;
 use crate::rate::Rate;
+use crate::retry::RetrySpec;
 use crate::slow_start::SlowStart;
 use crate::tenant::TenantSpec;
 use crate::time::Nanos;
@@ -20,6 +23,12 @@ pub struct Policy {
     pub ageing: Option<Nanos>,
     /// A call is refused at once if those before it would take longer than it has: `DeadlineUnreachable`; see `estimate.rs`.
     pub refuse_infeasible: bool,
+    /// When to leave a failing function alone: `BreakerOpen`.
+    pub breaker: Option<BreakerSpec>,
+    /// What is given instead of that refusal.
+    pub fallback: Option<Fallback>,
+    /// Which attempts are made again, how often and when.
+    pub retry: RetrySpec,
     /// What the rate bounds.
     pub quota: Quota,
     /// Calls in the hands of workers at once, over all shards of the host. More wait.
@@ -51,6 +60,8 @@ impl Policy {
             .with(Checks::QUEUE_DELAY, self.queue_delay_max.is_some())
             .with(Checks::CONCURRENCY, self.concurrency_max.is_some() || tenant.concurrency_max.is_some())
             .with(Checks::HOST, is_host_limited || !is_reserved)
+            .with(Checks::BREAKER, self.breaker.is_some())
+            .with(Checks::RETRY_ON_ERROR, self.retry.on_error)
     }
 }
 
@@ -71,6 +82,8 @@ impl Checks {
     pub const CONCURRENCY: Checks = Checks(1 << 4);
     /// The host counts how many workers are busy.
     pub const HOST: Checks = Checks(1 << 5);
+    pub const BREAKER: Checks = Checks(1 << 6);
+    pub const RETRY_ON_ERROR: Checks = Checks(1 << 7);
 
     /// Those that may refuse a call.
     const AT_ADMISSION: Checks = Checks(
@@ -78,10 +91,13 @@ impl Checks {
             | Checks::TENANT_RATE.0
             | Checks::SLOW_START.0
             | Checks::QUEUE_DELAY.0
+            | Checks::BREAKER.0
             | Checks::RETIRED.0,
     );
     /// Those that a call needs something from before it is pushed, and gives it back to.
     const AT_DISPATCH: Checks = Checks(Checks::CONCURRENCY.0 | Checks::HOST.0);
+    /// Those that want to know how a run ended.
+    const AT_COMPLETION: Checks = Checks(Checks::BREAKER.0 | Checks::RETRY_ON_ERROR.0);
 
     pub const fn with(self, other: Checks, is_set: bool) -> Checks {
         Checks(if is_set { self.0 | other.0 } else { self.0 })
@@ -102,5 +118,11 @@ impl Checks {
     #[inline]
     pub const fn any_at_admission(self) -> bool {
         self.has(Checks::AT_ADMISSION)
+    }
+
+    /// Whether the end of a run has to be told to a policy.
+    #[inline]
+    pub const fn any_at_completion(self) -> bool {
+        self.has(Checks::AT_COMPLETION)
     }
 }

@@ -19,6 +19,7 @@
 
 use protocol::FunctionId;
 
+use crate::fallback::Fallback;
 use crate::function::{Function, FunctionSpec};
 use crate::policy::Checks;
 use crate::tenant::TenantSpec;
@@ -90,7 +91,8 @@ impl Engine {
         if let Some(number) = functions.iter().skip(self.functions.len()).position(Option::is_none) {
             return Err(EngineRefused::NoName(FunctionId((self.functions.len() + number) as u32)));
         }
-        check_functions(functions.iter().flatten(), tenants.len())
+        check_functions(functions.iter().flatten(), tenants.len())?;
+        check_fallbacks(&functions.iter().map(Option::as_ref).collect::<Vec<_>>())
     }
 
     fn respecify(&mut self, number: u32, spec: FunctionSpec, is_host_limited: bool) {
@@ -196,4 +198,17 @@ pub(crate) fn check_functions<'a>(
         Some(pair) => Err(EngineRefused::DuplicateName(pair[0].to_owned())),
         None => Ok(()),
     }
+}
+
+/// A function's fallback is another one that is there. By id; none is a function that is removed.
+pub(crate) fn check_fallbacks(specs: &[Option<&FunctionSpec>]) -> Result<(), EngineRefused> {
+    for (number, spec) in (0..).zip(specs) {
+        let Some(spec) = spec else { continue };
+        if let Some(Fallback::Function(other)) = spec.policy.fallback
+            && (other == FunctionId(number) || specs.get(other.0 as usize).is_none_or(Option::is_none))
+        {
+            return Err(EngineRefused::FallbackOfNobody(spec.name.clone()));
+        }
+    }
+    Ok(())
 }

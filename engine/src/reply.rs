@@ -18,6 +18,10 @@ use crate::stamps::Stamps;
 use crate::time::Nanos;
 use crate::worker::WorkerId;
 
+mod policy;
+
+pub(crate) use policy::Judgement;
+
 /// The end of a call, to be sent to its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -33,10 +37,25 @@ pub struct Answer {
     pub flags: Flags,
     /// The caller asked for `timings`.
     pub want_timings: bool,
+    /// Whether the call outlives its answer.
+    pub keep: Keep,
+    /// Times it was given to a worker.
+    pub attempts: u8,
     /// Advice when to try again; 0 = none. (policy to come)
     pub retry_after_us: u32,
     /// When the call passed each stage, for the caller and for histograms.
     pub stamps: Stamps,
+}
+
+/// Whether a call is kept after its end, with its payload, for people to look at and for another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// As nearly every call: no.
+    No,
+    /// As a dead letter: it failed, and there is no attempt left that would have been allowed.
+    AsDeadLetter,
+    /// In the quarantine: two workers died of it.
+    InQuarantine,
 }
 
 /// What a worker says about a call that it gives back.
@@ -76,6 +95,10 @@ impl RunOutcome {
 pub enum Completed {
     /// Send this, with the result that still lies in the worker's slot if the status carries one.
     Answer(Answer),
+    /// The same, and the call is to be kept: the answer says as what. Its payload still lies in the worker's slot.
+    LastAnswer(Answer),
+    /// The call waits for another attempt: it needs its payload back, which still lies in the worker's slot. Drop the result.
+    TriedAgain,
     /// Somebody else had answered, or nobody waits: drop the result.
     AlreadyAnswered,
     /// The worker does not hold such a call. From an attached worker this is misbehaviour.
@@ -91,6 +114,7 @@ pub(crate) enum Ending {
     Cancelled,
     WorkerLost,
     WorkerMisbehaved,
+    Quarantined,
 }
 
 /// The one mapping of endings to wire statuses.
@@ -107,6 +131,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Refused(Refusal::RateLimited { .. }) => Status::RateLimited,
         Ending::Refused(Refusal::WouldDeadlock) => Status::WouldDeadlock,
         Ending::Refused(Refusal::DeadlineUnreachable { .. }) => Status::DeadlineUnreachable,
+        Ending::Refused(Refusal::BreakerOpen { .. }) => Status::BreakerOpen,
 
         Ending::Finished(RunOutcome::Ok) => Status::Ok,
         Ending::Finished(RunOutcome::FunctionError) => Status::FunctionError,
@@ -122,6 +147,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Cancelled | Ending::Finished(RunOutcome::Cancelled) => Status::Cancelled,
         Ending::WorkerLost => Status::WorkerLost,
         Ending::WorkerMisbehaved => Status::WorkerMisbehaved,
+        Ending::Quarantined => Status::Quarantined,
     }
 }
 
@@ -137,6 +163,7 @@ const fn counter_of(status: Status) -> Counter {
         Status::WorkerLost => Counter::AnsweredWorkerLost,
         Status::WorkerMisbehaved => Counter::AnsweredWorkerMisbehaved,
         Status::ResultTooLarge => Counter::AnsweredResultTooLarge,
+        Status::Quarantined => Counter::AnsweredQuarantined,
         _ => panic!("an admitted call cannot end with a refusal"),
     }
 }
@@ -175,11 +202,11 @@ impl Engine {
     ) -> Completed {
         match self.complete_in_time(now, worker, invocation, finished) {
             Some(answer) => Completed::Answer(answer),
-            None => self.complete_late(now, worker, invocation, finished),
+            None => self.complete_otherwise(now, worker, invocation, finished),
         }
     }
 
-    /// The same for nearly every call: its worker holds it and its caller waits. None: it is not so, and nothing was
+    /// The same for nearly every call: its worker holds it, its caller waits, and no policy wants to know. None: it is not so, and nothing was
     /// done; `handle_completion` will tell what this result is.
     ///
     /// Always inlined, and a way of its own, so that no other end of a call writes the answer to memory: it is then taken
@@ -197,9 +224,12 @@ impl Engine {
         if call.state != State::Pushed || call.worker != worker.index {
             return None;
         }
+        let function = &mut self.functions[call.function.0 as usize];
+        if function.checks.any_at_completion() {
+            return None;
+        }
         entry.give_back(now, invocation);
         let (is_warm, is_empty) = (entry.is_warm, entry.held_count() == 0);
-        let function = &mut self.functions[call.function.0 as usize];
         let run = run_of(now, call, finished);
         let is_resorted = run.length().is_some_and(|length| function.note_run(&self.limits, length));
         let answer = Answer::new(call, invocation, now, Ending::Finished(finished.outcome), run);
@@ -223,9 +253,10 @@ impl Engine {
         Some(answer)
     }
 
-    /// The same for a call whose deadline was acted on, or whose caller has an answer or is gone.
+    /// The same for a call that a policy has to do with, whose deadline was acted on, or whose caller has an answer or is
+    /// gone.
     #[cold]
-    fn complete_late(
+    fn complete_otherwise(
         &mut self,
         now: Nanos,
         worker: WorkerId,
@@ -241,9 +272,12 @@ impl Engine {
             self.on_worker_empty(now, worker.index);
         }
         let call = self.invocations.at(slot);
-        let number = call.function.0;
-        self.take_from_worker(now, slot);
+        let used = run_of(now, call, finished).length().unwrap_or_else(|| now.since(call.pushed_at));
+        self.take_from_worker(slot, used);
         let call = self.invocations.at(slot);
+        if call.state == State::Pushed {
+            return self.complete_by_policy(now, slot, finished);
+        }
         if call.state != State::Overdue {
             self.counters.count(Counter::ResultsDropped);
             self.release_ended(slot);
@@ -251,13 +285,22 @@ impl Engine {
         }
         // No result can be an answer in time any more, whatever the worker had begun or not.
         let run = run_of(now, call, finished);
-        if run.length().is_some_and(|length| self.functions[number as usize].note_run(&self.limits, length)) {
-            self.sort_workers(number);
+        if run != Run::Never {
+            self.judge(now, slot, Judgement::Failed);
         }
+        self.note_run(slot, run);
         let answer = self.answer(now, slot, Ending::DeadlinePassed, run);
         self.invocations.at_mut(slot).on(Event::Complete);
         self.free(slot);
         Completed::Answer(answer)
+    }
+
+    /// How long a call ran may change how many its function's workers hold.
+    fn note_run(&mut self, slot: u32, run: Run) {
+        let number = self.invocations.at(slot).function.0;
+        if run.length().is_some_and(|length| self.functions[number as usize].note_run(&self.limits, length)) {
+            self.sort_workers(number);
+        }
     }
 
     #[cold]
@@ -287,7 +330,17 @@ impl Engine {
 
     /// Puts the answer of a call, which a worker may go on holding, in the out queue.
     pub(crate) fn put_answer(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) {
-        let answer = self.answer(now, slot, ending, run);
+        let keep = if ending == Ending::Quarantined { Keep::InQuarantine } else { Keep::No };
+        self.put_answer_and_keep(now, slot, ending, run, keep);
+    }
+
+    /// The same, for a call that would have been tried again if there were an attempt left.
+    pub(crate) fn put_dead_letter(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) {
+        self.put_answer_and_keep(now, slot, ending, run, Keep::AsDeadLetter);
+    }
+
+    fn put_answer_and_keep(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run, keep: Keep) {
+        let answer = Answer { keep, ..self.answer(now, slot, ending, run) };
         self.invocations.at_mut(slot).on(Event::Answer);
         self.answers.push_back(answer);
     }
@@ -327,6 +380,8 @@ impl Answer {
             status: status_of(ending, may_have_started),
             flags: if may_have_started { Flags::STARTED } else { Flags::NONE },
             want_timings: call.marks.has(Marks::WANT_TIMINGS),
+            keep: Keep::No,
+            attempts: call.attempts,
             retry_after_us: 0,
             stamps: Stamps::new(call, now, run),
         }

@@ -7,6 +7,7 @@ use crate::*;
 mod admission;
 mod ageing;
 mod blocked;
+mod breaker;
 mod cancellation;
 mod concurrency;
 mod deadlines;
@@ -23,6 +24,7 @@ mod random;
 mod rate;
 mod reconfigure;
 mod replies;
+mod retries;
 mod workers;
 
 /// An engine, its time, and what a router would do around it. Invariants are checked after each step.
@@ -120,8 +122,7 @@ impl Story {
     fn admit(&mut self, request: Request) -> InvocationId {
         match self.request(request) {
             Verdict::Admitted(id) => id,
-            Verdict::Pushed(push) => panic!("pushed at once: {push:?}"),
-            Verdict::Refused(refused) => panic!("{refused:?}"),
+            other => panic!("not admitted: {other:?}"),
         }
     }
 
@@ -199,7 +200,7 @@ impl Story {
 
 fn status_of(completed: Completed) -> Option<Status> {
     match completed {
-        Completed::Answer(answer) => Some(answer.status),
-        Completed::AlreadyAnswered | Completed::Stale => None,
+        Completed::Answer(answer) | Completed::LastAnswer(answer) => Some(answer.status),
+        Completed::TriedAgain | Completed::AlreadyAnswered | Completed::Stale => None,
     }
 }

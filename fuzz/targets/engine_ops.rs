@@ -62,7 +62,6 @@ fn engine() -> Engine {
         worker_slots_max: 3,
         run_ahead: Nanos::from_us(100),
         direct_depth_min: Some(2),
-        attempts_max: 2,
         kill_grace: Nanos::from_ms(5),
         timer_visits_max: 3,
         // Leases are not among the steps: `engine/src/tests/random.rs` has them.
@@ -212,6 +211,7 @@ impl Ledger {
                 self.note_pushed(push);
             }
             Verdict::Refused(refused) => assert_eq!(refused.status.class(), Class::Refused),
+            Verdict::Fallback(_) => panic!("no function has a fallback"),
         }
     }
 
@@ -249,7 +249,7 @@ impl Ledger {
             // An answer that exists and was not polled yet counts as the ledger's open call.
             assert!(completed == Completed::AlreadyAnswered || call.fate == Fate::Open, "a second answer");
         }
-        if let Completed::Answer(answer) = completed {
+        if let Completed::Answer(answer) | Completed::LastAnswer(answer) = completed {
             self.note_answer(answer);
         }
     }

@@ -133,6 +133,10 @@ statuses! {
         "The call is made, at some remove, by the only processes that could run it, or nested too deep: keep more processes warm, or call less deep.";
     28 RateLimited "rate_limited" Caller Safe
         "More calls a second came than the function or its tenant may have: send fewer, or try again after the advised time.";
+    30 BreakerOpen "breaker_open" Function Safe
+        "The function fails most of the time and is left alone for a while: see its log, and try again after the advised time.";
+    31 Quarantined "quarantined" Caller Pointless
+        "Two processes died while they ran this call, so no third one is given it: have the function repaired, then replay the call.";
 
     32 Expired "expired" Nobody Safe
         "The deadline came while the call was waiting, so it was never started: try again with more time or less load.";

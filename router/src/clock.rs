@@ -2,6 +2,8 @@
 //! router, in a ring slot and in a function process.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use engine::Nanos;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -10,4 +12,9 @@ use rustix::time::{ClockId, clock_gettime};
 pub fn now() -> Nanos {
     let time = clock_gettime(ClockId::Monotonic);
     Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// A length as the engine counts; what no clock reaches becomes [`Nanos::NEVER`].
+pub fn nanos(length: Duration) -> Nanos {
+    Nanos(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -13,12 +13,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{Quota, TenantIndex};
+use engine::{BreakerSpec, Quota, RetrySpec, TenantIndex};
 
 use crate::idle::IdleStrategy;
 
 mod check;
 mod digest;
+pub mod fallback;
 mod file;
 pub mod listen;
 pub mod problem;
@@ -30,6 +31,7 @@ mod tests;
 pub mod units;
 pub mod value;
 
+pub use fallback::Fallback;
 pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem, ProblemKind};
 pub use section::Section;
@@ -78,6 +80,10 @@ pub struct RouterConfig {
     pub running_max: u32,
     /// Bytes of payload one shard holds for queued invocations.
     pub payload_memory_max: u64,
+    /// Calls one shard keeps in its quarantine, and as many dead letters.
+    pub kept_calls_max: u32,
+    /// Bytes of the calls in each of the two.
+    pub kept_calls_size_max: u64,
     /// What a shard does without work.
     pub idle: IdleStrategy,
     /// The longest an adaptive shard looks for work before it sleeps.
@@ -168,6 +174,12 @@ pub struct FunctionConfig {
     pub queue_delay_max: Duration,
     /// How fast calls may grow.
     pub slow_start: Option<SlowStartConfig>,
+    /// Which attempts are made again.
+    pub retry: RetrySpec,
+    /// When the function is left alone; none: never.
+    pub breaker: Option<BreakerSpec>,
+    /// What is given while it is.
+    pub fallback: Fallback,
     /// Added to the environment of the processes.
     pub env: BTreeMap<String, String>,
 }

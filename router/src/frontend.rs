@@ -25,6 +25,7 @@ use engine::{InvocationId, Nanos, Origin, Verdict};
 use protocol::{CallId, Criticality, Flags, FunctionId, Status, Timings};
 use queue::{Full, LaneIndex, Receiver, Sender, priority_queue};
 
+use crate::kept::KeptCall;
 use crate::net::Desk;
 use crate::payloads::{Body, Manner};
 use crate::workers::Workers;
@@ -165,7 +166,13 @@ impl Local {
     pub fn submit(&self, request: Request) -> Result<Ticket, Refused> {
         let state = Arc::new(TicketState::default());
         let lane = LaneIndex::new(request.criticality as u8, bucket(request.budget));
-        let order = Order { request, submitted_at: crate::clock::now(), promise: Promise(state.clone()) };
+        let order = Order {
+            request,
+            flags: Flags::NONE,
+            extensions: Bytes::new(),
+            submitted_at: crate::clock::now(),
+            promise: Promise(state.clone()),
+        };
         match self.orders.push(lane, order) {
             Ok(_) => {
                 if !self.bell.ring_if_asleep() {
@@ -187,6 +194,9 @@ fn bucket(budget: Option<Duration>) -> u8 {
 
 struct Order {
     request: Request,
+    /// Nothing special and none, unless it is the repetition of a call that came another way.
+    flags: Flags,
+    extensions: Bytes,
     submitted_at: Nanos,
     promise: Promise,
 }
@@ -206,13 +216,13 @@ impl Drop for Promise {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct TicketState {
     slot: Mutex<TicketSlot>,
     answered: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct TicketSlot {
     answer: Option<Answer>,
     is_answered: bool,
@@ -244,6 +254,7 @@ impl TicketState {
 
 /// The claim to an answer: wait for it, or poll it as a future. Dropping it drops the answer, not the call.
 #[must_use = "the answer comes to the ticket"]
+#[derive(Debug)]
 pub struct Ticket {
     state: Arc<TicketState>,
 }
@@ -287,6 +298,8 @@ pub struct LocalEnd {
     bell: Arc<Bell>,
     /// An order found when the shard was about to sleep.
     found: Option<Order>,
+    /// Kept calls that somebody wants run once more: at most one for each command of a turn.
+    replays: Vec<Order>,
     pending: Vec<Pending>,
     free: Vec<u32>,
 }
@@ -294,14 +307,23 @@ pub struct LocalEnd {
 /// Both ends, for a shard with these functions.
 pub fn local(names: Arc<[String]>, bell: Arc<Bell>, capacity: u32) -> (Local, LocalEnd) {
     let (sender, receiver) = priority_queue(capacity);
-    let end =
-        LocalEnd { orders: receiver, bell: bell.clone(), found: None, pending: Vec::new(), free: Vec::new() };
+    let end = LocalEnd {
+        orders: receiver,
+        bell: bell.clone(),
+        found: None,
+        replays: Vec::new(),
+        pending: Vec::new(),
+        free: Vec::new(),
+    };
     (Local { orders: sender, bell, names }, end)
 }
 
 impl LocalEnd {
     /// Takes calls into the engine.
     pub fn take(&mut self, desk: &mut Desk<'_>, workers: &mut Workers) -> usize {
+        while let Some(order) = self.replays.pop() {
+            self.admit(desk, workers, order);
+        }
         for count in 0..CALLS_PER_TURN_MAX {
             let order = match self.found.take() {
                 Some(order) => order,
@@ -315,9 +337,29 @@ impl LocalEnd {
         CALLS_PER_TURN_MAX
     }
 
+    /// Calls once more what was kept of an earlier call; in the next turn, which always follows a command.
+    pub fn replay(&mut self, now: Nanos, call: &KeptCall) -> Ticket {
+        let state = Arc::new(TicketState::default());
+        let request = Request {
+            function: call.summary.function,
+            payload: call.payload.clone(),
+            criticality: Criticality::try_from(call.manner.criticality).unwrap_or_default(),
+            budget: None,
+        };
+        let order = Order {
+            request,
+            flags: call.manner.flags,
+            extensions: call.extensions.clone(),
+            submitted_at: now,
+            promise: Promise(state.clone()),
+        };
+        self.replays.push(order);
+        Ticket { state }
+    }
+
     fn admit(&mut self, desk: &mut Desk<'_>, workers: &mut Workers, order: Order) {
         desk.stats.counters.local_calls += 1;
-        let Order { request, submitted_at, promise } = order;
+        let Order { request, flags, extensions, submitted_at, promise } = order;
         let refuse = |promise: Promise, status| promise.keep(Answer::refused(status, 0));
         if !desk.payloads.has_room(request.payload.len()) {
             desk.stats.counters.refused_payload_memory += 1;
@@ -345,25 +387,37 @@ impl LocalEnd {
             criticality: request.criticality as u8,
             budget_us,
             payload_size: u32::try_from(request.payload.len()).unwrap_or(u32::MAX),
-            flags: Flags::WANT_TIMINGS,
+            flags: flags.with(Flags::WANT_TIMINGS),
         };
         let verdict = desk.engine.handle_request(desk.now, asked);
-        let manner = Manner { flags: Flags::NONE, criticality: request.criticality as u8, extension_size: 0 };
+        let manner =
+            Manner { flags, criticality: request.criticality as u8, extension_size: extensions.len() as u16 };
         match verdict {
             Verdict::Pushed(push) => {
                 pending.outstanding = Some((push.invocation, promise));
-                let body = Body { extensions: &[], payload: &request.payload };
+                let body = Body { extensions: &extensions, payload: &request.payload };
                 workers.push_body(desk, push, manner, body);
             }
             Verdict::Admitted(invocation) => {
                 pending.outstanding = Some((invocation, promise));
-                let size = request.payload.len();
-                desk.payloads.put_kept(invocation, manner, request.payload, 0, size);
+                if extensions.is_empty() {
+                    let size = request.payload.len();
+                    desk.payloads.put_kept(invocation, manner, request.payload, 0, size);
+                } else {
+                    let body = Body { extensions: &extensions, payload: &request.payload };
+                    desk.payloads.put_copy(invocation, manner, body);
+                }
             }
             Verdict::Refused(refused) => {
                 desk.tape.refused(&asked, &refused);
                 self.free.push(slot);
                 promise.keep(Answer::refused(refused.status, refused.retry_after_us));
+            }
+            Verdict::Fallback(function) => {
+                self.free.push(slot);
+                let payload = desk.engine.static_answer(function).unwrap_or_default();
+                let payload = Bytes::copy_from_slice(payload);
+                promise.keep(Answer { status: Status::Ok, retry_after_us: 0, payload, timings: None });
             }
         }
     }

@@ -356,10 +356,10 @@ fn reason_of(refused: engine::LeaseRefused) -> LaneRefused {
     match refused {
         engine::LeaseRefused::Draining => LaneRefused::Draining,
         engine::LeaseRefused::UnknownFunction(_) => LaneRefused::UnknownFunction,
-        engine::LeaseRefused::Governed => LaneRefused::Governed,
         engine::LeaseRefused::NoWorker => LaneRefused::NoWorker,
         engine::LeaseRefused::Busy { .. } => LaneRefused::Busy,
         engine::LeaseRefused::LeasesFull => LaneRefused::TooManyLanes,
+        engine::LeaseRefused::Governed => LaneRefused::Governed,
     }
 }
 

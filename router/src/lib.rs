@@ -14,6 +14,7 @@ pub mod frontend;
 pub mod host;
 pub mod idle;
 pub mod io;
+pub mod kept;
 pub mod lanes;
 pub mod net;
 pub mod payloads;

@@ -23,7 +23,6 @@
 use bytes::Bytes;
 use engine::InvocationId;
 use protocol::Flags;
-use shm_ring::PushedRequest;
 
 use crate::io::{Chunk, Io};
 
@@ -249,19 +248,6 @@ impl Payloads {
     #[inline]
     pub fn on_pushed(&mut self, invocation: InvocationId) {
         self.vacate(invocation);
-    }
-
-    /// The worker of a pushed call is lost: keeps what its ring held of the call, which may be pushed again.
-    pub fn take_back(&mut self, invocation: InvocationId, pushed: &PushedRequest, payload: &[u8]) {
-        let mut extensions = Vec::new();
-        pushed.context.idempotency_key.iter().for_each(|key| extensions.extend_from_slice(key));
-        pushed.context.trace.iter().for_each(|trace| extensions.extend_from_slice(trace));
-        let manner = Manner {
-            flags: Flags(pushed.flags),
-            criticality: pushed.criticality,
-            extension_size: extensions.len() as u16,
-        };
-        self.put_copy(invocation, manner, Body { extensions: &extensions, payload });
     }
 
     /// Bytes of the payload of a call that waits; 0 of any other, of which nothing is known here.

@@ -13,7 +13,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use engine::{
-    Answer, CallView, Engine, EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, ShardId, TenantSpec,
+    Answer, CallView, Engine, EngineRefused, FunctionSpec, InvocationId, Keep, Limits, Nanos, ShardId,
+    TenantSpec,
 };
 use protocol::Status;
 use queue::{Ledger, Mailbox};
@@ -24,8 +25,9 @@ use crate::drain::{Drain, DrainOptions, Remaining, Step};
 use crate::frontend::{self, Bell, LOCAL, LocalEnd};
 use crate::idle::{Idle, IdleStrategy, Rest, Surroundings};
 use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
+use crate::kept::{self, KeptBounds, KeptCalls};
 use crate::net::{Desk, Net, NetOptions};
-use crate::payloads::Payloads;
+use crate::payloads::{Body, Manner, Payloads};
 use crate::placement::Placement;
 use crate::shm_clients::{ShmClients, ShmOptions};
 use crate::stats::ShardStats;
@@ -57,6 +59,8 @@ pub enum Command {
         /// Is told; nothing if no call has this id any more. Nobody may be listening.
         done: SyncSender<Option<Explained>>,
     },
+    /// Something about the calls that are kept beyond their answers.
+    Kept(kept::Order),
 }
 
 /// A call, with what only its shard can add.
@@ -113,6 +117,10 @@ pub struct ShardOptions {
     pub functions: Vec<FunctionSpec>,
     /// Bytes of payloads that may wait.
     pub payload_memory_max: u64,
+    /// Bounds of what it keeps beyond answers.
+    pub kept: KeptBounds,
+    /// Where the engine's chance comes from.
+    pub chance_seed: u64,
     /// What it does without work.
     pub idle: IdleStrategy,
     /// The longest it looks for work before it sleeps, if that is adaptive.
@@ -171,6 +179,7 @@ pub struct Shard {
     attach: Attach,
     local: LocalEnd,
     payloads: Payloads,
+    kept: KeptCalls,
     stats: ShardStats,
     commands: Arc<Mailbox<Command>>,
     drain: Drain,
@@ -216,6 +225,7 @@ impl Shard {
         let function_count = options.functions.len();
         let mut engine = Engine::new(options.shard, options.limits, options.tenants, options.functions)?;
         engine.share_ledger(options.ledger);
+        engine.seed_chance(options.chance_seed);
         let mut net = Net::new(options.net);
         inputs.placement.into_iter().for_each(|placement| net.join(placement));
         inputs.listeners.into_iter().for_each(|socket| net.listen(&mut io, socket));
@@ -233,6 +243,7 @@ impl Shard {
             attach,
             local: inputs.local,
             payloads: Payloads::new(options.payload_memory_max),
+            kept: KeptCalls::new(options.shard.0, options.kept),
             stats,
             commands: inputs.commands,
             drain: Drain::Running,
@@ -265,8 +276,12 @@ impl Shard {
             stats: &mut self.stats,
             tape: &mut self.tape,
         };
-        let mut replies =
-            Replies::<IS_RECORDED> { net: &mut self.net, shm: &mut self.shm, local: &mut self.local };
+        let mut replies = Replies::<IS_RECORDED> {
+            net: &mut self.net,
+            shm: &mut self.shm,
+            local: &mut self.local,
+            kept: &mut self.kept,
+        };
 
         let mut work = self.workers.reap(&mut desk, &mut self.io, &mut replies); // results, 8      workers.rs
         work += replies.local.take(&mut desk, &mut self.workers); //           in-process calls  frontend.rs
@@ -283,6 +298,9 @@ impl Shard {
         }
         while let Some(answer) = desk.engine.poll_answer() {
             let invocation = answer.invocation;
+            if answer.keep != Keep::No {
+                replies.keep_taken_back(&mut desk, &self.io, &answer); //       quarantine          kept.rs
+            }
             replies.deliver(&mut desk, &mut self.io, answer, 0, &NoResult); //   stage 8           engine: reply.rs
             desk.payloads.release(invocation);
             work += 1;
@@ -380,19 +398,6 @@ impl Shard {
     /// Commands, and the steps of a drain.
     fn obey(&mut self) -> usize {
         let mut is_drain_asked = false;
-        let (engine, workers, now) = (&mut self.engine, &self.workers, self.turn_at);
-        let work = self.commands.take(COMMANDS_PER_TURN_MAX, |command| match command {
-            Command::Drain => is_drain_asked = true,
-            Command::Reconfigure(asked) => {
-                let Reconfigure { tenants, functions, done } = *asked;
-                let functions = functions.into_iter().map(Some).collect();
-                let _ = done.try_send(engine.handle_reconfigure(tenants, functions));
-            }
-            Command::Explain { invocation, done } => {
-                engine.look_at_queues(now);
-                let _ = done.try_send(explain(engine, workers, now, invocation));
-            }
-        });
         let now = self.turn_at;
         let mut desk = Desk {
             now,
@@ -401,6 +406,23 @@ impl Shard {
             stats: &mut self.stats,
             tape: &mut self.tape,
         };
+        let work = self.commands.take(COMMANDS_PER_TURN_MAX, |command| match command {
+            Command::Drain => is_drain_asked = true,
+            Command::Reconfigure(asked) => {
+                let Reconfigure { tenants, functions, done } = *asked;
+                let functions = functions.into_iter().map(Some).collect();
+                let _ = done.try_send(desk.engine.handle_reconfigure(tenants, functions));
+            }
+            Command::Explain { invocation, done } => {
+                desk.engine.look_at_queues(now);
+                let _ = done.try_send(explain(desk.engine, &self.workers, now, invocation));
+            }
+            Command::Kept(order) => {
+                let replay = |call: &_| self.local.replay(now, call);
+                // Who asked may have given up waiting.
+                let _ = order.reply.send(self.kept.obey(order.shelf, order.wish, replay));
+            }
+        });
         if is_drain_asked && self.drain.begin(now, &self.drain_options) {
             desk.engine.handle_drain();
             self.net.drain(&mut desk, &mut self.io);
@@ -482,6 +504,9 @@ impl Shard {
         self.stats.latencies.settle();
         self.stats.note_io(self.io.counters());
         self.stats.counters.payload_bytes_claimed = self.payloads.bytes_claimed();
+        let (quarantined, dead_letters) = self.kept.counts();
+        self.stats.counters.quarantined_now = quarantined as u64;
+        self.stats.counters.dead_letters_now = dead_letters as u64;
         if let Some(publish) = &mut self.publish {
             self.engine.look_at_queues(self.turn_at);
             publish.publish(self.turn_at, &self.stats, &self.engine);
@@ -561,6 +586,16 @@ struct Replies<'a, const IS_RECORDED: bool> {
     net: &'a mut Net,
     shm: &'a mut ShmClients,
     local: &'a mut LocalEnd,
+    kept: &'a mut KeptCalls,
+}
+
+impl<const IS_RECORDED: bool> Replies<'_, IS_RECORDED> {
+    /// Keeps a call whose bytes were taken back from its lost worker.
+    #[cold]
+    fn keep_taken_back(&mut self, desk: &mut Desk<'_>, io: &Io, answer: &Answer) {
+        let (manner, body) = desk.payloads.body(io, answer.invocation);
+        desk.stats.counters.kept_calls_forgotten += self.kept.keep(desk.now, answer, manner, body);
+    }
 }
 
 impl<const IS_RECORDED: bool> Deliver for Replies<'_, IS_RECORDED> {
@@ -594,6 +629,10 @@ impl<const IS_RECORDED: bool> Deliver for Replies<'_, IS_RECORDED> {
 
     fn clients(&mut self) -> &mut ShmClients {
         self.shm
+    }
+
+    fn keep(&mut self, desk: &mut Desk<'_>, answer: &Answer, manner: Manner, body: Body<'_>) {
+        desk.stats.counters.kept_calls_forgotten += self.kept.keep(desk.now, answer, manner, body);
     }
 }
 

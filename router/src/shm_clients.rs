@@ -32,7 +32,7 @@ use protocol::attach::{AttachRefused, ClientAttached, Message};
 use protocol::{CallId, Flags, FunctionId, FunctionName, Status};
 use shm_ring::client_ring::{self, ClientIdentity, ClientMisbehaved, ServiceEnd, TakenCall};
 use shm_ring::doorbell::EventDoorbell;
-use shm_ring::{Context, Generation, Geometry, Mapped, PushRefused, RouterEnd, SlotIndex, pass};
+use shm_ring::{Context, Generation, Geometry, Mapped, Memory, PushRefused, RouterEnd, SlotIndex, pass};
 
 use crate::io::Io;
 use crate::lanes::Lanes;
@@ -510,7 +510,20 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
             client.ring.answer(call.slot, refusal, 0, |_, _| ());
             false
         }
+        Verdict::Fallback(function) => {
+            answer_static(desk, client, call.slot, function);
+            false
+        }
     }
+}
+
+/// Answers with bytes from the configuration: they fit into the smallest region, which is a page.
+#[cold]
+fn answer_static(desk: &Desk<'_>, client: &mut Client, slot: SlotIndex, function: FunctionId) {
+    let bytes = desk.engine.static_answer(function).unwrap_or_default();
+    let answer =
+        client_ring::Answer { status: status_byte(Status::Ok), flags: 0, retry_after_us: 0, timings: None };
+    client.ring.answer(slot, answer, bytes.len() as u32, |memory, place| memory.write(place, bytes));
 }
 
 #[inline]

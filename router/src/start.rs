@@ -5,12 +5,13 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,11 +24,13 @@ use protocol::FunctionId;
 use queue::{Ledger, Mailbox};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
-use crate::config::{Config, ConfigError, FunctionConfig, Listen, TenantConfig};
+use crate::clock::nanos;
+use crate::config::{self, Config, ConfigError, FunctionConfig, Listen, TenantConfig};
 use crate::drain::DrainOptions;
 use crate::frontend::{self, Bell, Local};
 use crate::host::{self, Place};
 use crate::io::{IoBackend, IoOptions};
+use crate::kept::{self, KeptBounds};
 use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
 use crate::placement::{Board, Placement, Thresholds};
@@ -41,6 +44,8 @@ use crate::workers::{AttachOptions, FunctionRing, ShimState};
 
 /// Commands that may wait for one shard; more than a person can type.
 const COMMANDS_MAX: usize = 64;
+/// How long a shard may take to reply to a command: thousands of turns.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// In-process calls that may wait for one shard.
 const LOCAL_CALLS_MAX: u32 = 16_384;
 /// How long a send may stand still while more than `output_size_max` wait behind it.
@@ -295,6 +300,14 @@ impl Router {
         }
     }
 
+    /// What a shard tells about the calls that it keeps. None: it ends, or does not come round to it in time.
+    pub fn ask_kept(&self, shard: u32, shelf: kept::Shelf, wish: kept::Wish) -> Option<kept::Told> {
+        let (reply, told) = channel();
+        let running = self.shards.get(shard as usize)?;
+        running.commands.push(Command::Kept(kept::Order { shelf, wish, reply })).ok()?;
+        told.recv_timeout(COMMAND_TIMEOUT).ok()
+    }
+
     /// Waits until every shard has ended. True if none of them panicked.
     pub fn join(&self) -> bool {
         let mut is_clean = true;
@@ -437,6 +450,8 @@ fn shard_options(config: &Config, options: &StartOptions, shard: u32, ledger: Ar
         tenants: tenant_specs(config),
         functions: function_specs(config),
         payload_memory_max: router.payload_memory_max,
+        kept: KeptBounds { count_max: router.kept_calls_max, size_max: router.kept_calls_size_max },
+        chance_seed: RandomState::new().hash_one(shard),
         idle: router.idle,
         spin: nanos(router.spin),
         processor_count: Processors::of_this_process().count(),
@@ -476,21 +491,7 @@ fn function_specs(config: &Config) -> Vec<FunctionSpec> {
         payload_size_max: function.payload_size_max,
         idempotent: function.idempotent,
         tenant: config.tenant_index(&function.tenant),
-        policy: Policy {
-            ageing: Some(nanos(function.ageing)),
-            refuse_infeasible: function.refuse_infeasible,
-            rate: rate(function.rate, function.rate_burst),
-            quota: function.quota,
-            concurrency_max: bound(function.concurrency_max),
-            // As long as calls may take, or longer: what waits that long is over anyway.
-            queue_delay_max: (function.queue_delay_max < function.timeout)
-                .then(|| nanos(function.queue_delay_max)),
-            slow_start: function.slow_start.map(|slow_start| SlowStart {
-                window: nanos(slow_start.window),
-                calls_min: slow_start.calls,
-                growth_percent: slow_start.growth,
-            }),
-        },
+        policy: policy(function, &config.functions),
         ..FunctionSpec::named(&function.name)
     };
     config.functions.iter().map(spec).collect()
@@ -510,8 +511,38 @@ fn part_of(total: u32, shard: u32, shards: u32) -> u32 {
     (total / shards + u32::from(shard < total % shards)).max(1)
 }
 
-fn nanos(length: Duration) -> Nanos {
-    Nanos(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX))
+/// What the engine is asked to do for the calls of a function, beyond its bounds.
+fn policy(function: &FunctionConfig, all: &[FunctionConfig]) -> Policy {
+    Policy {
+        ageing: Some(nanos(function.ageing)),
+        refuse_infeasible: function.refuse_infeasible,
+        retry: function.retry,
+        breaker: function.breaker,
+        fallback: fallback(&function.fallback, all),
+        rate: rate(function.rate, function.rate_burst),
+        quota: function.quota,
+        concurrency_max: bound(function.concurrency_max),
+        // As long as calls may take, or longer: what waits that long is over anyway.
+        queue_delay_max: (function.queue_delay_max < function.timeout)
+            .then(|| nanos(function.queue_delay_max)),
+        slow_start: function.slow_start.map(|slow_start| SlowStart {
+            window: nanos(slow_start.window),
+            calls_min: slow_start.calls,
+            growth_percent: slow_start.growth,
+        }),
+    }
+}
+
+fn fallback(fallback: &config::Fallback, all: &[FunctionConfig]) -> Option<engine::Fallback> {
+    match fallback {
+        config::Fallback::None => None,
+        config::Fallback::Answer(text) => Some(engine::Fallback::Answer(text.as_bytes().into())),
+        config::Fallback::Function(name) => {
+            // The configuration was checked: the name is there.
+            let index = all.iter().position(|other| other.name == *name)?;
+            Some(engine::Fallback::Function(FunctionId(index as u32)))
+        }
+    }
 }
 
 /// Ten thousand connections need as many descriptors; the usual soft limit is 1024.

@@ -108,6 +108,9 @@ counters! {
     lanes_refused: "count", "Direct lanes that clients asked for and did not get.";
     lanes_revoked: "count", "Direct lanes that were ended before their client went away.";
     lane_calls: "count", "Calls that workers answered through direct lanes; no other counter of this shard has them.";
+    quarantined_now: "count", "Calls in the quarantine now.";
+    dead_letters_now: "count", "Dead letters now.";
+    kept_calls_forgotten: "count", "Quarantined calls and dead letters forgotten for want of room.";
 }
 
 /// Latencies of all calls of a shard.

@@ -22,7 +22,8 @@ use engine::{
 };
 use protocol::{FunctionId, Status};
 use shm_ring::{
-    Completion, Context, Mapped, Outcome, PushRefused, Request, RouterEnd, SlotIndex, WorkerMisbehaved,
+    Completion, Context, Mapped, Outcome, PushRefused, PushedRequest, Request, RouterEnd, SlotIndex,
+    WorkerMisbehaved,
 };
 
 use crate::counters::Attached;
@@ -51,6 +52,9 @@ pub trait Deliver {
 
     /// Those who attach beside workers.
     fn clients(&mut self) -> &mut ShmClients;
+
+    /// Keeps a call beyond its answer.
+    fn keep(&mut self, desk: &mut Desk<'_>, answer: &Answer, manner: Manner, body: Body<'_>);
 }
 
 /// All workers of a shard.
@@ -420,8 +424,9 @@ impl Workers {
             let invocation = InvocationId(invocation);
             if desk.engine.owes_answer(invocation) {
                 payload.clear();
-                let pushed = seat.ring.read_request(slot, &mut payload);
-                desk.payloads.take_back(invocation, &pushed, &payload);
+                let (manner, extensions) = manner_of(&seat.ring.read_request(slot, &mut payload));
+                let body = Body { extensions: &extensions, payload: &payload };
+                desk.payloads.put_copy(invocation, manner, body);
             }
         }
     }
@@ -522,11 +527,18 @@ fn complete_otherwise(
     };
     let (finished, invocation) = finished(completion, outcome);
     match desk.engine.handle_completion(desk.now, seat.id, invocation, finished) {
-        Completed::Answer(answer) => {
-            let has_result = matches!(answer.status, Status::Ok | Status::FunctionError);
-            let payload_size = if has_result { completion.result_size as usize } else { 0 };
-            let result = RingResult { ring: &seat.ring, completion };
-            replies.deliver(desk, io, answer, payload_size, &result);
+        Completed::Answer(answer) => deliver(desk, io, replies, seat, completion, answer),
+        Completed::LastAnswer(answer) => {
+            let mut payload = Vec::new();
+            let (manner, extensions) = request_of(seat, completion, &mut payload);
+            replies.keep(desk, &answer, manner, Body { extensions: &extensions, payload: &payload });
+            deliver(desk, io, replies, seat, completion, answer);
+        }
+        Completed::TriedAgain => {
+            let mut payload = Vec::new();
+            let (manner, extensions) = request_of(seat, completion, &mut payload);
+            let body = Body { extensions: &extensions, payload: &payload };
+            desk.payloads.put_copy(invocation, manner, body);
         }
         Completed::AlreadyAnswered | Completed::Stale => desk.stats.counters.completions_stale += 1,
     }
@@ -539,12 +551,44 @@ fn finished(completion: &Completion, outcome: RunOutcome) -> (Finished, Invocati
     (Finished { outcome, started_at, finished_at }, InvocationId(completion.invocation_id))
 }
 
+fn deliver(
+    desk: &mut Desk<'_>,
+    io: &mut Io,
+    replies: &mut impl Deliver,
+    seat: &Seat,
+    completion: &Completion,
+    answer: Answer,
+) {
+    let has_result = matches!(answer.status, Status::Ok | Status::FunctionError);
+    let payload_size = if has_result { completion.result_size as usize } else { 0 };
+    let result = RingResult { ring: &seat.ring, completion };
+    replies.deliver(desk, io, answer, payload_size, &result);
+}
+
+/// What was pushed into the slot of an answer that is not released yet: its payload is appended to `payload`.
+fn request_of(seat: &Seat, completion: &Completion, payload: &mut Vec<u8>) -> (Manner, Vec<u8>) {
+    manner_of(&seat.ring.read_request(completion.slot, payload))
+}
+
 #[inline]
 fn touch(touched: &mut Vec<u32>, seat: &mut Seat, index: u32) {
     if !seat.is_touched {
         seat.is_touched = true;
         touched.push(index);
     }
+}
+
+/// The reverse of [`context`]: a pushed call as it came, for those who need it once more.
+fn manner_of(pushed: &PushedRequest) -> (Manner, Vec<u8>) {
+    let mut extensions = Vec::new();
+    pushed.context.idempotency_key.iter().for_each(|key| extensions.extend_from_slice(key));
+    pushed.context.trace.iter().for_each(|trace| extensions.extend_from_slice(trace));
+    let manner = Manner {
+        flags: protocol::Flags(pushed.flags),
+        criticality: pushed.criticality,
+        extension_size: extensions.len() as u16,
+    };
+    (manner, extensions)
 }
 
 /// The parts of a call's extensions that its function is given.

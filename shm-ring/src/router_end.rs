@@ -336,10 +336,7 @@ impl<M: Memory> RouterEnd<M> {
     /// again; keeping a second copy of every call for this rare end would cost each call what it saves none.
     pub fn read_request(&self, slot: SlotIndex, out: &mut Vec<u8>) -> PushedRequest {
         let entry = &self.entries[slot.0 as usize];
-        assert!(
-            entry.life == Life::Pushed,
-            "only a request that has no answer can be given to another worker"
-        );
+        assert!(entry.life != Life::Free, "a request lies in its slot until the slot is given back");
         let payload_size = entry.payload_size;
         self.memory.append_to(self.geometry.payload_place(slot, payload_size), payload_size as usize, out);
         // What the slot holds is judged by the table, as in `was_started`.

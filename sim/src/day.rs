@@ -255,6 +255,7 @@ impl Day {
                 self.dispatch(now_ns);
             }
             Verdict::Pushed(_) => unreachable!("every call stands in its queue: direct_depth_min is none"),
+            Verdict::Fallback(_) => unreachable!("no function of the day has a fallback"),
             Verdict::Refused(_) => {}
         }
     }

@@ -370,6 +370,7 @@ fn is_true(now_ns: u64, call: &Call, seen: Seen) -> bool {
         Status::TimedOut => is_due,
         Status::Cancelled => call.was_cancelled,
         Status::WorkerLost => call.holder_died,
+        Status::Quarantined => call.holder_died && call.start_count >= 2 && call.is_idempotent,
         _ => false,
     }
 }

@@ -151,6 +151,7 @@ impl<'a> Replay<'a> {
                 self.begin(now_ns, push);
             }
             Verdict::Refused(refused) => self.comparison.replayed.add(Some(refused.status), 0),
+            Verdict::Fallback(_) => self.comparison.replayed.add(Some(Status::Ok), 0),
         }
     }
 

@@ -200,10 +200,11 @@ impl Router {
                     ring.end.release(completion);
                     did.push(Did::GivenBack(invocation));
                     match self.engine.handle_completion(now, worker, invocation, finished) {
-                        Completed::Answer(answer) => {
+                        Completed::Answer(answer) | Completed::LastAnswer(answer) => {
                             let mark = result.try_into().ok().map(u64::from_le_bytes);
                             did.push(Did::Answered(answer.invocation, seen(&answer, mark)));
                         }
+                        Completed::TriedAgain => did.push(Did::TakenBack(invocation)),
                         Completed::AlreadyAnswered => {}
                         Completed::Stale => panic!("the ring checked that {invocation:?} is in flight"),
                     }

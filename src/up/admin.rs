@@ -63,7 +63,7 @@ fn report(invocation_id: u64, explained: &Explained) -> CallReport {
         ahead: view.ahead,
         process_id: explained.process_id.unwrap_or(0),
         stage: match view.state {
-            State::Queued => 0,
+            State::Queued | State::Delayed => 0,
             State::Pushed => 1,
             State::Overdue => 2,
             State::Free | State::Answering | State::AnsweringHeld | State::Abandoned => 3,

@@ -1,7 +1,7 @@
 //! Stage 2 of 8, the part that only functions with policies reach: every reason of a policy to refuse a call.
 //!
 //! In: a request that nothing else speaks against, but for room.  Out: yes, or the refusal with advice when to try again.
-//! Always: one ordered list, what takes something (a token) last, so that a refused call has used nothing up.
+//! Always: one ordered list, what takes something (a token, then a probe) last, so that a refused call has used nothing up.
 //! Never: reached by a call of a function without a policy at admission.
 //! Tests: one file in `tests/` for each policy.
 
@@ -41,6 +41,9 @@ impl Engine {
             && let Some(rate) = &mut self.permits.tenant_mut(function.spec.tenant).rate
         {
             rate.take(now).map_err(limited)?;
+        }
+        if let Some(breaker) = &mut function.breaker {
+            breaker.admit(now).map_err(|retry_after| Refusal::BreakerOpen { retry_after })?;
         }
         Ok(())
     }

@@ -67,6 +67,14 @@ fn the_worker_with_most_credits_among_the_able_is_chosen() {
 }
 
 #[test]
+fn a_function_with_policies_is_not_leased() {
+    let policy = Policy { rate: Some(Rate { per_second: 1, burst: 1 }), ..Policy::default() };
+    let mut story = Story::with(Limits::default(), vec![FunctionSpec { policy, ..spec("echo") }]);
+    story.attach(ECHO, 8);
+    assert_eq!(story.lease(4), Err(LeaseRefused::Governed));
+}
+
+#[test]
 fn every_reason_not_to_lend_is_told() {
     let mut story = Story::new();
     assert_eq!(story.lease(4), Err(LeaseRefused::NoWorker));

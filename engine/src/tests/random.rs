@@ -90,8 +90,10 @@ const AGEING: Nanos = Nanos::from_ms(200);
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-fn bounded(name: &str) -> FunctionSpec {
-    let policy = Policy { ageing: Some(AGEING), refuse_infeasible: true, ..Policy::default() };
+/// A function with these policies and those of order. The last one stands in for the others, and has no stand-in.
+fn bounded(name: &str, policy: &Policy) -> FunctionSpec {
+    let fallback = policy.fallback.clone().filter(|_| name != NAMES[2]);
+    let policy = Policy { ageing: Some(AGEING), refuse_infeasible: true, fallback, ..policy.clone() };
     FunctionSpec { queue_count_max: 30, timeout: Nanos::from_secs(60), policy, ..spec(name) }
 }
 
@@ -111,6 +113,8 @@ struct Call {
     /// Once it has aged: how many pushes of its function there may still be before its own.
     pushes_left: Option<u32>,
     begun: u32,
+    /// Workers that died while they had it.
+    deaths: u32,
     /// Answered with the promise that it had not begun.
     is_promised_unstarted: bool,
 }
@@ -131,6 +135,7 @@ struct ModelWorker {
 
 struct World {
     engine: Engine,
+    policy: Policy,
     now: Nanos,
     calls: BTreeMap<InvocationId, Call>,
     workers: BTreeMap<WorkerId, ModelWorker>,
@@ -143,7 +148,34 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
+    /// Functions without policies.
+    fn plain() -> World {
+        World::new(Policy::default())
+    }
+
+    /// Functions with every protection that there is.
+    fn guarded() -> World {
+        World::new(Policy {
+            breaker: Some(BreakerSpec {
+                failure_percent: 50,
+                calls_min: 4,
+                window: Nanos::from_secs(8),
+                open_for: Nanos::from_ms(100),
+                probes_max: 2,
+            }),
+            fallback: Some(Fallback::Function(FunctionId(2))),
+            retry: RetrySpec {
+                retries_max: 3,
+                budget_percent: 100,
+                backoff: Nanos::from_ms(5),
+                backoff_max: Nanos::from_secs(1),
+                on_error: true,
+            },
+            ..Policy::default()
+        })
+    }
+
+    fn new(policy: Policy) -> World {
         let limits = Limits {
             invocations_max: 40,
             workers_max: 6,
@@ -151,10 +183,11 @@ impl World {
             direct_depth_min: Some(2),
             ..Limits::default()
         };
-        let engine = Engine::new(ShardId(7), limits, TenantSpec::only_default(), NAMES.map(bounded).to_vec())
-            .expect("sound");
+        let specs = NAMES.map(|name| bounded(name, &policy)).to_vec();
+        let engine = Engine::new(ShardId(7), limits, TenantSpec::only_default(), specs).expect("sound");
         World {
             engine,
+            policy,
             now: Nanos::from_secs(1),
             calls: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -208,8 +241,12 @@ impl World {
 
     /// Removes one function, or none; the others may get another edition. What was admitted is owed all the same.
     fn reconfigure(&mut self, removed: FunctionId, edition: u64, workers_max: u32) {
+        let mut policy = self.policy.clone();
+        if removed == FunctionId(2) {
+            policy.fallback = None;
+        }
         let table = (0..).zip(NAMES).map(|(number, name)| {
-            let spec = FunctionSpec { edition, workers_max, ..bounded(name) };
+            let spec = FunctionSpec { edition, workers_max, ..bounded(name, &policy) };
             (number != removed.0).then_some(spec)
         });
         let owed = |world: &World| -> Vec<_> {
@@ -244,12 +281,14 @@ impl World {
                 self.check_refusal(function, refused);
                 (None, None)
             }
+            Verdict::Fallback(_) => (None, None),
         };
         if let Some(id) = id {
             self.hopeless_in_row[function.0 as usize] = 0;
             let budget = if budget_us == 0 { Nanos::NEVER } else { Nanos::from_us(budget_us.into()) };
             let call = Call {
-                function,
+                // Another one stands in for it while its breaker is open.
+                function: self.engine.invocations.at(id.slot()).function,
                 criticality,
                 deadline_at: self.now.plus(budget.min(Nanos::from_secs(60))),
                 idempotent,
@@ -259,6 +298,7 @@ impl World {
                 queued_at: self.now,
                 pushes_left: None,
                 begun: 0,
+                deaths: 0,
                 is_promised_unstarted: false,
             };
             assert!(self.calls.insert(id, call).is_none(), "an id was given twice");
@@ -328,6 +368,9 @@ impl World {
 
     fn lose(&mut self, worker: WorkerId) {
         let held = &self.workers[&worker].held;
+        for id in held.iter().filter(|(_, slot)| matches!(slot, Slot::Taken { .. })).map(|(id, _)| id) {
+            self.calls.get_mut(id).expect("a held call is known").deaths += 1;
+        }
         self.engine.handle_worker_lost(self.now, worker, &|_, id| look(held, id));
         self.workers.remove(&worker);
         self.sync_queued();
@@ -416,6 +459,7 @@ impl World {
         );
         let call = self.call(push.invocation);
         assert!(call.is_owed, "an ended call was pushed");
+        assert!(call.deaths < 2, "a call of which two workers died was given to a third");
         assert_eq!(push.deadline_at, call.deadline_at);
         call.is_queued = false;
         assert!(self.now < self.calls[&push.invocation].deadline_at, "an expired call was pushed");
@@ -500,7 +544,12 @@ impl World {
         );
         self.outputs.push(format!("{completed:?}"));
         match completed {
-            Completed::Answer(answer) => self.note_answer(answer),
+            Completed::Answer(answer) | Completed::LastAnswer(answer) => self.note_answer(answer),
+            Completed::TriedAgain => {
+                let call = self.call(id);
+                assert!(call.is_owed, "an ended call is tried again");
+                assert!(call.begun == 0 || call.idempotent, "{id:?} must not begin twice");
+            }
             Completed::AlreadyAnswered => {
                 assert!(!self.has_to_be_answered(id), "a wanted result was dropped")
             }
@@ -552,6 +601,8 @@ impl World {
         assert!(has_started || call.begun == 0, "{:?} had begun: {:?}", answer.invocation, answer.status);
         assert!(answer.status != Status::Expired || !has_started);
         assert!(answer.status != Status::TimedOut || has_started);
+        assert!(answer.status != Status::Quarantined || call.deaths == 2);
+        assert_eq!(answer.status == Status::Quarantined, answer.keep == Keep::InQuarantine);
         call.is_promised_unstarted = !has_started;
     }
 
@@ -665,8 +716,7 @@ fn pick<'a, T: Copy + 'a>(all: impl ExactSizeIterator<Item = &'a T>, which: usiz
     if count == 0 { None } else { all.nth(which % count).copied() }
 }
 
-fn run(ops: &[Op]) -> Vec<String> {
-    let mut world = World::new();
+fn run(mut world: World, ops: &[Op]) -> Vec<String> {
     for op in ops {
         world.apply(op);
     }
@@ -678,11 +728,17 @@ proptest! {
 
     #[test]
     fn every_promise_holds_in_every_history(ops in prop::collection::vec(op(), 1..250)) {
-        run(&ops);
+        run(World::plain(), &ops);
+    }
+
+    #[test]
+    fn every_promise_holds_with_every_protection(ops in prop::collection::vec(op(), 1..250)) {
+        run(World::guarded(), &ops);
     }
 
     #[test]
     fn the_same_history_gives_the_same_outputs(ops in prop::collection::vec(op(), 1..100)) {
-        prop_assert_eq!(run(&ops), run(&ops));
+        prop_assert_eq!(run(World::plain(), &ops), run(World::plain(), &ops));
+        prop_assert_eq!(run(World::guarded(), &ops), run(World::guarded(), &ops));
     }
 }

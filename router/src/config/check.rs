@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 
 use super::problem::{ConfigError, Problem, ProblemKind};
 use super::section::Section;
-use super::{Command, Config, nearest};
+use super::{Command, Config, Fallback, nearest};
 
 impl Config {
     /// Asks the file system whether each function can be started at all. `builtins` are the names behind `builtin:`.
@@ -105,6 +105,18 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
                 function.payload_size_max
             );
             contradiction(Section::Function(function.name.clone()), "payload_size_max", text);
+        }
+        if let Fallback::Function(name) = &function.fallback {
+            let other = config.functions.iter().find(|other| other.name == *name);
+            let text = match other {
+                None => format!("names {name}, and there is no such function"),
+                Some(other) if other.name == function.name => "names the function itself".to_owned(),
+                Some(other) if other.payload_size_max < function.payload_size_max => {
+                    format!("names {name}, which takes smaller payloads (payload_size_max)")
+                }
+                Some(_) => continue,
+            };
+            contradiction(Section::Function(function.name.clone()), "fallback", text);
         }
     }
     let workers_count: u64 = config.functions.iter().map(|function| u64::from(function.warm)).sum();

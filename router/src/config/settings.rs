@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use engine::Quota;
 use engine::tenant::DEFAULT_NAME;
+use engine::{BreakerSpec, RetrySpec};
 use protocol::limits::FRAME_ROOM;
 
 use super::file::{Entry, File};
@@ -18,9 +19,10 @@ use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
-    Command, Config, FunctionConfig, Host, IoChoice, Listen, RouterConfig, SlowStartConfig, Sources,
-    TenantConfig, nearest,
+    Command, Config, Fallback, FunctionConfig, Host, IoChoice, Listen, RouterConfig, SlowStartConfig,
+    Sources, TenantConfig, nearest,
 };
+use crate::clock::nanos;
 use crate::idle::IdleStrategy;
 use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS, TENANT_OPTIONS};
 use crate::run_dir;
@@ -225,6 +227,8 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
         invocations_max: table.count("invocations_max"),
         running_max: table.count("running_max"),
         payload_memory_max: table.size_u64("payload_memory_max"),
+        kept_calls_max: table.count("kept_calls_max"),
+        kept_calls_size_max: table.size_u64("kept_calls_size_max"),
         idle: match table.choice("idle") {
             "spin" => IdleStrategy::Spin,
             "park" => IdleStrategy::Park,
@@ -288,8 +292,32 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             calls: table.count("slow_start_calls"),
             growth: table.count("slow_start_growth"),
         }),
+        retry: retry(table),
+        breaker: breaker(table),
+        fallback: table.fallback("fallback"),
         env: table.environment("env"),
     }
+}
+
+fn retry(table: &Table<'_>) -> RetrySpec {
+    RetrySpec {
+        retries_max: table.count("retries") as u8,
+        budget_percent: table.count("retry_budget_percent") as u8,
+        backoff: nanos(table.duration("retry_backoff")),
+        backoff_max: nanos(table.duration("retry_backoff_max")),
+        on_error: table.switch("retry_errors"),
+    }
+}
+
+fn breaker(table: &Table<'_>) -> Option<BreakerSpec> {
+    let failure_percent = table.count("breaker_failure_percent") as u8;
+    (failure_percent > 0).then(|| BreakerSpec {
+        failure_percent,
+        calls_min: table.count("breaker_calls_min"),
+        window: nanos(table.duration("breaker_window")),
+        open_for: nanos(table.duration("breaker_open")),
+        probes_max: table.count("breaker_probes"),
+    })
 }
 
 /// The settings of one table, by key and type. A key or type that is not in the option table is our bug.
@@ -324,6 +352,7 @@ accessors! {
     processors -> Processors: Vec<u32>,
     command -> Command: Command,
     environment -> Environment: std::collections::BTreeMap<String, String>,
+    fallback -> Fallback: Fallback,
 }
 
 impl Table<'_> {

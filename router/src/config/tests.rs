@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::Quota;
+use engine::{BreakerSpec, Nanos, RetrySpec};
 use proptest::prelude::*;
 
 use super::value::{Kind, Raw, Value};
@@ -143,6 +144,10 @@ fn a_function_gets_its_table_and_the_defaults() {
         queue_delay_max = "20ms"
         slow_start = true
         slow_start_growth = 50
+        retries = 3
+        retry_errors = true
+        breaker_failure_percent = 40
+        fallback = "answer:later"
         env = { LEVEL = "3" }
     "#;
     let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
@@ -167,6 +172,15 @@ fn a_function_gets_its_table_and_the_defaults() {
         concurrency_max: 3,
         queue_delay_max: Duration::from_millis(20),
         slow_start: Some(SlowStartConfig { window: Duration::from_secs(60), calls: 100, growth: 50 }),
+        retry: RetrySpec { retries_max: 3, on_error: true, ..RetrySpec::default() },
+        breaker: Some(BreakerSpec {
+            failure_percent: 40,
+            calls_min: 20,
+            window: Nanos::from_secs(10),
+            open_for: Nanos::from_secs(5),
+            probes_max: 3,
+        }),
+        fallback: Fallback::Answer("later".into()),
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);
@@ -245,6 +259,26 @@ fn a_tenant_that_is_not_there_is_told_with_the_nearest() {
     check(
         "[tenants.images]\n[functions.a]\ncommand = [\"builtin:echo\"]\ntenant = \"image\"",
         &["q.toml:4:1: `functions.a.tenant`: there is no table [tenants.image]; did you mean `images`?"],
+    );
+}
+
+#[test]
+fn a_fallback_names_another_function_that_takes_the_same_payloads() {
+    let functions = |fallback: &str| {
+        format!(
+            "[functions.a]\ncommand = [\"x\"]\nfallback = \"{fallback}\"\n[functions.b]\ncommand = [\"x\"]\n\
+             [functions.small]\ncommand = [\"x\"]\npayload_size_max = 10\n"
+        )
+    };
+    assert!(Config::parse(&functions("function:b"), "q.toml").is_ok());
+    check(
+        &functions("function:c"),
+        &["q.toml:3:1: `functions.a.fallback`: names c, and there is no such function"],
+    );
+    check(&functions("function:a"), &["q.toml:3:1: `functions.a.fallback`: names the function itself"]);
+    check(
+        &functions("function:small"),
+        &["q.toml:3:1: `functions.a.fallback`: names small, which takes smaller payloads (payload_size_max)"],
     );
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use protocol::limits::NAME_SIZE_MAX;
 
+use super::fallback::Fallback;
 use super::listen::Listen;
 use super::problem::ProblemKind;
 use super::{Command, units};
@@ -58,6 +59,8 @@ pub enum Kind {
     Command,
     /// Names and texts for a process's environment.
     Environment,
+    /// What stands in for a function.
+    Fallback,
 }
 
 /// What an operator wrote, before it is known what it should be.
@@ -102,6 +105,8 @@ pub enum Value {
     Command(Command),
     /// See [`Kind::Environment`].
     Environment(BTreeMap<String, String>),
+    /// See [`Kind::Fallback`].
+    Fallback(Fallback),
 }
 
 /// Processors a list may name: what the kernel's own affinity mask holds at most on the machines we know.
@@ -169,6 +174,7 @@ impl Kind {
             (Kind::Processors, Raw::Text(text)) => processors(text),
             (Kind::Command, Raw::List(_)) => command(&self.texts(raw)?),
             (Kind::Environment, Raw::Table(entries)) => self.environment(entries),
+            (Kind::Fallback, Raw::Text(text)) => Fallback::read(text).map(Value::Fallback),
             (_, raw) => Err(self.wrong_type(raw)),
         }
     }
@@ -197,6 +203,7 @@ impl Kind {
                 "a list of texts like [\"./program\", \"argument\"] or [\"builtin:echo\"]".into()
             }
             Kind::Environment => "a table of texts like { NAME = \"value\" }".into(),
+            Kind::Fallback => Fallback::allowed(),
         }
     }
 
@@ -212,7 +219,7 @@ impl Kind {
             Kind::Path => "DIR",
             Kind::Listeners => "URL",
             Kind::Processors => "LIST",
-            Kind::Command | Kind::Environment => "VALUE",
+            Kind::Command | Kind::Environment | Kind::Fallback => "VALUE",
         }
     }
 
@@ -285,6 +292,7 @@ impl Value {
             Value::Processors(list) if list.is_empty() => quote("none"),
             Value::Processors(list) => quote(&list.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
             Value::Command(command) => quote_list(command.words()),
+            Value::Fallback(fallback) => quote(&fallback.to_string()),
             Value::Environment(variables) => {
                 let entries: Vec<_> = variables
                     .iter()

@@ -403,7 +403,16 @@ impl Connection {
                 intake.desk.tape.refused(&request, &refused);
                 self.refuse(intake, call_id, refused.status, refused.retry_after_us);
             }
+            Verdict::Fallback(function) => self.answer_static(intake, call_id, function),
         }
+    }
+
+    /// Answers with bytes from the configuration: they fit into any frame that can be agreed on.
+    #[cold]
+    fn answer_static(&mut self, intake: &mut Intake<'_, '_>, call_id: CallId, function: FunctionId) {
+        let answer = intake.desk.engine.static_answer(function).unwrap_or_default();
+        let parts = FrameParts::reply(call_id, Status::Ok);
+        encode(intake.outbox.open(self, intake.index), &parts, &Extensions::NONE, answer);
     }
 
     fn refuse(&mut self, intake: &mut Intake<'_, '_>, call_id: CallId, status: Status, retry_after_us: u32) {

@@ -95,6 +95,7 @@ impl World {
         let now = Nanos(self.now_ns);
         let Some(router) = &mut self.router else { return Ok(()) };
         let (id, push) = match router.engine.handle_request(now, request) {
+            Verdict::Fallback(_) => unreachable!("no function of the simulator has a fallback"),
             Verdict::Refused(Refused { status, .. }) => {
                 *self.totals.refusals.entry(status.name()).or_default() += 1;
                 return self.options.judge.check(Contract::TrueRefusal, expected == Some(status), || {
