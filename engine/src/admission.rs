@@ -3,7 +3,8 @@
 //! In: what the frame's header says.  Out: an invocation in its queue, or a status to answer with.
 //! Always: one ordered list of checks (`Engine::admit`), cheapest and most final first: what can never work, then
 //! what comes too late, then what there is no room for now. Each refusal has a counter.
-//! Never: touches a queue or a slot before all checks are done, so that refusing costs less than serving.
+//! Never: touches a queue before all checks are done, so that refusing costs less than serving. Only a policy's refusal gives a
+//! slot back.
 //! Tests: `tests/admission.rs`, one row per reason.
 
 use protocol::{Criticality, Flags, FunctionId, Status};
@@ -144,10 +145,38 @@ impl Engine {
     #[inline(always)]
     pub fn handle_request(&mut self, now: Nanos, request: Request) -> Verdict {
         self.counters.count(Counter::CallsReceived);
+        let function = self.functions.get(request.function.0 as usize);
+        if function.is_some_and(|function| function.checks.any_at_admission()) {
+            return self.handle_governed(now, request);
+        }
         match self.admit(now, &request, QueueRoom::Usual) {
+            Ok(admitted) => self.accept(now, &request, admitted),
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    /// A call of a function with policies at admission: a way of its own, so that the others do not carry what it needs.
+    #[inline(never)]
+    fn handle_governed(&mut self, now: Nanos, request: Request) -> Verdict {
+        match self.admit_governed(now, &request, QueueRoom::Usual) {
             Ok(admitted) => self.accept(now, &request, admitted),
             Err(refusal) => self.say_no(now, request, refusal),
         }
+    }
+
+    /// Every reason to say no, also those of policies, which come last.
+    pub(crate) fn admit_governed(
+        &mut self,
+        now: Nanos,
+        request: &Request,
+        room: QueueRoom,
+    ) -> Result<Admitted, Refusal> {
+        let admitted = self.admit(now, request, room)?;
+        if let Err(refusal) = self.admit_by_policy(now, request.function) {
+            self.invocations.release(admitted.slot);
+            return Err(refusal);
+        }
+        Ok(admitted)
     }
 
     /// The refusal, or what is given instead of it.
@@ -170,7 +199,7 @@ impl Engine {
         })
     }
 
-    /// Every reason to say no, in order.
+    /// Every reason to say no that needs no policy, in order.
     #[inline(always)]
     pub(crate) fn admit(
         &mut self,
@@ -204,16 +233,12 @@ impl Engine {
         }
 
         // 4. What there is no room for now.
-        let has_policy = function.checks.any_at_admission();
         if !function.queue.is_empty() {
             self.admit_behind(request.function, criticality, deadline_at.since(now), room)?;
         }
         // Answers that nobody polls count as room taken: they are bounded by the same limit.
         if self.answers.len() >= self.limits.invocations_max as usize {
             return Err(Refusal::Overloaded);
-        }
-        if has_policy {
-            self.admit_by_policy(now, request)?;
         }
         let slot = match self.invocations.claim() {
             Some(slot) => slot,
@@ -229,6 +254,7 @@ impl Engine {
         let function = &self.functions[request.function.0 as usize];
         let is_idempotent = function.spec.idempotent || request.flags.contains(Flags::IDEMPOTENT);
         let direct_worker = function.direct_worker();
+        let is_limited = function.checks.any_at_dispatch();
         let invocation = self.invocations.at_mut(slot);
         invocation.on(Event::Admit);
         *invocation = Invocation {
@@ -248,12 +274,29 @@ impl Engine {
             pushed_at: Nanos::ZERO,
             origin: request.origin,
         };
+        match direct_worker {
+            // Nothing may be called between the record above and this: what both write is then written once.
+            Some(worker_index) if !is_limited => Verdict::Pushed(self.bind(now, worker_index, slot)),
+            _ => self.accept_in_line(now, request.function, admitted, direct_worker),
+        }
+    }
+
+    /// A call that has to stand in its queue, or that a limit at dispatch has to do with.
+    #[inline(never)]
+    fn accept_in_line(
+        &mut self,
+        now: Nanos,
+        function: FunctionId,
+        admitted: Admitted,
+        direct_worker: Option<u32>,
+    ) -> Verdict {
+        let slot = admitted.slot;
         if let Some(worker_index) = direct_worker
-            && self.may_go_direct(now, slot, request.function)
+            && self.may_go_direct(now, slot, function)
         {
             return Verdict::Pushed(self.bind(now, worker_index, slot));
         }
-        let function = &mut self.functions[request.function.0 as usize];
+        let function = &mut self.functions[function.0 as usize];
         if function.queue.is_empty() {
             function.drain_rate.begin(now);
         }

@@ -199,11 +199,11 @@ impl Engine {
     #[inline]
     pub(crate) fn on_worker_empty(&mut self, now: Nanos, index: u32) {
         let worker = &mut self.workers[index as usize];
+        worker.on(WorkerEvent::Empty);
         if worker.has_place {
             self.give_place(now, index);
         }
         let worker = &mut self.workers[index as usize];
-        worker.on(WorkerEvent::Empty);
         if worker.state == WorkerState::Drained {
             let worker = WorkerId { index, generation: worker.generation };
             self.actions.push_back(WorkerAction::Stop { worker });

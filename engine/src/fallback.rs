@@ -43,7 +43,7 @@ impl Engine {
             Fallback::Function(other) => {
                 let request = Request { function: *other, ..request };
                 self.counters.count(Counter::FallbacksRun);
-                Some(match self.admit(now, &request, QueueRoom::Usual) {
+                Some(match self.admit_governed(now, &request, QueueRoom::Usual) {
                     Ok(admitted) => self.accept(now, &request, admitted),
                     Err(refusal) => self.refuse(refusal),
                 })

@@ -70,7 +70,7 @@ impl Engine {
         if depth > DEPTH_MAX || self.would_wait_for_itself(request.function, called_by.caller) {
             return self.refuse(Refusal::WouldDeadlock);
         }
-        let admitted = match self.admit(now, &request, QueueRoom::WithReserve) {
+        let admitted = match self.admit_governed(now, &request, QueueRoom::WithReserve) {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(refusal),
         };

@@ -134,11 +134,7 @@ impl Engine {
 
     /// Whether a call that was just admitted may be bound to this worker: nothing waits whose turn was before, and what it needs
     /// is there.
-    #[inline]
     pub(crate) fn may_go_direct(&mut self, now: Nanos, slot: u32, function: FunctionId) -> bool {
-        if !self.functions[function.0 as usize].checks.any_at_dispatch() {
-            return true;
-        }
         self.ready.is_empty() && self.take_permits(now, slot, function.0) == Permit::Given
     }
 
@@ -238,6 +234,7 @@ impl Engine {
     }
 
     /// A worker with a place holds no calls any more.
+    #[cold]
     pub(crate) fn give_place(&mut self, now: Nanos, worker_index: u32) {
         let worker = &mut self.workers[worker_index as usize];
         if std::mem::take(&mut worker.has_place) {

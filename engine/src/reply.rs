@@ -225,7 +225,7 @@ impl Engine {
             return None;
         }
         let function = &mut self.functions[call.function.0 as usize];
-        if function.checks.any_at_completion() {
+        if function.checks.any_at_completion() || call.marks.has(Marks::PERMITTED) {
             return None;
         }
         entry.give_back(now, invocation);
@@ -234,13 +234,9 @@ impl Engine {
         let is_resorted = run.length().is_some_and(|length| function.note_run(&self.limits, length));
         let answer = Answer::new(call, invocation, now, Ending::Finished(finished.outcome), run);
         call.on(Event::Complete);
-        let is_permitted = call.marks.has(Marks::PERMITTED);
         // Held in time, and so without a timer.
         self.invocations.release(invocation.slot());
         self.counters.count(counter_of(answer.status));
-        if is_permitted {
-            self.give_permits(answer.function.0, run.length().unwrap_or_default());
-        }
         if is_resorted {
             self.sort_workers(answer.function.0);
         }

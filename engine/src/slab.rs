@@ -39,11 +39,6 @@ impl Slab {
         self.free.push(slot);
     }
 
-    /// Whether `claim` would find nothing.
-    pub fn is_full(&self) -> bool {
-        self.free.is_empty() && self.capacity() >= self.capacity_max
-    }
-
     pub fn in_use(&self) -> u32 {
         (self.entries.len() - self.free.len()) as u32
     }

@@ -1,26 +1,24 @@
 //! Stage 2 of 8, the part that only functions with policies reach: every reason of a policy to refuse a call.
 //!
-//! In: a request that nothing else speaks against, but for room.  Out: yes, or the refusal with advice when to try again.
+//! In: the function of a request that nothing else speaks against.  Out: yes, or the refusal with advice when to try again.
 //! Always: one ordered list, what takes something (a token, then a probe) last, so that a refused call has used nothing up.
 //! Never: reached by a call of a function without a policy at admission.
 //! Tests: one file in `tests/` for each policy.
 
+use protocol::FunctionId;
+
 use crate::Engine;
-use crate::admission::{Refusal, Request};
+use crate::admission::Refusal;
 use crate::policy::Checks;
 use crate::time::Nanos;
 
 impl Engine {
-    /// What the policies of the request's function, which exists, say about it.
-    #[inline(never)]
-    pub(super) fn admit_by_policy(&mut self, now: Nanos, request: &Request) -> Result<(), Refusal> {
-        if self.functions[request.function.0 as usize].is_retired {
+    /// What the policies of a function, which exists, say about one more call.
+    pub(super) fn admit_by_policy(&mut self, now: Nanos, number: FunctionId) -> Result<(), Refusal> {
+        if self.functions[number.0 as usize].is_retired {
             return Err(Refusal::UnknownFunction);
         }
-        if self.invocations.is_full() {
-            return Err(Refusal::Overloaded);
-        }
-        let function = &mut self.functions[request.function.0 as usize];
+        let function = &mut self.functions[number.0 as usize];
         let checks = function.checks;
         if let Some(max) = function.spec.policy.queue_delay_max {
             let wait = function.drain_rate.wait(now, function.queue.len());
