@@ -62,9 +62,10 @@ impl Held {
         self.ids.get(self.place(self.head.wrapping_add(position as u32))).copied()
     }
 
-    /// Forgets ids that were given back out of turn. There are some: a ring has half as many slots as there are places.
+    /// Forgets ids that were given back out of turn. When the list is full there are some: a ring has half as many slots as there
+    /// are places.
     #[cold]
-    fn sweep(&mut self, index: u32, invocations: &Slab) {
+    pub fn sweep(&mut self, index: u32, invocations: &Slab) {
         let (head, tail) = (self.head, self.tail);
         self.tail = head;
         for cursor in (0..tail.wrapping_sub(head)).map(|distance| head.wrapping_add(distance)) {
@@ -88,7 +89,8 @@ impl Held {
     }
 }
 
-/// The slot of a call, if the worker `index` holds it. A call comes to one worker once, so its id cannot mean two.
+/// The slot of a call, if the worker `index` holds it. A call that may come to one worker twice is swept out in between, so its
+/// id cannot mean two.
 #[inline]
 pub(crate) fn slot_held(id: InvocationId, index: u32, invocations: &Slab) -> Option<u32> {
     let slot = invocations.slot_of(id)?;

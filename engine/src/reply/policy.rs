@@ -33,8 +33,13 @@ impl Engine {
             RunOutcome::Ok => self.judge(now, slot, Judgement::Well),
             RunOutcome::FunctionError => {
                 self.judge(now, slot, Judgement::Failed);
+                let worker = self.invocations.at(slot).worker;
                 match self.try_error_again(now, slot, run) {
-                    Ok(()) => return Completed::TriedAgain,
+                    Ok(()) => {
+                        // The same worker may get it again, under the same id.
+                        self.workers[worker as usize].held.sweep(worker, &self.invocations);
+                        return Completed::TriedAgain;
+                    }
                     Err(NotAgain::Unwanted) => {}
                     Err(NotAgain::UsedUp) => {
                         let answer = self.end_completed(now, slot, finished.outcome, run);

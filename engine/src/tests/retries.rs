@@ -207,3 +207,21 @@ fn calls_that_never_began_are_tried_again_without_a_budget() {
     assert_eq!(story.count(Counter::CallsRetried), 64);
     assert_eq!(story.count(Counter::RetriesDenied), 0);
 }
+
+#[test]
+fn a_call_that_comes_back_to_its_worker_is_held_once() {
+    // Given: two calls in one ring, of which the second fails first and is tried again by the same worker.
+    let retry = RetrySpec { on_error: true, ..RetrySpec::default() };
+    let policy = Policy { retry, ..Policy::default() };
+    let mut story =
+        Story::with(Limits::default(), vec![FunctionSpec { idempotent: true, policy, ..spec("echo") }]);
+    let worker = story.attach(ECHO, 4);
+    story.call_many(2);
+    let pushes = story.pushes();
+    assert_eq!(story.complete(pushes[1], RunOutcome::FunctionError), Completed::TriedAgain);
+    assert_eq!(story.push().map(|push| push.invocation), Some(pushes[1].invocation));
+
+    // Expect: the worker's death ends each of them once.
+    story.lose(worker, HAS_STARTED);
+    assert!(story.answers().len() <= 2);
+}
