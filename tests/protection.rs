@@ -115,7 +115,7 @@ fn a_call_that_kills_two_processes_is_quarantined_and_the_function_lives_on() {
     let router = Router::start(&manifest(&[("fragile", "idempotent = true\nretries = 7")]));
     eventually("it serves", || tell(&router, "fragile", "say hello").status.success());
     let poison = tell(&router, "fragile", "die");
-    assert_eq!(poison.status.code(), Some(3), "{}", says(&poison));
+    assert_eq!(poison.status.code(), Some(1), "{}", says(&poison));
     assert!(says(&poison).contains("quarantined"), "{}", says(&poison));
     eventually("it is kept", || counter(&router, "shard.quarantined_now") == 1);
     assert_eq!(counter(&router, "engine.workers_lost"), 2);

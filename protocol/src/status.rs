@@ -135,8 +135,6 @@ statuses! {
         "More calls a second came than the function or its tenant may have: send fewer, or try again after the advised time.";
     30 BreakerOpen "breaker_open" Function Safe
         "The function fails most of the time and is left alone for a while: see its log, and try again after the advised time.";
-    31 Quarantined "quarantined" Caller Pointless
-        "Two processes died while they ran this call, so no third one is given it: have the function repaired, then replay the call.";
 
     32 Expired "expired" Nobody Safe
         "The deadline came while the call was waiting, so it was never started: try again with more time or less load.";
@@ -152,6 +150,8 @@ statuses! {
         "The process running the function broke the rules of its ring and was stopped: see its log, and retry only if running twice is harmless.";
     66 ResultTooLarge "result_too_large" Function Pointless
         "The function ran, but its result is larger than it may be: ask it for less.";
+    67 Quarantined "quarantined" Caller Pointless
+        "Two processes died while they ran this call, so no third one is given it: have the function repaired, then replay the call.";
 
     80 MalformedFrame "malformed_frame" Caller Pointless
         "The bytes sent are not a valid frame: repair the client.";
