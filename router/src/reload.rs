@@ -3,7 +3,7 @@
 //! In: the configuration in force and the one wanted, both checked.  Out: the one that will be in force, and the
 //! [`Difference`] in words an operator reads.
 //! Always: what needs other processes, other rings or other sockets waits for a restart and is said so; everything else is
-//! taken. A new option of a function is therefore taken unless it is added to [`COLD`].
+//! taken. A new option of a function is therefore taken unless it is added to `COLD`.
 //! Always: a tenant keeps its place in the list, also when no file names it any more: engines know it by its place.
 //! Why not refuse a file that also changes what cannot be taken: the operator would have to undo half of an edit to get the
 //! other half.  Tests: below; with processes and under load: `tests/reload.rs`.
