@@ -71,15 +71,13 @@ impl Engine {
         let mut closed = std::mem::take(&mut self.gates.closed);
         closed.retain(|number| {
             let function = &mut self.functions[*number as usize];
-            let is_due = function.gate.is_none_or(|gate| gate.open_at <= now);
-            match function.gate {
-                Some(gate) if !is_due => look_at = look_at.min(gate.open_at),
-                _ => {
-                    function.gate = None;
-                    self.ready.refresh(*number, function);
-                }
+            let not_due = function.gate.filter(|gate| gate.open_at > now);
+            function.gate = not_due;
+            match not_due {
+                Some(gate) => look_at = look_at.min(gate.open_at),
+                None => self.ready.refresh(*number, function),
             }
-            !is_due
+            not_due.is_some()
         });
         self.gates = Gates { closed, look_at };
     }
