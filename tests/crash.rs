@@ -63,7 +63,7 @@ fn every_call_is_answered_once_while_workers_are_killed() {
     assert!(answered >= kills * ANSWERS_PER_KILL, "{answered} answers are too few to have been in the way");
 
     // Expect: every kill hit a worker that served, and nobody died who was not killed.
-    eventually("the router counted every loss", || counter(&router, "workers_detached") == kills);
+    eventually("the router counted every loss", || router.counter("shard.workers_detached") == kills);
     assert_eq!(router.shim_status("echo")["exits"].as_u64(), Some(kills));
     assert_eq!(router.shim_status("bystander")["exits"].as_u64(), Some(0));
 }
@@ -76,7 +76,7 @@ fn warm_processes_serve_the_next_router_after_each_kill_in_the_middle_of_load() 
     let are_attached = |router: &Router| {
         router.row("echo").workers == 3
             && router.row("bystander").workers == 1
-            && counter(router, "workers_attached") == 4
+            && router.counter("shard.workers_attached") == 4
     };
     eventually("all workers are attached", || are_attached(&router));
     let shim = router.shim();
@@ -115,7 +115,7 @@ fn count_from(variable: &str, default: u64) -> u64 {
 
 /// Four attached at first, and one for each that was killed.
 fn are_back_after(router: &Router, kills: u64) -> bool {
-    counter(router, "workers_attached") == 4 + kills
+    router.counter("shard.workers_attached") == 4 + kills
 }
 
 /// Process ids of `echo` that the shim no longer holds for young.
@@ -150,13 +150,4 @@ fn check_one_answer_each(report: &serde_json::Value, losses: &[&str]) {
     let is_allowed = |reason: &str| reason == "not_sent" || losses.contains(&reason);
     let reasons: Vec<_> = report["errors"].as_object().unwrap().keys().cloned().collect();
     assert!(reasons.iter().all(|reason| is_allowed(reason)), "unexpected errors: {}", report["errors"]);
-}
-
-/// One counter of a router with one shard; zero, if `inspect` leaves it out.
-fn counter(router: &Router, name: &str) -> u64 {
-    let text = router.inspect();
-    let line = text
-        .lines()
-        .find_map(|line| line.trim_start().strip_prefix("shard.")?.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0, |value| value.trim().replace(',', "").parse().unwrap())
 }

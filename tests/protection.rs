@@ -46,14 +46,6 @@ fn says(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-/// The value of a counter, as `quickfire inspect` shows it; 0 while it does not show it.
-fn counter(router: &Router, name: &str) -> u64 {
-    let report = router.inspect();
-    let rows = report.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = rows.into_iter().find(|row| row.len() == 2 && row[0] == name);
-    row.map_or(0, |row| row[1].replace(',', "").parse().unwrap())
-}
-
 #[test]
 fn a_failing_function_is_left_alone_and_something_else_stands_in_for_it() {
     let breaker = "breaker_failure_percent = 50\nbreaker_calls_min = 4\nbreaker_open = \"1h\"";
@@ -90,7 +82,7 @@ fn a_failing_function_is_left_alone_and_something_else_stands_in_for_it() {
         router.command("invoke").args(["excused", "--data", "x", "--connect", &shm]).output().unwrap();
     assert_eq!(excused.stdout.trim_ascii_end(), b"come back later", "{}", says(&excused));
     eventually("it is counted", || {
-        counter(&router, "engine.fallbacks_answered") >= 2 && counter(&router, "engine.breakers_opened") == 3
+        router.counter("engine.fallbacks_answered") >= 2 && router.counter("engine.breakers_opened") == 3
     });
 }
 
@@ -102,7 +94,7 @@ fn a_function_that_recovers_is_tried_carefully_and_then_used_again() {
     eventually("it serves", || tell(&router, "moody", "say hello").status.success());
     eventually("it opens", || {
         tell(&router, "moody", "fail");
-        counter(&router, "engine.breakers_opened") > 0
+        router.counter("engine.breakers_opened") > 0
     });
     eventually("it closes again", || tell(&router, "moody", "say hello").status.success());
     for _ in 0..5 {
@@ -117,8 +109,8 @@ fn a_call_that_kills_two_processes_is_quarantined_and_the_function_lives_on() {
     let poison = tell(&router, "fragile", "die");
     assert_eq!(poison.status.code(), Some(1), "{}", says(&poison));
     assert!(says(&poison).contains("quarantined"), "{}", says(&poison));
-    eventually("it is kept", || counter(&router, "shard.quarantined_now") == 1);
-    assert_eq!(counter(&router, "engine.workers_lost"), 2);
+    eventually("it is kept", || router.counter("shard.quarantined_now") == 1);
+    assert_eq!(router.counter("engine.workers_lost"), 2);
     eventually("a third process serves", || tell(&router, "fragile", "say hello").status.success());
 }
 
@@ -131,6 +123,6 @@ fn errors_are_tried_again_where_that_is_asked_for_and_the_last_one_is_the_answer
     assert_eq!(failed.status.code(), Some(1), "{}", says(&failed));
     assert!(says(&failed).contains("as I was told"), "{}", says(&failed));
     eventually("it is counted and kept", || {
-        counter(&router, "engine.calls_retried") == 2 && counter(&router, "shard.dead_letters_now") == 1
+        router.counter("engine.calls_retried") == 2 && router.counter("shard.dead_letters_now") == 1
     });
 }

@@ -147,6 +147,14 @@ impl Router {
         functions.iter().find(|function| function["name"] == name).unwrap().clone()
     }
 
+    /// The value of a counter, as `quickfire inspect` shows it; 0 while it does not show it.
+    pub fn counter(&self, name: &str) -> u64 {
+        let report = self.inspect();
+        let mut rows = report.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row.len() == 2 && row[0] == name);
+        row.map_or(0, |row| row[1].replace(',', "").parse().unwrap())
+    }
+
     /// What `quickfire inspect` prints.
     pub fn inspect(&self) -> String {
         let output = self.command("inspect").output().unwrap();
