@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
+use protocol::admin::Shelf;
+
 use ending::{Ending, Failure};
 
 mod apply;
@@ -21,6 +23,7 @@ mod function;
 mod functions;
 mod inspect;
 mod invoke;
+mod kept;
 mod live;
 mod load;
 mod print_config;
@@ -78,6 +81,8 @@ fn command() -> Command {
             top::command(),
             inspect::command(),
             why::command(),
+            kept::command(Shelf::Quarantine),
+            kept::command(Shelf::DeadLetters),
             apply::command(),
             check::command(),
             print_config::command(),
@@ -96,6 +101,8 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("top", matches)) => top::run(matches),
         Some(("inspect", matches)) => inspect::run(matches),
         Some(("why", matches)) => why::run(matches),
+        Some(("quarantine", matches)) => kept::run(Shelf::Quarantine, matches),
+        Some(("dead-letters", matches)) => kept::run(Shelf::DeadLetters, matches),
         Some(("apply", matches)) => apply::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("print-config", matches)) => print_config::run(matches),

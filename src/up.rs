@@ -23,6 +23,7 @@ use signals::{News, Signals};
 mod admin;
 mod io;
 mod keeper;
+mod kept;
 mod reload;
 mod signals;
 mod welcome;

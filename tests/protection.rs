@@ -29,8 +29,9 @@ fn obedient() {
         let order = std::str::from_utf8(call.payload())?;
         match order.split(' ').collect::<Vec<_>>().as_slice() {
             ["say", word] => Ok(format!("{word} from {}", std::process::id())),
-            ["die"] => std::process::exit(1),
+            ["die", ..] => std::process::exit(1),
             ["fail"] => Err(FunctionError::new("as I was told")),
+            ["find", path] => Ok(std::fs::read_to_string(path)?),
             _ => Err(FunctionError::new(format!("{order} is no order"))),
         }
     })
@@ -39,6 +40,20 @@ fn obedient() {
 
 fn tell(router: &Router, function: &str, order: &str) -> Output {
     router.invoke(&[function, "--data", order, "--deadline", "20s"])
+}
+
+/// Runs `quickfire quarantine` or `dead-letters`, and checks its exit code.
+#[track_caller]
+fn kept(router: &Router, shelf: &str, arguments: &[&str], code: i32) -> String {
+    let output = router.command(shelf).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{shelf} {arguments:?}: {}", says(&output));
+    says(&output)
+}
+
+/// The ids of the calls that are kept.
+fn ids(router: &Router, shelf: &str) -> Vec<String> {
+    let list: serde_json::Value = serde_json::from_str(&kept(router, shelf, &["list", "--json"], 0)).unwrap();
+    list.as_array().unwrap().iter().map(|call| call["id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn says(output: &Output) -> String {
@@ -125,4 +140,110 @@ fn errors_are_tried_again_where_that_is_asked_for_and_the_last_one_is_the_answer
     eventually("it is counted and kept", || {
         router.counter("engine.calls_retried") == 2 && router.counter("shard.dead_letters_now") == 1
     });
+}
+
+#[test]
+fn a_poisonous_call_is_inspected_replayed_and_dropped() {
+    let functions = manifest(&[
+        ("fragile", "idempotent = true\nretries = 7\npayload_size_max = \"8MiB\""),
+        ("other", "idempotent = true"),
+    ]);
+    let router = Router::start(&format!("[router]\nframe_size_max = \"9MiB\"\n{functions}"));
+    assert!(kept(&router, "quarantine", &["list"], 0).contains("no call is in the quarantine"));
+    eventually("they serve", || {
+        ["fragile", "other"].iter().all(|name| tell(&router, name, "say hello").status.success())
+    });
+    // Given: a payload that one message of the admin socket cannot carry, and another call.
+    let poison = format!("die {}", "of this ".repeat(700_000));
+    let path = router.dir.join("poison");
+    std::fs::write(&path, &poison).unwrap();
+    let output = router.invoke(&["fragile", "--in", path.to_str().unwrap(), "--deadline", "20s"]);
+    assert!(says(&output).contains("quarantined"), "{}", says(&output));
+    tell(&router, "other", "die");
+
+    // Expect: both are there, the older one first.
+    eventually("both are kept", || ids(&router, "quarantine").len() == 2);
+    let [first, second] = &ids(&router, "quarantine")[..] else { panic!("two calls") };
+    let list = kept(&router, "quarantine", &["list"], 0);
+    let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[1][..2], [first, "fragile"], "{list}");
+    assert_eq!(rows[1][4..], ["quarantined", "2", "normal", "5,600,004"], "{list}");
+    assert_eq!(rows[2][..2], [second, "other"], "{list}");
+
+    // Expect: its bytes, all of them, in a file or on standard output.
+    let file = router.dir.join("shown");
+    let text = kept(&router, "quarantine", &["show", first, "--out", file.to_str().unwrap()], 0);
+    assert!(text.contains(&format!("call {first} of fragile, normal: quarantined")), "{text}");
+    assert!(std::fs::read(&file).unwrap() == poison.as_bytes(), "the same bytes");
+    let shown = router.command("quarantine").args(["show", second, "--out", "-"]).output().unwrap();
+    assert_eq!(shown.stdout, b"die");
+
+    // Expect: run once more it kills as before, and is kept once more.
+    let replayed = kept(&router, "quarantine", &["replay", second], 1);
+    assert!(
+        replayed.contains(&format!("call {second} of other run once more: quarantined after")),
+        "{replayed}"
+    );
+    assert_eq!(ids(&router, "quarantine").len(), 3);
+
+    // Expect: what goes is told, and what is not there too.
+    let dropped = kept(&router, "quarantine", &["drop", second, "ffff00", first], 3);
+    for told in [
+        format!("dropped call {second} of other"),
+        format!("dropped call {first} of fragile"),
+        "no call with the id ffff00 is in the quarantine".into(),
+    ] {
+        assert!(dropped.contains(&told), "{dropped}");
+    }
+    kept(&router, "quarantine", &["show", second], 3);
+    kept(&router, "quarantine", &["replay", second], 3);
+    assert_eq!(kept(&router, "quarantine", &["drop", "--all"], 0).lines().count(), 1);
+    assert!(ids(&router, "quarantine").is_empty());
+    assert!(tell(&router, "fragile", "say hello").status.success(), "and the function lives on");
+}
+
+#[test]
+fn a_dead_letter_is_replayed_when_what_it_lacked_is_there() {
+    let router = Router::start(&manifest(&[("finder", "idempotent = true\nretry_errors = true")]));
+    let path = router.dir.join("wanted");
+    let wanted = format!("find {}", path.display());
+    eventually("it serves", || tell(&router, "finder", "say hello").status.success());
+    assert_eq!(tell(&router, "finder", &wanted).status.code(), Some(1));
+    eventually("it is kept", || ids(&router, "dead-letters").len() == 1);
+    let id = &ids(&router, "dead-letters")[0];
+    assert!(ids(&router, "quarantine").is_empty(), "it is no poison");
+    kept(&router, "quarantine", &["show", id], 3);
+
+    // Expect: why it still fails, and what it returns when it does not.
+    let failed = kept(&router, "dead-letters", &["replay", id], 1);
+    assert!(failed.contains("function_error after") && failed.contains("No such file"), "{failed}");
+    std::fs::write(&path, "found").unwrap();
+    let out = router.dir.join("result");
+    let replayed = kept(&router, "dead-letters", &["replay", id, "--out", out.to_str().unwrap()], 0);
+    assert!(replayed.contains(": ok after"), "{replayed}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"found");
+    let told = kept(&router, "dead-letters", &["replay", id, "--json"], 0);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["status"], &told["result_size"]), (&"ok".into(), &5.into()));
+
+    // Expect: it stays until it is dropped; the failed repetition is a dead letter of its own.
+    assert_eq!(ids(&router, "dead-letters").len(), 2);
+    kept(&router, "dead-letters", &["drop", id], 0);
+    assert_eq!(ids(&router, "dead-letters").len(), 1);
+}
+
+#[test]
+fn without_a_router_nothing_is_kept_and_an_id_that_is_none_is_a_mistake() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |arguments: &[&str], code, told: &str| {
+        let output = support::quickfire().args(arguments).env("QUICKFIRE_DIR", home.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", says(&output));
+        assert!(says(&output).contains(told), "{arguments:?}: {}", says(&output));
+    };
+    for shelf in ["quarantine", "dead-letters"] {
+        check(&[shelf, "list"], 4, "no router answers at");
+        check(&[shelf, "drop", "--all"], 4, "no router answers at");
+        check(&[shelf, "show", "xyz"], 2, "an id is hexadecimal");
+        check(&[shelf, "drop"], 2, "ID");
+    }
 }

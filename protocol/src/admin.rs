@@ -2,28 +2,19 @@
 //! `DIR/admin.sock` (docs/spec/admin.md).
 //!
 //! In: bytes of the admin socket.  Out: a [`Message`], or [`AdminPeerMisbehaved`].
-//! Always: a record of 128 bytes, then two texts whose sizes it names. It carries magic and version, because command and
-//! router may come from different builds.
-//! Never: trusts a size, a number or a text: the record is validated, texts are bounded and UTF-8.
+//! Always: a record of 128 bytes (`admin/record.rs`), then two parts whose sizes it names: a text, and a text or bytes. What
+//! is larger than both may be (a list, a payload) comes in pieces, one question each.
+//! Never: trusts a size, a number or a text: the record is validated, parts are bounded, texts are UTF-8.
 //! Why not the wire protocol: these questions are the operator's alone, and never remote.
 
-use core::mem::size_of;
+mod kept;
+mod record;
+#[cfg(test)]
+mod tests;
 
-use rkyv::api::low;
-use rkyv::rancor::Failure;
-use rkyv::ser::allocator::SubAllocator;
-use rkyv::ser::writer::Buffer;
-use rkyv::util::Align;
-use rkyv::{Archive, Deserialize, Serialize};
-
-/// Bytes of a record without its texts.
-pub const RECORD_SIZE: usize = 128;
-/// Bytes of both texts together: a configuration file of 4 MiB, and its path or what is said about it.
-pub const TEXT_SIZE_MAX: usize = 5 << 20;
-/// "QKFC" as a little-endian integer.
-pub const MAGIC: u32 = u32::from_le_bytes(*b"QKFC");
-/// The one version spoken.
-pub const VERSION: u16 = 1;
+pub use kept::{CALLS_PER_LIST_MAX, KeptCall, PIECE_SIZE_MAX, Shelf};
+use record::Record;
+pub use record::{MAGIC, PARTS_SIZE_MAX, RECORD_SIZE, VERSION};
 
 /// One message on the admin socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,6 +56,74 @@ pub enum Message {
     NoSuchCall,
     /// Router to command: it is going away.
     Stopping,
+    /// Command to router: which calls are kept?
+    List {
+        /// Where.
+        shelf: Shelf,
+        /// Only those with greater numbers.
+        after: u64,
+    },
+    /// Router to command: these, by number; at most [`CALLS_PER_LIST_MAX`].
+    Listed {
+        /// When the router looked; CLOCK_MONOTONIC.
+        looked_at_ns: u64,
+        /// Which.
+        calls: Vec<KeptCall>,
+        /// There are more behind the last of them.
+        has_more: bool,
+    },
+    /// Command to router: what is known of this call, and what is its payload?
+    Show {
+        /// Where it is kept.
+        shelf: Shelf,
+        /// Which.
+        number: u64,
+        /// From which byte of the payload on.
+        offset: u64,
+    },
+    /// Router to command: this.
+    Shown {
+        /// When the router looked; CLOCK_MONOTONIC.
+        looked_at_ns: u64,
+        /// The call.
+        call: KeptCall,
+        /// The payload from the byte asked for, at most [`PIECE_SIZE_MAX`] of it.
+        piece: Vec<u8>,
+    },
+    /// Command to router: run this call once more. It stays where it is kept.
+    Replay {
+        /// Where it is kept.
+        shelf: Shelf,
+        /// Which.
+        number: u64,
+    },
+    /// Router to command: so it ended.
+    Replayed {
+        /// As on the wire.
+        status: u16,
+        /// How long it took.
+        took_ns: u64,
+        /// Bytes of the result.
+        result_size: u64,
+        /// The name of its function.
+        function: String,
+        /// The result's first bytes, at most [`PIECE_SIZE_MAX`].
+        result: Vec<u8>,
+    },
+    /// Command to router: forget this call.
+    Drop {
+        /// Where it is kept.
+        shelf: Shelf,
+        /// Which.
+        number: u64,
+    },
+    /// Router to command: it is gone. This it was.
+    Dropped {
+        /// When it went; CLOCK_MONOTONIC.
+        looked_at_ns: u64,
+        /// The call.
+        call: KeptCall,
+    },
 }
 
 /// What is known of a call. Times are CLOCK_MONOTONIC in nanoseconds; 0 is none.
@@ -114,255 +173,151 @@ pub enum AdminPeerMisbehaved {
     /// The kind is not defined.
     #[error("record kind {0} is not defined")]
     UnknownKind(u16),
-    /// More text than any message has.
-    #[error("{size} bytes of text are more than {TEXT_SIZE_MAX}")]
-    TextTooLarge {
+    /// More than any message has behind its record.
+    #[error("{size} bytes behind the record are more than {PARTS_SIZE_MAX}")]
+    PartsTooLarge {
         /// What was announced.
         size: u64,
     },
     /// A text is none.
     #[error("a text is not UTF-8")]
     TextInvalid,
+    /// A list is not made of calls, or names a function that it does not carry.
+    #[error("the list of calls is not valid")]
+    ListInvalid,
     /// The bytes are not a record.
     #[error("the record is not valid")]
     RecordInvalid,
 }
 
-/// The record as it lies in the stream. Private: people use [`Message`].
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Default)]
-struct Record {
-    magic: u32,
-    version: u16,
-    kind: u16,
-    text_sizes: [u32; 2],
-    flags: u32,
-    reserved_20: u32,
-    invocation_id: u64,
-    looked_at_ns: u64,
-    received_at_ns: u64,
-    deadline_at_ns: u64,
-    pushed_at_ns: u64,
-    blocked_since_ns: u64,
-    ahead: u32,
-    process_id: u32,
-    stage: u8,
-    criticality: u8,
-    attempts: u8,
-    blocked_on: u8,
-    reserved_84: u32,
-    reserved_88: [u64; 5],
+/// What a message is, and the flags of its record.
+mod kind {
+    pub const APPLY: u16 = 1;
+    pub const APPLIED: u16 = 2;
+    pub const REFUSED: u16 = 3;
+    pub const WHY: u16 = 4;
+    pub const CALL: u16 = 5;
+    pub const NO_SUCH_CALL: u16 = 6;
+    pub const STOPPING: u16 = 7;
+    pub const LIST: u16 = 8;
+    pub const LISTED: u16 = 9;
+    pub const SHOW: u16 = 10;
+    pub const SHOWN: u16 = 11;
+    pub const REPLAY: u16 = 12;
+    pub const REPLAYED: u16 = 13;
+    pub const DROP: u16 = 14;
+    pub const DROPPED: u16 = 15;
+
+    /// Of `APPLY`: change nothing.
+    pub const FLAG_DRY_RUN: u32 = 1;
+    /// Of questions about kept calls: the dead letters; otherwise the quarantine.
+    pub const FLAG_DEAD_LETTERS: u32 = 1 << 1;
+    /// Of `LISTED`: there are more.
+    pub const FLAG_HAS_MORE: u32 = 1 << 2;
 }
-
-const _: () = assert!(size_of::<ArchivedRecord>() == RECORD_SIZE);
-
-const KIND_APPLY: u16 = 1;
-const KIND_APPLIED: u16 = 2;
-const KIND_REFUSED: u16 = 3;
-const KIND_WHY: u16 = 4;
-const KIND_CALL: u16 = 5;
-const KIND_NO_SUCH_CALL: u16 = 6;
-const KIND_STOPPING: u16 = 7;
-
-const FLAG_DRY_RUN: u32 = 1;
 
 /// Looks at the front of `bytes`. `Ok(None)` means that the message is not complete yet.
 pub fn decode(bytes: &[u8]) -> Result<Option<Message>, AdminPeerMisbehaved> {
     let Some((record_bytes, rest)) = bytes.split_first_chunk::<RECORD_SIZE>() else { return Ok(None) };
-    let record = decode_record(record_bytes)?;
-    let [first_size, second_size] = record.text_sizes.map(|size| size as usize);
-    let Some(texts) = rest.get(..first_size + second_size) else { return Ok(None) };
-    let (first, second) = texts.split_at(first_size);
-    let text = |bytes: &[u8]| {
-        core::str::from_utf8(bytes).map(str::to_owned).map_err(|_| AdminPeerMisbehaved::TextInvalid)
-    };
-    let (first, second) = (text(first)?, text(second)?);
-    Ok(Some(match record.kind {
-        KIND_APPLY => {
-            Message::Apply { origin: first, text: second, is_dry_run: record.flags & FLAG_DRY_RUN != 0 }
+    // What is wrong with the record is said before its parts are waited for.
+    let record = Record::decode(record_bytes)?;
+    if !(kind::APPLY..=kind::DROPPED).contains(&record.kind) {
+        return Err(AdminPeerMisbehaved::UnknownKind(record.kind));
+    }
+    let [first_size, second_size] = record.part_sizes.map(|size| size as usize);
+    let Some(parts) = rest.get(..first_size + second_size) else { return Ok(None) };
+    let (first, second) = parts.split_at(first_size);
+    decode_whole(&record, text(first)?, second).map(Some)
+}
+
+fn text(bytes: &[u8]) -> Result<String, AdminPeerMisbehaved> {
+    core::str::from_utf8(bytes).map(str::to_owned).map_err(|_| AdminPeerMisbehaved::TextInvalid)
+}
+
+fn decode_whole(record: &Record, first: String, second: &[u8]) -> Result<Message, AdminPeerMisbehaved> {
+    let Record { number, looked_at_ns, size, flags, .. } = *record;
+    let shelf = if flags & kind::FLAG_DEAD_LETTERS != 0 { Shelf::DeadLetters } else { Shelf::Quarantine };
+    Ok(match record.kind {
+        kind::APPLY => {
+            Message::Apply { origin: first, text: text(second)?, is_dry_run: flags & kind::FLAG_DRY_RUN != 0 }
         }
-        KIND_APPLIED => Message::Applied { taken: first, needs_restart: second },
-        KIND_REFUSED => Message::Refused { reasons: first },
-        KIND_WHY => Message::Why { invocation_id: record.invocation_id },
-        KIND_CALL => Message::Call { report: report_of(&record), function: first },
-        KIND_NO_SUCH_CALL => Message::NoSuchCall,
-        KIND_STOPPING => Message::Stopping,
+        kind::APPLIED => Message::Applied { taken: first, needs_restart: text(second)? },
+        kind::REFUSED => Message::Refused { reasons: first },
+        kind::WHY => Message::Why { invocation_id: record.invocation_id },
+        kind::CALL => Message::Call { report: record.report(), function: first },
+        kind::NO_SUCH_CALL => Message::NoSuchCall,
+        kind::STOPPING => Message::Stopping,
+        kind::LIST => Message::List { shelf, after: number },
+        kind::LISTED => Message::Listed {
+            looked_at_ns,
+            calls: kept::decode_list(&first, second).ok_or(AdminPeerMisbehaved::ListInvalid)?,
+            has_more: flags & kind::FLAG_HAS_MORE != 0,
+        },
+        kind::SHOW => Message::Show { shelf, number, offset: record.offset },
+        kind::SHOWN => Message::Shown { looked_at_ns, call: record.kept_call(first), piece: second.to_vec() },
+        kind::REPLAY => Message::Replay { shelf, number },
+        kind::REPLAYED => Message::Replayed {
+            status: record.status,
+            took_ns: record.took_ns,
+            result_size: size,
+            function: first,
+            result: second.to_vec(),
+        },
+        kind::DROP => Message::Drop { shelf, number },
+        kind::DROPPED => Message::Dropped { looked_at_ns, call: record.kept_call(first) },
         unknown => return Err(AdminPeerMisbehaved::UnknownKind(unknown)),
-    }))
-}
-
-/// Everything that is wrong without looking at the texts, so that a bad peer is refused before it sends them.
-fn decode_record(bytes: &[u8; RECORD_SIZE]) -> Result<Record, AdminPeerMisbehaved> {
-    let aligned = Align(*bytes);
-    let archived = low::access::<ArchivedRecord, Failure>(aligned.as_slice())
-        .map_err(|_| AdminPeerMisbehaved::RecordInvalid)?;
-    let record =
-        low::deserialize::<Record, Failure>(archived).map_err(|_| AdminPeerMisbehaved::RecordInvalid)?;
-    let Record { magic, version, kind, .. } = record;
-    if magic != MAGIC {
-        return Err(AdminPeerMisbehaved::MagicWrong { magic });
-    }
-    if version != VERSION {
-        return Err(AdminPeerMisbehaved::VersionUnsupported { version });
-    }
-    if !(KIND_APPLY..=KIND_STOPPING).contains(&kind) {
-        return Err(AdminPeerMisbehaved::UnknownKind(kind));
-    }
-    let size: u64 = record.text_sizes.iter().map(|size| u64::from(*size)).sum();
-    if size > TEXT_SIZE_MAX as u64 {
-        return Err(AdminPeerMisbehaved::TextTooLarge { size });
-    }
-    Ok(record)
-}
-
-fn report_of(record: &Record) -> CallReport {
-    CallReport {
-        invocation_id: record.invocation_id,
-        looked_at_ns: record.looked_at_ns,
-        received_at_ns: record.received_at_ns,
-        deadline_at_ns: record.deadline_at_ns,
-        pushed_at_ns: record.pushed_at_ns,
-        blocked_since_ns: record.blocked_since_ns,
-        ahead: record.ahead,
-        process_id: record.process_id,
-        stage: record.stage,
-        criticality: record.criticality,
-        attempts: record.attempts,
-        blocked_on: record.blocked_on,
-    }
+    })
 }
 
 impl Message {
-    /// The message as bytes. Texts that together are longer than [`TEXT_SIZE_MAX`] are refused by whoever decodes them.
+    /// The message as bytes. Parts that together are longer than [`PARTS_SIZE_MAX`] are refused by whoever decodes them.
     pub fn encode(&self) -> Vec<u8> {
-        let (record, texts) = self.to_record();
-        let mut space = Align([0; RECORD_SIZE]);
-        let written = low::to_bytes_in_with_alloc::<_, _, Failure>(
-            &record,
-            Buffer::from(&mut *space),
-            SubAllocator::empty(),
-        );
-        assert!(written.is_ok(), "a record of integers fits its own size");
-        let mut out = space.to_vec();
-        texts.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
-        out
-    }
-
-    fn to_record(&self) -> (Record, [&str; 2]) {
-        let with = |kind, texts: [&str; 2]| Record {
-            magic: MAGIC,
-            version: VERSION,
-            kind,
-            text_sizes: texts.map(|text| u32::try_from(text.len()).unwrap_or(u32::MAX)),
-            ..Record::default()
+        let about = |kind, shelf: &Shelf, number: &u64| {
+            let flags = if *shelf == Shelf::DeadLetters { kind::FLAG_DEAD_LETTERS } else { 0 };
+            Record { kind, flags, number: *number, ..Record::default() }
         };
+        let with = |kind| Record { kind, ..Record::default() };
         match self {
             Message::Apply { origin, text, is_dry_run } => {
-                let texts = [origin.as_str(), text.as_str()];
-                let flags = if *is_dry_run { FLAG_DRY_RUN } else { 0 };
-                (Record { flags, ..with(KIND_APPLY, texts) }, texts)
+                let flags = if *is_dry_run { kind::FLAG_DRY_RUN } else { 0 };
+                Record { flags, ..with(kind::APPLY) }.followed_by(origin, text.as_bytes())
             }
             Message::Applied { taken, needs_restart } => {
-                let texts = [taken.as_str(), needs_restart.as_str()];
-                (with(KIND_APPLIED, texts), texts)
+                with(kind::APPLIED).followed_by(taken, needs_restart.as_bytes())
             }
-            Message::Refused { reasons } => (with(KIND_REFUSED, [reasons, ""]), [reasons, ""]),
+            Message::Refused { reasons } => with(kind::REFUSED).followed_by(reasons, &[]),
             Message::Why { invocation_id } => {
-                (Record { invocation_id: *invocation_id, ..with(KIND_WHY, ["", ""]) }, ["", ""])
+                Record { invocation_id: *invocation_id, ..with(kind::WHY) }.followed_by("", &[])
             }
             Message::Call { report, function } => {
-                let texts = [function.as_str(), ""];
-                let record = Record {
-                    invocation_id: report.invocation_id,
-                    looked_at_ns: report.looked_at_ns,
-                    received_at_ns: report.received_at_ns,
-                    deadline_at_ns: report.deadline_at_ns,
-                    pushed_at_ns: report.pushed_at_ns,
-                    blocked_since_ns: report.blocked_since_ns,
-                    ahead: report.ahead,
-                    process_id: report.process_id,
-                    stage: report.stage,
-                    criticality: report.criticality,
-                    attempts: report.attempts,
-                    blocked_on: report.blocked_on,
-                    ..with(KIND_CALL, texts)
-                };
-                (record, texts)
+                Record { kind: kind::CALL, ..Record::of_report(report) }.followed_by(function, &[])
             }
-            Message::NoSuchCall => (with(KIND_NO_SUCH_CALL, ["", ""]), ["", ""]),
-            Message::Stopping => (with(KIND_STOPPING, ["", ""]), ["", ""]),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn every_message() -> Vec<Message> {
-        let report = CallReport {
-            invocation_id: 1,
-            looked_at_ns: 2,
-            received_at_ns: 3,
-            deadline_at_ns: 4,
-            pushed_at_ns: 5,
-            blocked_since_ns: 6,
-            ahead: 7,
-            process_id: 8,
-            stage: 9,
-            criticality: 10,
-            attempts: 11,
-            blocked_on: 12,
-        };
-        vec![
-            Message::Apply { origin: "/q.toml".into(), text: "[router]\n".into(), is_dry_run: true },
-            Message::Apply { origin: String::new(), text: "é".into(), is_dry_run: false },
-            Message::Applied { taken: "a".into(), needs_restart: "b\nc".into() },
-            Message::Refused { reasons: "no".into() },
-            Message::Why { invocation_id: u64::MAX },
-            Message::Call { report, function: "echo".into() },
-            Message::NoSuchCall,
-            Message::Stopping,
-        ]
-    }
-
-    #[test]
-    fn every_message_reads_back_as_written_and_not_before_it_is_whole() {
-        for message in every_message() {
-            let bytes = message.encode();
-            for size in 0..bytes.len() {
-                assert_eq!(decode(&bytes[..size]), Ok(None), "{message:?}, {size} bytes");
+            Message::NoSuchCall => with(kind::NO_SUCH_CALL).followed_by("", &[]),
+            Message::Stopping => with(kind::STOPPING).followed_by("", &[]),
+            Message::List { shelf, after } => about(kind::LIST, shelf, after).followed_by("", &[]),
+            Message::Listed { looked_at_ns, calls, has_more } => {
+                let (names, rows) = kept::encode_list(calls);
+                let flags = if *has_more { kind::FLAG_HAS_MORE } else { 0 };
+                Record { flags, looked_at_ns: *looked_at_ns, ..with(kind::LISTED) }.followed_by(&names, &rows)
             }
-            assert_eq!(decode(&bytes), Ok(Some(message)));
+            Message::Show { shelf, number, offset } => {
+                Record { offset: *offset, ..about(kind::SHOW, shelf, number) }.followed_by("", &[])
+            }
+            Message::Shown { looked_at_ns, call, piece } => {
+                Record { kind: kind::SHOWN, looked_at_ns: *looked_at_ns, ..Record::of_kept_call(call) }
+                    .followed_by(&call.function, piece)
+            }
+            Message::Replay { shelf, number } => about(kind::REPLAY, shelf, number).followed_by("", &[]),
+            Message::Replayed { status, took_ns, result_size, function, result } => {
+                let record = with(kind::REPLAYED);
+                Record { status: *status, took_ns: *took_ns, size: *result_size, ..record }
+                    .followed_by(function, result)
+            }
+            Message::Drop { shelf, number } => about(kind::DROP, shelf, number).followed_by("", &[]),
+            Message::Dropped { looked_at_ns, call } => {
+                Record { kind: kind::DROPPED, looked_at_ns: *looked_at_ns, ..Record::of_kept_call(call) }
+                    .followed_by(&call.function, &[])
+            }
         }
-    }
-
-    #[test]
-    fn the_bytes_are_those_of_the_specification() {
-        let Message::Call { report, .. } = &every_message()[5] else { panic!("the order changed") };
-        let bytes = Message::Call { report: *report, function: "f".into() }.encode();
-        assert_eq!(bytes[..8], [b'Q', b'K', b'F', b'C', 1, 0, 5, 0]);
-        assert_eq!(bytes[8..16], [1, 0, 0, 0, 0, 0, 0, 0]);
-        let places = [(24, 1), (32, 2), (40, 3), (48, 4), (56, 5), (64, 6), (72, 7), (76, 8)];
-        for (place, value) in places.into_iter().chain([(80, 9), (81, 10), (82, 11), (83, 12), (128, b'f')]) {
-            assert_eq!(bytes[place], value, "byte {place}");
-        }
-    }
-
-    #[test]
-    fn what_no_honest_peer_sends_is_named() {
-        let good = Message::NoSuchCall.encode();
-        let check = |place: usize, value: u8, expected| {
-            let mut bytes = good.clone();
-            bytes[place] = value;
-            assert_eq!(decode(&bytes), Err(expected));
-        };
-        check(0, b'X', AdminPeerMisbehaved::MagicWrong { magic: u32::from_le_bytes(*b"XKFC") });
-        check(4, 2, AdminPeerMisbehaved::VersionUnsupported { version: 2 });
-        check(6, 0, AdminPeerMisbehaved::UnknownKind(0));
-        check(6, 8, AdminPeerMisbehaved::UnknownKind(8));
-        check(11, 0xFF, AdminPeerMisbehaved::TextTooLarge { size: 0xFF00_0000 });
-        let mut bytes = Message::Refused { reasons: "x".into() }.encode();
-        bytes[RECORD_SIZE] = 0xFF;
-        assert_eq!(decode(&bytes), Err(AdminPeerMisbehaved::TextInvalid));
     }
 }

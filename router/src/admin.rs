@@ -3,7 +3,8 @@
 //! In: one message a connection (`protocol::admin`) on `DIR/admin.sock`.  Out: one answer, made by whoever started it.
 //! Always: one thread of its own serves one connection at a time; others wait in the kernel's queue of [`BACKLOG`]. Peers run
 //! as our user (SO_PEERCRED); a question is bounded in bytes and in time, so that a command that hangs holds up the next one
-//! for [`PEER_TIMEOUT`] at most, and calls not at all.
+//! for [`PEER_TIMEOUT`] at most, and calls not at all. An answer that takes as long as a call does is waited for on a thread of
+//! its own, [`LATER_MAX`] of them at once.
 //! Never: touches a shard but through its commands.
 //! Tests: below; with real processes: `tests/reload.rs`, `tests/cli.rs`.
 #![forbid(unsafe_code)]
@@ -11,6 +12,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,16 @@ pub const BACKLOG: i32 = 16;
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a command waits for its answer: behind every other that may wait, each at its slowest.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Answers that may be waited for beside each other; more than a person begins before the first has ended.
+pub const LATER_MAX: usize = 16;
+
+/// What a question gets.
+pub enum Reply {
+    /// The answer.
+    Now(Message),
+    /// What makes the answer, and may take as long as a call does.
+    Later(Box<dyn FnOnce() -> Message + Send>),
+}
 
 /// The served socket. Dropping it ends the thread and removes the socket.
 pub struct Admin {
@@ -62,7 +74,7 @@ impl Admin {
     /// Serves the run directory's admin socket with `answer`, which is called on a thread of its own.
     pub fn start(
         run_dir: &Path,
-        mut answer: impl FnMut(Message) -> Message + Send + 'static,
+        mut answer: impl FnMut(Message) -> Reply + Send + 'static,
     ) -> Result<Admin, ListenError> {
         let path = run_dir::admin_socket(run_dir);
         let listen = Listen::Unix(path.clone());
@@ -72,10 +84,12 @@ impl Admin {
         rustix::net::listen(&listener, BACKLOG).map_err(|error| refused(error.into()))?;
         let (stop, stopped) = UnixStream::pair().map_err(refused)?;
         let serve = move || {
+            // Whoever answers later holds another share of it.
+            let waiting = Arc::new(());
             while wait(&listener, &stopped) {
-                if let Ok((mut peer, _)) = listener.accept() {
+                if let Ok((peer, _)) = listener.accept() {
                     // A peer that went away or spoke nonsense has lost its answer, and nothing else.
-                    let _ = serve_one(&mut peer, &mut answer);
+                    let _ = serve_one(peer, &mut answer, &waiting);
                 }
             }
         };
@@ -103,7 +117,9 @@ pub fn ask(run_dir: &Path, question: &Message) -> Result<Message, AskFailed> {
     let mut socket = UnixStream::connect(&path).map_err(unreachable)?;
     socket.set_write_timeout(Some(PEER_TIMEOUT)).map_err(unreachable)?;
     socket.write_all(&question.encode()).map_err(unreachable)?;
-    read_message(&mut socket, ANSWER_TIMEOUT).map_err(|failed| match failed {
+    // How long a call may take is between it and its function.
+    let timeout = (!matches!(question, Message::Replay { .. })).then_some(ANSWER_TIMEOUT);
+    read_message(&mut socket, timeout).map_err(|failed| match failed {
         ReadFailed::Io(error) => AskFailed::Unreachable { path: path.clone(), error },
         ReadFailed::Misbehaved(misbehaved) => AskFailed::Unreadable { path: path.clone(), misbehaved },
     })
@@ -117,17 +133,39 @@ fn wait(listener: &UnixListener, stopped: &UnixStream) -> bool {
     polled[1].revents().is_empty()
 }
 
-fn serve_one(peer: &mut UnixStream, answer: &mut impl FnMut(Message) -> Message) -> io::Result<()> {
-    if peer::credentials(&*peer)?.uid != geteuid().as_raw() {
+fn serve_one(
+    mut peer: UnixStream,
+    answer: &mut impl FnMut(Message) -> Reply,
+    waiting: &Arc<()>,
+) -> io::Result<()> {
+    if peer::credentials(&peer)?.uid != geteuid().as_raw() {
         return Ok(());
     }
     peer.set_write_timeout(Some(PEER_TIMEOUT))?;
-    let told = match read_message(peer, PEER_TIMEOUT) {
+    let reply = match read_message(&mut peer, Some(PEER_TIMEOUT)) {
         Ok(question) => answer(question),
         Err(ReadFailed::Io(error)) => return Err(error),
-        Err(ReadFailed::Misbehaved(misbehaved)) => Message::Refused { reasons: misbehaved.to_string() },
+        Err(ReadFailed::Misbehaved(misbehaved)) => {
+            Reply::Now(Message::Refused { reasons: misbehaved.to_string() })
+        }
     };
-    peer.write_all(&told.encode())
+    match reply {
+        Reply::Now(told) => peer.write_all(&told.encode()),
+        Reply::Later(_) if Arc::strong_count(waiting) > LATER_MAX => {
+            let reasons =
+                format!("{LATER_MAX} answers are being waited for already; try again when one has come");
+            peer.write_all(&Message::Refused { reasons }.encode())
+        }
+        Reply::Later(make) => {
+            let share = waiting.clone();
+            // If there is no thread for it, the peer sees the socket closed.
+            std::thread::Builder::new().name("admin-later".into()).spawn(move || {
+                let _ = peer.write_all(&make().encode());
+                drop(share);
+            })?;
+            Ok(())
+        }
+    }
 }
 
 enum ReadFailed {
@@ -136,8 +174,8 @@ enum ReadFailed {
 }
 
 /// Reads one message, in `timeout` for all of it.
-fn read_message(socket: &mut UnixStream, timeout: Duration) -> Result<Message, ReadFailed> {
-    let give_up_at = Instant::now() + timeout;
+fn read_message(socket: &mut UnixStream, timeout: Option<Duration>) -> Result<Message, ReadFailed> {
+    let give_up_at = timeout.map(|timeout| Instant::now() + timeout);
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 << 10];
     loop {
@@ -147,11 +185,11 @@ fn read_message(socket: &mut UnixStream, timeout: Duration) -> Result<Message, R
             Ok(None) => {}
             Err(misbehaved) => return Err(ReadFailed::Misbehaved(misbehaved)),
         }
-        let left = give_up_at.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let left = give_up_at.map(|at| at.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Err(ReadFailed::Io(io::ErrorKind::TimedOut.into()));
         }
-        socket.set_read_timeout(Some(left)).map_err(ReadFailed::Io)?;
+        socket.set_read_timeout(left).map_err(ReadFailed::Io)?;
         match socket.read(&mut buffer) {
             Ok(0) => return Err(ReadFailed::Io(io::ErrorKind::UnexpectedEof.into())),
             Ok(size) => bytes.extend_from_slice(&buffer[..size]),
@@ -165,10 +203,10 @@ fn read_message(socket: &mut UnixStream, timeout: Duration) -> Result<Message, R
 mod tests {
     use super::*;
 
-    fn echo(question: Message) -> Message {
+    fn echo(question: Message) -> Reply {
         match question {
-            Message::Why { invocation_id: 7 } => Message::NoSuchCall,
-            other => other,
+            Message::Why { invocation_id: 7 } => Reply::Now(Message::NoSuchCall),
+            other => Reply::Now(other),
         }
     }
 
@@ -187,7 +225,7 @@ mod tests {
         let _admin = Admin::start(dir.path(), echo).unwrap();
         let mut peer = UnixStream::connect(run_dir::admin_socket(dir.path())).unwrap();
         peer.write_all(&[0xAB; admin::RECORD_SIZE]).unwrap();
-        let Ok(Message::Refused { reasons }) = read_message(&mut peer, PEER_TIMEOUT) else {
+        let Ok(Message::Refused { reasons }) = read_message(&mut peer, Some(PEER_TIMEOUT)) else {
             panic!("not refused")
         };
         assert!(reasons.contains("magic"), "{reasons}");
@@ -202,6 +240,41 @@ mod tests {
         peer.write_all(&Message::NoSuchCall.encode()[..50]).unwrap();
         drop(peer);
         assert_eq!(ask(dir.path(), &Message::Why { invocation_id: 7 }).unwrap(), Message::NoSuchCall);
+    }
+
+    #[test]
+    fn an_answer_that_takes_long_holds_nobody_up_and_of_too_many_the_last_is_refused() {
+        // Given: questions that are answered when the test says so.
+        let dir = tempfile::tempdir().unwrap();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let gone = Arc::new(std::sync::Mutex::new(gone));
+        let _admin = Admin::start(dir.path(), move |question| match question {
+            Message::Replay { .. } => {
+                let gone = gone.clone();
+                Reply::Later(Box::new(move || {
+                    let _ = gone.lock().unwrap().recv();
+                    Message::NoSuchCall
+                }))
+            }
+            other => Reply::Now(other),
+        })
+        .unwrap();
+        let replay = Message::Replay { shelf: admin::Shelf::Quarantine, number: 1 };
+        let mut peers: Vec<UnixStream> = (0..LATER_MAX)
+            .map(|_| {
+                let mut peer = UnixStream::connect(run_dir::admin_socket(dir.path())).unwrap();
+                peer.write_all(&replay.encode()).unwrap();
+                peer
+            })
+            .collect();
+        // Expect
+        assert_eq!(ask(dir.path(), &Message::Stopping).unwrap(), Message::Stopping);
+        let told = ask(dir.path(), &replay).unwrap();
+        assert!(matches!(&told, Message::Refused { reasons } if reasons.contains("16 answers")), "{told:?}");
+        drop(go);
+        for peer in &mut peers {
+            assert!(matches!(read_message(peer, None), Ok(Message::NoSuchCall)));
+        }
     }
 
     #[test]

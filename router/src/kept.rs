@@ -65,10 +65,10 @@ pub enum Told {
     List(Vec<Summary>),
     /// To [`Wish::Show`].
     Call(Box<KeptCall>),
-    /// To [`Wish::Replay`]: where its answer will be.
-    Replayed(Ticket),
-    /// To [`Wish::Drop`].
-    Dropped,
+    /// To [`Wish::Replay`]: which call, and where the answer of its repetition will be.
+    Replayed(Summary, Ticket),
+    /// To [`Wish::Drop`]: this it was.
+    Dropped(Summary),
     /// No call with this number is on the shelf.
     NoSuchCall,
 }
@@ -204,10 +204,14 @@ impl KeptCalls {
         };
         match wish {
             Wish::Drop(_) => {
+                let dropped = calls.oldest_first[position].summary;
                 calls.forget(position);
-                Told::Dropped
+                Told::Dropped(dropped)
             }
-            Wish::Replay(_) => Told::Replayed(replay(&calls.oldest_first[position])),
+            Wish::Replay(_) => {
+                let call = &calls.oldest_first[position];
+                Told::Replayed(call.summary, replay(call))
+            }
             Wish::Show(_) | Wish::List => Told::Call(Box::new(calls.oldest_first[position].clone())),
         }
     }

@@ -300,6 +300,17 @@ impl Router {
         }
     }
 
+    /// The name of a function.
+    pub fn function_name(&self, id: FunctionId) -> Option<String> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.functions.get(id.0 as usize).map(|function| function.name.clone())
+    }
+
+    /// How many shards there are.
+    pub fn shard_count(&self) -> u32 {
+        self.shards.len() as u32
+    }
+
     /// What a shard tells about the calls that it keeps. None: it ends, or does not come round to it in time.
     pub fn ask_kept(&self, shard: u32, shelf: kept::Shelf, wish: kept::Wish) -> Option<kept::Told> {
         let (reply, told) = channel();

@@ -58,11 +58,11 @@ fn a_dead_letter_is_listed_shown_replayed_and_dropped() {
     assert!(kept.manner.flags.contains(Flags::IDEMPOTENCY_KEY));
 
     // Expect: run once more it is a new call, with retries of its own.
-    let Told::Replayed(ticket) = ask(&bench, Wish::Replay(summary.number)) else { panic!("a ticket") };
+    let Told::Replayed(_, ticket) = ask(&bench, Wish::Replay(summary.number)) else { panic!("a ticket") };
     let answer = ticket.wait();
     assert_eq!((answer.status, &answer.payload[..]), (Status::Ok, &b"precious"[..]));
     assert_eq!(count(&bench), 1, "it stays until it is dropped");
-    assert!(matches!(ask(&bench, Wish::Drop(summary.number)), Told::Dropped));
+    assert!(matches!(ask(&bench, Wish::Drop(summary.number)), Told::Dropped(_)));
     assert!(matches!(ask(&bench, Wish::Show(summary.number)), Told::NoSuchCall));
     assert_eq!(count(&bench), 0);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 use protocol::admin::{CallReport, Message};
+use router::admin::Reply;
 use router::config::FileText;
 use router::reload::{Change, Difference};
 use router::shard::Explained;
@@ -12,13 +13,23 @@ use router::{InvocationId, ReloadRefused, Router, State};
 use crate::ending::Failure;
 use crate::flags;
 
+use super::kept;
+
 /// Answers questions about this router, with the flags and variables of its start.
-pub fn answers(matches: &ArgMatches, router: &Arc<Router>) -> impl FnMut(Message) -> Message + Send + use<> {
+pub fn answers(matches: &ArgMatches, router: &Arc<Router>) -> impl FnMut(Message) -> Reply + Send + use<> {
     let (matches, router) = (matches.clone(), router.clone());
-    move |question| match question {
-        Message::Apply { origin, text, is_dry_run } => apply(&matches, &router, &origin, &text, is_dry_run),
-        Message::Why { invocation_id } => why(&router, invocation_id),
-        _ => Message::Refused { reasons: "this is an answer, not a question".into() },
+    move |question| {
+        Reply::Now(match question {
+            Message::Apply { origin, text, is_dry_run } => {
+                apply(&matches, &router, &origin, &text, is_dry_run)
+            }
+            Message::Why { invocation_id } => why(&router, invocation_id),
+            Message::List { shelf, after } => kept::list(&router, shelf, after),
+            Message::Show { shelf, number, offset } => kept::show(&router, shelf, number, offset),
+            Message::Replay { shelf, number } => return kept::replay(&router, shelf, number),
+            Message::Drop { shelf, number } => kept::forget(&router, shelf, number),
+            _ => Message::Refused { reasons: "this is an answer, not a question".into() },
+        })
     }
 }
 
