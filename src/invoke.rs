@@ -233,7 +233,9 @@ fn call_failed(name: &str, error: &CallError) -> Failure {
 
 fn ending_of(error: &CallError) -> Ending {
     match error {
-        CallError::FunctionError(_) | CallError::WorkerLost { .. } => Ending::FunctionError,
+        CallError::FunctionError(_) | CallError::Backpressure { .. } | CallError::WorkerLost { .. } => {
+            Ending::FunctionError
+        }
         CallError::Disconnected { .. } => Ending::Unreachable,
         _ => Ending::Refused,
     }
@@ -241,7 +243,7 @@ fn ending_of(error: &CallError) -> Ending {
 
 #[cfg(test)]
 mod tests {
-    use quickfire_client::{Disconnect, Expiry, Status};
+    use quickfire_client::{Disconnect, DownstreamName, Expiry, Status};
 
     use super::*;
 
@@ -249,6 +251,8 @@ mod tests {
     fn every_end_of_a_call_has_its_exit_code() {
         let check = |error: CallError, expected| assert_eq!(ending_of(&error), expected, "{error}");
         check(CallError::FunctionError(Vec::new().into()), Ending::FunctionError);
+        let downstream = DownstreamName::from_bytes(b"database");
+        check(CallError::Backpressure { downstream, retry_after: None }, Ending::FunctionError);
         check(CallError::WorkerLost { status: Status::WorkerLost, started: true }, Ending::FunctionError);
         check(CallError::Refused { status: Status::QueueFull, retry_after: None }, Ending::Refused);
         check(CallError::Expired(Expiry::NeverStarted), Ending::Refused);

@@ -80,6 +80,7 @@ counter_table! {
     FallbacksAnswered "fallbacks_answered" "calls" "Calls answered with bytes from the configuration because their function's breaker was open."
     RetriesDenied "retries_denied" "calls" "Calls not tried again because their function's budget of retries was used up."
     AnsweredQuarantined "answered_quarantined" "calls" "Answers: two workers died while they ran the call."
+    AnsweredBackpressure "answered_backpressure" "calls" "Answers: something that the function calls is overloaded."
 }
 
 /// How many counters there are.

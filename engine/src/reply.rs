@@ -82,11 +82,13 @@ pub enum RunOutcome {
     Cancelled,
     /// The function's result does not fit its region.
     ResultTooLarge,
+    /// Something that the function calls is overloaded.
+    Backpressure,
 }
 
 impl RunOutcome {
     const fn has_run(self) -> bool {
-        matches!(self, RunOutcome::Ok | RunOutcome::FunctionError | RunOutcome::ResultTooLarge)
+        !matches!(self, RunOutcome::Expired | RunOutcome::Cancelled)
     }
 }
 
@@ -136,6 +138,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Finished(RunOutcome::Ok) => Status::Ok,
         Ending::Finished(RunOutcome::FunctionError) => Status::FunctionError,
         Ending::Finished(RunOutcome::ResultTooLarge) => Status::ResultTooLarge,
+        Ending::Finished(RunOutcome::Backpressure) => Status::Backpressure,
 
         Ending::DeadlinePassed | Ending::Finished(RunOutcome::Expired) => {
             if may_have_started {
@@ -157,6 +160,7 @@ const fn counter_of(status: Status) -> Counter {
     match status {
         Status::Ok => Counter::AnsweredOk,
         Status::FunctionError => Counter::AnsweredFunctionError,
+        Status::Backpressure => Counter::AnsweredBackpressure,
         Status::Expired => Counter::AnsweredExpired,
         Status::TimedOut => Counter::AnsweredTimedOut,
         Status::Cancelled => Counter::AnsweredCancelled,

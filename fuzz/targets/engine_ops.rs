@@ -347,6 +347,7 @@ fn outcome_of(number: u8) -> RunOutcome {
         1 => RunOutcome::FunctionError,
         2 => RunOutcome::Expired,
         3 => RunOutcome::Cancelled,
+        4 => RunOutcome::Backpressure,
         _ => RunOutcome::ResultTooLarge,
     }
 }

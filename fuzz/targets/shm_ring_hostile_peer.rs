@@ -268,7 +268,11 @@ fn check_taken<M: Memory>(worker: &WorkerEnd<M>, taken: &Taken, geometry: Geomet
 }
 
 fn complete<M: Memory>(worker: &mut WorkerEnd<M>, taken: Taken, script: &Script<'_>) {
-    let outcome = Outcome::from_number(choose(script, 5) as u8).expect("there are five");
+    let outcome = Outcome::from_number(choose(script, 6) as u8).expect("there are six");
+    if outcome == Outcome::Backpressure {
+        let (severity, name_size) = (1 + choose(script, 255) as u8, 1 + choose(script, 32));
+        return worker.complete_pushed_back(taken, severity, 1, 2, &vec![b'x'; name_size]);
+    }
     let region_size = worker.geometry().region_size() as usize;
     let borders =
         [0, slot::INLINE_RESULT_SIZE_MAX, slot::INLINE_RESULT_SIZE_MAX + 1, region_size, region_size + 1];

@@ -20,6 +20,7 @@
 
 pub mod admin;
 pub mod attach;
+pub mod downstream;
 pub mod encode;
 pub mod extensions;
 pub mod flags;
@@ -33,6 +34,7 @@ pub mod name;
 pub mod recording;
 pub mod status;
 
+pub use downstream::{DOWNSTREAM_NAME_SIZE_MAX, DownstreamName};
 pub use encode::{FrameParts, encode, encode_front, encode_padding};
 pub use extensions::{CalledBy, Cause, Extensions, Timings, TraceContext};
 pub use flags::Flags;

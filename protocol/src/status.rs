@@ -106,6 +106,8 @@ statuses! {
         "The function returned a result: use it.";
     1 FunctionError "function_error" Function IfIdempotent
         "The function ran and returned an error: read it in the payload, and retry only if running twice is harmless.";
+    2 Backpressure "backpressure" Nobody IfIdempotent
+        "The function ran and found something overloaded that it calls and the payload names: try again after the advised time, and only if running twice is harmless.";
 
     16 UnknownFunction "unknown_function" Caller Pointless
         "No function has this name or number: check the name, and resolve it again after reconnecting.";

@@ -272,6 +272,17 @@ fn well_formed() -> Vec<Vector> {
             &none,
             b"no such picture",
         ),
+        vector(
+            "reply-backpressure",
+            "The function's database is overloaded: try again in 2.5 s.",
+            FrameParts {
+                flags: Flags::STARTED,
+                budget_us: 2_500_000,
+                ..FrameParts::reply(call, Status::Backpressure)
+            },
+            &none,
+            b"database",
+        ),
         vector("reply-refused", "The queue is full: try again in 250 ms.", refused, &none, b""),
         vector(
             "reply-refused-timings",

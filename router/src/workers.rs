@@ -524,6 +524,7 @@ fn complete_otherwise(
         Outcome::Expired => RunOutcome::Expired,
         Outcome::Cancelled => RunOutcome::Cancelled,
         Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
+        Outcome::Backpressure => RunOutcome::Backpressure,
     };
     let (finished, invocation) = finished(completion, outcome);
     match desk.engine.handle_completion(desk.now, seat.id, invocation, finished) {
@@ -559,7 +560,7 @@ fn deliver(
     completion: &Completion,
     answer: Answer,
 ) {
-    let has_result = matches!(answer.status, Status::Ok | Status::FunctionError);
+    let has_result = matches!(answer.status, Status::Ok | Status::FunctionError | Status::Backpressure);
     let payload_size = if has_result { completion.result_size as usize } else { 0 };
     let result = RingResult { ring: &seat.ring, completion };
     replies.deliver(desk, io, answer, payload_size, &result);

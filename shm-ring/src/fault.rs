@@ -74,6 +74,18 @@ pub enum WorkerMisbehaved {
         /// Bytes of the result region.
         result_size_max: u32,
     },
+    /// Back-pressure that stands for nothing, or from something without a name or with too long a one.
+    #[error(
+        "worker at fault: back-pressure of severity {severity} with a name of {name_size} bytes in {slot}"
+    )]
+    BackpressureOutOfRange {
+        /// Which slot.
+        slot: SlotIndex,
+        /// What the worker wrote.
+        severity: u8,
+        /// What the worker wrote.
+        name_size: u32,
+    },
     /// The router woken again and again for nothing.
     #[error("worker at fault: its bell rang {bell_count} times for {answer_count} answers")]
     BellWithoutAnswer {

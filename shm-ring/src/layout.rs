@@ -139,6 +139,8 @@ pub mod slot {
 pub const FLAG_IDEMPOTENCY_KEY: u16 = 1 << 0;
 /// Flag bit 1, as on the wire: the context carries a trace.
 pub const FLAG_TRACE: u16 = 1 << 1;
+/// Bytes of the name that comes with [`Outcome::Backpressure`], at most.
+pub const DOWNSTREAM_NAME_SIZE_MAX: u32 = 32;
 /// What a slot without a context means: criticality "normal".
 pub const CRITICALITY_DEFAULT: u8 = 1;
 
@@ -278,7 +280,7 @@ impl RouterControl {
     }
 }
 
-/// The worker's control word of a slot: bits 0-7 state, bits 8-15 outcome.
+/// The worker's control word of a slot: bits 0-7 state, bits 8-15 outcome, bits 16-23 severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerControl(pub u32);
 
@@ -293,10 +295,19 @@ impl WorkerControl {
     pub fn state(self) -> u8 {
         self.0 as u8
     }
+    /// A word that says that the function was pushed back.
+    pub fn pushed_back(severity: u8) -> Self {
+        Self(Self::new(worker_state::DONE, Outcome::Backpressure as u8).0 | u32::from(severity) << 16)
+    }
     /// See [`Outcome`].
     #[inline]
     pub fn outcome(self) -> u8 {
         (self.0 >> 8) as u8
+    }
+    /// How many refusals [`Outcome::Backpressure`] stands for; nothing with another outcome.
+    #[inline]
+    pub fn severity(self) -> u8 {
+        (self.0 >> 16) as u8
     }
 }
 
@@ -314,6 +325,8 @@ pub enum Outcome {
     Cancelled = 3,
     /// The function produced more bytes than a region holds; they are lost.
     ResultTooLarge = 4,
+    /// Something that the function calls is overloaded; the result is its name.
+    Backpressure = 5,
 }
 
 impl Outcome {
@@ -326,6 +339,7 @@ impl Outcome {
             2 => Self::Expired,
             3 => Self::Cancelled,
             4 => Self::ResultTooLarge,
+            5 => Self::Backpressure,
             _ => return None,
         })
     }
@@ -504,6 +518,7 @@ const _: () = {
     assert!(router_line::WAKE_COUNT < worker_line::SUBMISSION_HEAD);
     assert!(slot::INLINE_PAYLOAD_SIZE_MAX == 160);
     assert!(slot::INLINE_RESULT_SIZE_MAX == 96);
+    assert!(DOWNSTREAM_NAME_SIZE_MAX as usize <= slot::INLINE_RESULT_SIZE_MAX, "a name lies inline");
     assert!(slot::CONTEXT + slot::CONTEXT_SIZE == slot::WORKER_CONTROL);
     assert!(slot::CONTEXT_TRACE + 32 == slot::CONTEXT_IDEMPOTENCY_KEY);
     assert!(slot::CONTEXT_IDEMPOTENCY_KEY + 16 == slot::CONTEXT_CRITICALITY);
@@ -556,6 +571,6 @@ mod tests {
                 assert_eq!(outcome as u8, number);
             }
         }
-        assert_eq!(Outcome::from_number(5), None);
+        assert_eq!(Outcome::from_number(6), None);
     }
 }

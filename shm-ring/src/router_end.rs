@@ -23,9 +23,9 @@ use crate::fault::{PushRefused, WorkerMisbehaved};
 use crate::free_slots::FreeSlots;
 use crate::inspect::{SlotStage, stage_of};
 use crate::layout::{
-    self, AnswerHeader, CRITICALITY_DEFAULT, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, Identity, Outcome,
-    RequestHeader, RouterControl, SlotIndex, WorkerControl, constants, router_line, router_state, slot,
-    worker_line, worker_state,
+    self, AnswerHeader, CRITICALITY_DEFAULT, DOWNSTREAM_NAME_SIZE_MAX, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE,
+    Geometry, Identity, Outcome, RequestHeader, RouterControl, SlotIndex, WorkerControl, constants,
+    router_line, router_state, slot, worker_line, worker_state,
 };
 
 /// What the router says about a request, beside its payload.
@@ -76,6 +76,8 @@ pub struct Completion {
     pub invocation_id: u64,
     /// How the attempt ended.
     pub outcome: Outcome,
+    /// With `Backpressure`, how many refusals it stands for, at least 1.
+    pub severity: u8,
     /// As told by the worker: advice, in no certain order to anything.
     pub started_at_ns: u64,
     /// As told by the worker, likewise.
@@ -323,6 +325,18 @@ impl<M: Memory> RouterEnd<M> {
         self.memory.append_to(place, completion.result_size as usize, out);
     }
 
+    /// Copies the name that comes with `Backpressure` into `name`, and gives the part of it that it fills.
+    pub fn read_downstream<'n>(
+        &self,
+        completion: &Completion,
+        name: &'n mut [u8; DOWNSTREAM_NAME_SIZE_MAX as usize],
+    ) -> &'n [u8] {
+        let size = (completion.result_size as usize).min(name.len());
+        let name = &mut name[..size];
+        self.memory.read(self.geometry.result_place(completion.slot, completion.result_size), name);
+        name
+    }
+
     /// Where the result lies in [`Self::memory`], for copying it into another ring.
     #[inline]
     pub fn result_place(&self, completion: &Completion) -> usize {
@@ -567,10 +581,12 @@ impl<M: Memory> RouterEnd<M> {
             let answered = answer.invocation_id;
             return Err(WorkerMisbehaved::StaleAnswer { slot, expected: invocation_id, answered });
         }
-        let Some(outcome) = Outcome::from_number(control.outcome()) else {
-            return Err(WorkerMisbehaved::UnknownOutcome { slot, outcome: control.outcome() });
-        };
         let result_size = answer.result_size;
+        let outcome = match Outcome::from_number(control.outcome()) {
+            Some(Outcome::Backpressure) => check_backpressure(slot, control, result_size)?,
+            Some(outcome) => outcome,
+            None => return Err(WorkerMisbehaved::UnknownOutcome { slot, outcome: control.outcome() }),
+        };
         let result_size_max = self.geometry.region_size();
         if result_size > result_size_max {
             return Err(WorkerMisbehaved::ResultTooLarge { slot, result_size, result_size_max });
@@ -578,7 +594,8 @@ impl<M: Memory> RouterEnd<M> {
         entry.life = Life::Answered;
         // A worker's clock readings are never a reason to distrust the answer.
         let AnswerHeader { started_at_ns, finished_at_ns, .. } = answer;
-        Ok(Completion { slot, invocation_id, outcome, started_at_ns, finished_at_ns, result_size })
+        let severity = control.severity();
+        Ok(Completion { slot, invocation_id, outcome, severity, started_at_ns, finished_at_ns, result_size })
     }
 
     #[inline]
@@ -587,6 +604,20 @@ impl<M: Memory> RouterEnd<M> {
         assert!(entry.life == Life::Answered, "a completion of another ring");
         assert!(entry.invocation_id == completion.invocation_id, "a completion of another ring");
     }
+}
+
+/// Rare: a worker whose function was pushed back says by whom, and how hard.
+#[cold]
+fn check_backpressure(
+    slot: SlotIndex,
+    control: WorkerControl,
+    name_size: u32,
+) -> Result<Outcome, WorkerMisbehaved> {
+    let severity = control.severity();
+    if severity == 0 || !(1..=DOWNSTREAM_NAME_SIZE_MAX).contains(&name_size) {
+        return Err(WorkerMisbehaved::BackpressureOutOfRange { slot, severity, name_size });
+    }
+    Ok(Outcome::Backpressure)
 }
 
 /// What the header of a slot says, for inspection.

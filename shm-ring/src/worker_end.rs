@@ -25,8 +25,9 @@ use crate::access::{BorrowPayload, Memory, PREFETCH_DISTANCE};
 use crate::fault::{AttachError, RouterMisbehaved};
 use crate::inspect::read_constants;
 use crate::layout::{
-    CRITICALITY_DEFAULT, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, Identity, Outcome, RequestHeader,
-    RouterControl, SlotIndex, WorkerControl, router_line, router_state, slot, worker_line, worker_state,
+    CRITICALITY_DEFAULT, DOWNSTREAM_NAME_SIZE_MAX, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, Identity,
+    Outcome, RequestHeader, RouterControl, SlotIndex, WorkerControl, router_line, router_state, slot,
+    worker_line, worker_state,
 };
 
 /// A request this worker has taken and owes an answer to.
@@ -161,7 +162,7 @@ impl<M: Memory> WorkerEnd<M> {
     }
 
     /// Answers. The router learns of it by [`Self::publish`]. A result larger than a region is dropped, and the outcome
-    /// becomes `ResultTooLarge`.
+    /// becomes `ResultTooLarge`. For `Backpressure` there is [`Self::complete_pushed_back`].
     #[inline]
     pub fn complete(
         &mut self,
@@ -171,6 +172,7 @@ impl<M: Memory> WorkerEnd<M> {
         finished_at_ns: u64,
         result: &[u8],
     ) {
+        debug_assert!(outcome != Outcome::Backpressure, "it says more than a result does");
         let (outcome, result) = if result.len() <= self.geometry.region_size() as usize {
             (outcome, result)
         } else {
@@ -178,7 +180,28 @@ impl<M: Memory> WorkerEnd<M> {
         };
         let result_size = result.len() as u32;
         self.memory.write(self.geometry.result_place(taken.slot, result_size), result);
-        self.finish(&taken, Answer { outcome, started_at_ns, finished_at_ns, result_size });
+        self.finish(&taken, Answer::new(outcome, started_at_ns, finished_at_ns, result_size));
+    }
+
+    /// Answers that something which the function calls is overloaded: by which name it goes, and how many refusals that
+    /// stands for.
+    ///
+    /// # Panics
+    /// If the name has no bytes, or more than 32, or the severity is 0: an honest worker does not say that.
+    pub fn complete_pushed_back(
+        &mut self,
+        taken: Taken,
+        severity: u8,
+        started_at_ns: u64,
+        finished_at_ns: u64,
+        downstream: &[u8],
+    ) {
+        let result_size = downstream.len() as u32;
+        assert!(severity > 0, "back-pressure stands for one refusal at least");
+        assert!((1..=DOWNSTREAM_NAME_SIZE_MAX).contains(&result_size), "a name of {result_size} bytes");
+        self.memory.write(self.geometry.result_place(taken.slot, result_size), downstream);
+        let control = WorkerControl::pushed_back(severity);
+        self.finish(&taken, Answer { control, started_at_ns, finished_at_ns, result_size });
     }
 
     /// Shows everything completed since the last call to the router: one store for the batch. `true` means that the
@@ -373,8 +396,7 @@ impl<M: Memory> WorkerEnd<M> {
     #[inline]
     fn finish(&mut self, taken: &Taken, answer: Answer) {
         let place = self.geometry.slot(taken.slot);
-        let done = WorkerControl::new(worker_state::DONE, answer.outcome as u8);
-        let front = u64::from(done.0) | u64::from(answer.result_size) << 32;
+        let front = u64::from(answer.control.0) | u64::from(answer.result_size) << 32;
         let header = [front, taken.invocation_id, answer.started_at_ns, answer.finished_at_ns];
         // SYNC(ring.slot_done): the answer before the word that says it is there. The router is given the slot by the
         // tail (SYNC(ring.completion_tail)); this order is for inspection after a crash.
@@ -442,15 +464,23 @@ impl<M: BorrowPayload> WorkerEnd<M> {
             self.memory.read(self.geometry.result_region(taken.slot), small);
             self.memory.write(self.geometry.result_place(taken.slot, result_size), small);
         }
-        self.finish(&taken, Answer { outcome, started_at_ns, finished_at_ns, result_size });
+        self.finish(&taken, Answer::new(outcome, started_at_ns, finished_at_ns, result_size));
     }
 }
 
 struct Answer {
-    outcome: Outcome,
+    control: WorkerControl,
     started_at_ns: u64,
     finished_at_ns: u64,
     result_size: u32,
+}
+
+impl Answer {
+    #[inline]
+    fn new(outcome: Outcome, started_at_ns: u64, finished_at_ns: u64, result_size: u32) -> Self {
+        let control = WorkerControl::new(worker_state::DONE, outcome as u8);
+        Self { control, started_at_ns, finished_at_ns, result_size }
+    }
 }
 
 #[cfg(test)]

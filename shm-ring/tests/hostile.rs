@@ -109,10 +109,28 @@ fn an_announced_slot_that_is_not_done_is_named() {
 #[test]
 fn an_unknown_outcome_is_named() {
     let found = fault(1, |memory, geometry, slot| {
-        let done = WorkerControl::new(worker_state::DONE, 5).0;
+        let done = WorkerControl::new(worker_state::DONE, 6).0;
         memory.store_u32(geometry.slot(slot) + slot::WORKER_CONTROL, done, Ordering::Relaxed);
     });
-    assert!(matches!(found, Some(WorkerMisbehaved::UnknownOutcome { outcome: 5, .. })));
+    assert!(matches!(found, Some(WorkerMisbehaved::UnknownOutcome { outcome: 6, .. })));
+}
+
+#[test]
+fn back_pressure_that_stands_for_nothing_or_has_no_name_is_named() {
+    let told = |severity: u8, name_size: u32| {
+        fault(1, |memory, geometry, slot| {
+            let place = geometry.slot(slot);
+            let done = WorkerControl::pushed_back(severity).0;
+            memory.store_u32(place + slot::WORKER_CONTROL, done, Ordering::Relaxed);
+            memory.store_u32(place + slot::RESULT_SIZE, name_size, Ordering::Relaxed);
+        })
+    };
+    assert_eq!([told(1, 1), told(255, 32)], [None, None], "honest");
+    for (severity, name_size) in [(0, 1), (1, 0), (1, 33), (255, 4096), (1, u32::MAX)] {
+        let slot = SlotIndex(0);
+        let expected = WorkerMisbehaved::BackpressureOutOfRange { slot, severity, name_size };
+        assert_eq!(told(severity, name_size), Some(expected));
+    }
 }
 
 #[test]

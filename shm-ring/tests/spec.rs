@@ -199,11 +199,14 @@ fn outcomes_are_what_the_page_says() {
         (Outcome::Expired, "expired"),
         (Outcome::Cancelled, "cancelled"),
         (Outcome::ResultTooLarge, "result_too_large"),
+        (Outcome::Backpressure, "backpressure"),
     ];
     for (outcome, name) in names {
         assert!(SPEC.contains(&format!("| {} | {name} |", outcome as u8)), "{name}");
     }
     assert_eq!(Outcome::from_number(names.len() as u8), None, "the page names every outcome");
+    let name_size = format!("its name, of 1 to {} bytes", layout::DOWNSTREAM_NAME_SIZE_MAX);
+    assert!(SPEC.contains(&name_size), "{name_size}");
 }
 
 #[test]
@@ -223,7 +226,7 @@ fn the_example_is_computed_right() {
 
 #[test]
 fn rules_are_numbered_without_gaps() {
-    for number in 1..=66 {
+    for number in 1..=67 {
         assert!(SPEC.contains(&format!("S-{number}")), "S-{number}");
     }
 }

@@ -364,7 +364,7 @@ fn is_true(now_ns: u64, call: &Call, seen: Seen) -> bool {
     let is_due = now_ns >= call.deadline_at_ns;
     match seen.status {
         Status::Ok => call.start_count > 0 && seen.mark == Some(call.mark),
-        Status::FunctionError | Status::ResultTooLarge => call.start_count > 0,
+        Status::FunctionError | Status::ResultTooLarge | Status::Backpressure => call.start_count > 0,
         Status::Expired => call.start_count == 0 && is_due,
         // "Expired" is a proof that nothing ran; "timed out" says only that nobody can prove it any more.
         Status::TimedOut => is_due,

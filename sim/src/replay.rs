@@ -201,6 +201,7 @@ impl<'a> Replay<'a> {
         let as_recorded = match Status::try_from(call.status) {
             Ok(Status::FunctionError) => RunOutcome::FunctionError,
             Ok(Status::ResultTooLarge) => RunOutcome::ResultTooLarge,
+            Ok(Status::Backpressure) => RunOutcome::Backpressure,
             _ => RunOutcome::Ok,
         };
         let latency_ns = now_ns - call.received_at_ns;

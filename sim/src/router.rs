@@ -252,5 +252,6 @@ fn outcome_of(outcome: Outcome) -> RunOutcome {
         Outcome::Expired => RunOutcome::Expired,
         Outcome::Cancelled => RunOutcome::Cancelled,
         Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
+        Outcome::Backpressure => RunOutcome::Backpressure,
     }
 }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::{
-    CallId, CalledBy, Class, Criticality, Extensions, Flags, Frame, FrameParts, FunctionId, Hello, Kind,
-    Status, TraceContext, decode, encode, limits,
+    CallId, CalledBy, Class, Criticality, DownstreamName, Extensions, Flags, Frame, FrameParts, FunctionId,
+    Hello, Kind, Status, TraceContext, decode, encode, limits,
 };
 
 use crate::call::Answer;
@@ -370,14 +370,16 @@ impl Verdict<'_> {
                 class => Ok(Err(CallError::UnknownStatus { number, class, started })),
             };
         };
+        let retry_after_us = u64::from(self.retry_after_us);
+        let retry_after = (retry_after_us > 0).then(|| Duration::from_micros(retry_after_us));
         Ok(match status.class() {
             Class::Ok => Ok(answer()),
+            Class::FunctionError if status == Status::Backpressure => Err(CallError::Backpressure {
+                downstream: DownstreamName::from_bytes(self.payload),
+                retry_after,
+            }),
             Class::FunctionError => Err(CallError::FunctionError(Bytes::copy_from_slice(self.payload))),
-            Class::Refused => {
-                let retry_after_us = u64::from(self.retry_after_us);
-                let retry_after = (retry_after_us > 0).then(|| Duration::from_micros(retry_after_us));
-                Err(CallError::Refused { status, retry_after })
-            }
+            Class::Refused => Err(CallError::Refused { status, retry_after }),
             Class::Expired if status == Status::Expired => Err(CallError::Expired(Expiry::NeverStarted)),
             Class::Expired => Err(CallError::Expired(Expiry::Stopped)),
             Class::Cancelled => Err(CallError::Cancelled { started }),

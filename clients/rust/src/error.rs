@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::{Class, ClientMisbehaved, Fault, NameInvalid, Retry, Status};
+use protocol::{Class, ClientMisbehaved, DownstreamName, Fault, NameInvalid, Retry, Status};
 
 use crate::url::{RouterUrl, UrlError};
 
@@ -89,6 +89,14 @@ pub enum CallError {
     /// The function ran and answered with an error of its own; these are its bytes.
     #[error("the function answered with an error ({} bytes)", .0.len())]
     FunctionError(Bytes),
+    /// The function ran and found something overloaded that it calls.
+    #[error("the function was pushed back by {downstream}")]
+    Backpressure {
+        /// What is overloaded, by the name that the function gives it.
+        downstream: DownstreamName,
+        /// When the router thinks that trying again may succeed.
+        retry_after: Option<Duration>,
+    },
     /// The deadline or the function's time-out came first.
     #[error("expired: {0}")]
     Expired(Expiry),
@@ -159,6 +167,7 @@ impl CallError {
         match self {
             Self::Refused { status, .. } | Self::WorkerLost { status, .. } => Some(*status),
             Self::FunctionError(_) => Some(Status::FunctionError),
+            Self::Backpressure { .. } => Some(Status::Backpressure),
             Self::Expired(Expiry::NeverStarted) => Some(Status::Expired),
             Self::Expired(Expiry::Stopped) => Some(Status::TimedOut),
             Self::Cancelled { .. } => Some(Status::Cancelled),

@@ -54,7 +54,7 @@ mod url;
 pub use call::{Answer, Call, CallBuilder};
 pub use client::{Client, ClientBuilder, Function, HeldWrites};
 pub use error::{CallError, ConnectError, Disconnect, Expiry, ResolveError, RouterMisbehaved};
-pub use protocol::{Cause, Criticality, Fault, Retry, Status, Timings, TraceContext};
+pub use protocol::{Cause, Criticality, DownstreamName, Fault, Retry, Status, Timings, TraceContext};
 pub use shm::ShmClient;
 pub use url::{RouterUrl, URL_DEFAULT, URL_VARIABLE, UrlError};
 

@@ -47,8 +47,12 @@ impl Engine {
                     }
                 }
             }
-            // Not begun; or begun and ended well, with more to say than its caller's region holds.
-            RunOutcome::Expired | RunOutcome::Cancelled | RunOutcome::ResultTooLarge => {}
+            // Not begun; or begun and ended well, with more to say than its caller's region holds; or pushed back, which is
+            // not the function's doing, and nothing to be tried again at once.
+            RunOutcome::Expired
+            | RunOutcome::Cancelled
+            | RunOutcome::ResultTooLarge
+            | RunOutcome::Backpressure => {}
         }
         Completed::Answer(self.end_completed(now, slot, finished.outcome, run))
     }

@@ -53,6 +53,9 @@ fn what_the_function_does_wrong_counts_and_nothing_else() {
     check("results too large for their callers", 0, |story| {
         (0..4).for_each(|_| run(story, RunOutcome::ResultTooLarge));
     });
+    check("back-pressure of something downstream", 0, |story| {
+        (0..4).for_each(|_| run(story, RunOutcome::Backpressure));
+    });
     check("a time-out", 1, |story| {
         push(story);
         story.pass(Nanos::from_secs(31), HAS_STARTED);

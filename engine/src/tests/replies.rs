@@ -8,6 +8,7 @@ fn each_outcome_has_its_status_and_tells_whether_it_started() {
         (RunOutcome::Ok, Status::Ok, true),
         (RunOutcome::FunctionError, Status::FunctionError, true),
         (RunOutcome::ResultTooLarge, Status::ResultTooLarge, true),
+        (RunOutcome::Backpressure, Status::Backpressure, true),
         (RunOutcome::Expired, Status::Expired, false),
         (RunOutcome::Cancelled, Status::Cancelled, false),
     ];

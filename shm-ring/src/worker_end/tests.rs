@@ -91,6 +91,23 @@ fn payloads_and_results_of_every_size_class_arrive_unchanged() {
 }
 
 #[test]
+fn who_pushed_back_arrives_by_name_with_how_hard() {
+    let (mut router, mut worker) = ring(1);
+    for (downstream, severity) in [(&b"d"[..], 1), (b"database", 7), (&[b'x'; 32], 255)] {
+        router.push(request(1), b"").unwrap();
+        router.publish();
+        let taken = worker.next_request().unwrap().unwrap();
+        worker.complete_pushed_back(taken, severity, 3, 4, downstream);
+        worker.publish();
+        let completion = router.next_completion().unwrap().unwrap();
+        assert_eq!((completion.outcome, completion.severity), (Outcome::Backpressure, severity));
+        assert_eq!((completion.started_at_ns, completion.finished_at_ns), (3, 4));
+        assert_eq!(router.read_downstream(&completion, &mut [0; 32]), downstream);
+        router.release(completion);
+    }
+}
+
+#[test]
 fn a_result_larger_than_a_region_becomes_an_outcome() {
     let (mut router, mut worker) = ring(1);
     router.push(request(1), b"").unwrap();

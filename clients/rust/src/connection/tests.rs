@@ -111,6 +111,9 @@ fn each_class_of_status_becomes_its_typed_end() {
         assert_eq!(events, [Event::Answered { waiter: 1, outcome: Err(expected) }]);
     };
     check(Status::FunctionError, CallError::FunctionError(Bytes::from_static(b"why")));
+    let pushed_back =
+        CallError::Backpressure { downstream: DownstreamName::from_bytes(b"why"), retry_after: None };
+    check(Status::Backpressure, pushed_back);
     check(Status::QueueFull, CallError::Refused { status: Status::QueueFull, retry_after: None });
     check(Status::Expired, CallError::Expired(Expiry::NeverStarted));
     check(Status::TimedOut, CallError::Expired(Expiry::Stopped));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{Criticality, TraceContext};
+use protocol::{Criticality, DownstreamName, TraceContext};
 use shm_ring::client_ring::{LaneService, TakenCall};
 use shm_ring::clock::monotonic_ns;
 use shm_ring::{Mapped, Taken, WorkerEnd};
@@ -180,17 +180,33 @@ impl std::io::Write for Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionError {
     bytes: Vec<u8>,
+    /// Not 0: these bytes are the name of something that pushed the function back, and that often.
+    severity: u8,
 }
 
 impl FunctionError {
     /// A failure described by text, or by any bytes the caller understands.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into() }
+        Self { bytes: bytes.into(), severity: 0 }
+    }
+
+    /// Something that the function calls is overloaded: its name, and how many refusals this answer stands for (0 counts as
+    /// 1). The caller gets the name with the status Backpressure, and the router sends fewer calls for a while.
+    ///
+    /// Names are at most 32 visible ASCII characters, the same for the same thing in every process; others are made so.
+    pub fn backpressure(downstream: &str, severity: u8) -> Self {
+        let name = DownstreamName::from_bytes(downstream.as_bytes());
+        Self { bytes: name.as_bytes().to_vec(), severity: severity.max(1) }
     }
 
     /// What the caller gets.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How many refusals of something downstream it stands for; 0 for an error of the function's own.
+    pub fn severity(&self) -> u8 {
+        self.severity
     }
 }
 

@@ -115,14 +115,21 @@ impl<H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>> Worker<'_, H>
         }
         self.ring.note_started(&taken, now);
         self.reply.clear(self.ring.geometry().region_size() as usize);
-        let outcome = self.run(&taken);
+        let ran = self.run(&taken);
         let finished_at = self.clock.now_ns();
         self.pace.note_run(finished_at.saturating_sub(now));
-        self.ring.complete(taken, outcome, now, finished_at, self.reply.bytes());
+        let reply = self.reply.bytes();
+        match ran {
+            Ran::Well => self.ring.complete(taken, Outcome::Ok, now, finished_at, reply),
+            Ran::Failed => self.ring.complete(taken, Outcome::FunctionError, now, finished_at, reply),
+            Ran::PushedBack { severity } => {
+                self.ring.complete_pushed_back(taken, severity, now, finished_at, reply);
+            }
+        }
         finished_at
     }
 
-    fn run(&mut self, taken: &Taken) -> Outcome {
+    fn run(&mut self, taken: &Taken) -> Ran {
         let Self { ring, reply, handler, .. } = self;
         run_guarded(*handler, &Call::new(ring, taken), reply)
     }
@@ -134,8 +141,22 @@ impl<H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>> Worker<'_, H>
     }
 }
 
+/// How a function ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// The reply is its result.
+    Well,
+    /// The reply is its error.
+    Failed,
+    /// The reply is the name of what pushed it back.
+    PushedBack {
+        /// How many refusals that stands for, at least 1.
+        severity: u8,
+    },
+}
+
 /// Runs the function. What it returns, or dies of, is in the reply.
-pub fn run_guarded<H>(handler: &mut H, call: &Call<'_>, reply: &mut Reply) -> Outcome
+pub fn run_guarded<H>(handler: &mut H, call: &Call<'_>, reply: &mut Reply) -> Ran
 where
     H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 {
@@ -143,11 +164,16 @@ where
     // its author's choice, who can end the process, and the shim starts another.
     let returned = catch_unwind(AssertUnwindSafe(|| handler(call, reply)));
     match returned {
-        Ok(Ok(())) => return Outcome::Ok,
-        Ok(Err(error)) => reply.replace(error.bytes()),
+        Ok(Ok(())) => return Ran::Well,
+        Ok(Err(error)) => {
+            reply.replace(error.bytes());
+            if let severity @ 1.. = error.severity() {
+                return Ran::PushedBack { severity };
+            }
+        }
         Err(panic) => reply.replace(panic_text(&*panic).as_bytes()),
     }
-    Outcome::FunctionError
+    Ran::Failed
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

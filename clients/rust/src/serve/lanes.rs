@@ -21,11 +21,10 @@ use protocol::{Cause, Flags, FunctionId, Status, Timings};
 use shm_ring::client_ring::{Answer, LaneClosed, LaneService, TakenCall};
 use shm_ring::clock::Clock;
 use shm_ring::doorbell::EventDoorbell;
-use shm_ring::layout::Outcome;
 use shm_ring::{Mapped, RouterMisbehaved, WorkerEnd};
 
 use super::call::{Call, FunctionError, Reply};
-use super::calls::{Pace, run_guarded};
+use super::calls::{Pace, Ran, run_guarded};
 
 /// Lanes one process serves at once: each is one more line to look at before it sleeps.
 pub const LANES_MAX: u32 = 4;
@@ -147,22 +146,23 @@ impl Lane {
         self.service.read_payload(taken, &mut self.payload);
         let region_size = self.service.ring().geometry().region_size() as usize;
         work.reply.clear(region_size);
-        let outcome =
-            run_guarded(work.handler, &Call::in_lane(&self.service, taken, &self.payload), work.reply);
+        let ran = run_guarded(work.handler, &Call::in_lane(&self.service, taken, &self.payload), work.reply);
         let ended_at = work.clock.now_ns();
         let run_ns = ended_at.saturating_sub(now);
         work.pace.note_run(run_ns);
-        let status = match outcome {
+        let status = match ran {
             _ if ended_at > taken.deadline_at_ns => Status::TimedOut,
             _ if work.reply.bytes().len() > region_size => Status::ResultTooLarge,
-            Outcome::Ok => Status::Ok,
-            _ => Status::FunctionError,
+            Ran::Well => Status::Ok,
+            Ran::Failed => Status::FunctionError,
+            Ran::PushedBack { .. } => Status::Backpressure,
         };
         let usage = self.service.usage_mut();
         usage.run_ns = usage.run_ns.wrapping_add(run_ns);
         let (counter, result) = match status {
             Status::Ok => (&mut usage.answered_ok, work.reply.bytes()),
             Status::FunctionError => (&mut usage.answered_error, work.reply.bytes()),
+            Status::Backpressure => (&mut usage.answered_otherwise, work.reply.bytes()),
             _ => (&mut usage.answered_otherwise, &[][..]),
         };
         *counter += 1;

@@ -30,6 +30,7 @@ fn function(call: &Call<'_>, reply: &mut Reply) -> Result<(), FunctionError> {
     match call.payload() {
         b"panic" => panic!("as asked"),
         b"fail" => Err(FunctionError::new("as asked")),
+        b"push back" => Err(FunctionError::backpressure("data base", 0)),
         b"large" => {
             reply.bytes_mut().resize(1 << 20, 7);
             Ok(())
@@ -250,6 +251,7 @@ fn a_failure_and_a_panic_are_answers_and_the_process_goes_on() {
     let mut router = place.attach();
     assert_eq!(router.call(b"fail"), (Outcome::FunctionError, b"as asked".to_vec()));
     assert_eq!(router.call(b"panic"), (Outcome::FunctionError, b"panicked: as asked".to_vec()));
+    assert_eq!(router.call(b"push back"), (Outcome::Backpressure, b"data?base".to_vec()));
     assert_eq!(router.call(b"large"), (Outcome::ResultTooLarge, vec![]));
     assert_eq!(router.call(b"still here"), ok(b"still here"));
 }

@@ -129,6 +129,7 @@ fn a_call_in_a_lane_is_judged_as_one_in_the_ring() {
     assert_eq!(lane.call(b"context"), (0, b"high 5 9 true".to_vec()));
     assert_eq!(lane.call(b"fail"), (status(Status::FunctionError), b"as asked".to_vec()));
     assert_eq!(lane.call(b"panic"), (status(Status::FunctionError), b"panicked: as asked".to_vec()));
+    assert_eq!(lane.call(b"push back"), (status(Status::Backpressure), b"data?base".to_vec()));
     assert_eq!(lane.call(b"large"), (status(Status::ResultTooLarge), vec![]));
     assert_eq!(lane.call(&[1; 3_501]), (status(Status::PayloadTooLarge), vec![]));
     lane.submit_to(4, NEVER_NS, b"another function's");
@@ -140,7 +141,7 @@ fn a_call_in_a_lane_is_judged_as_one_in_the_ring() {
     lane.client.request_cancel(slot);
     assert_eq!(lane.answer(), (0, b"noticed".to_vec()));
     let LaneUsage { answered_ok, answered_error, answered_otherwise, run_ns } = lane.watch.look().usage;
-    assert_eq!((answered_ok, answered_error, answered_otherwise), (2, 2, 4));
+    assert_eq!((answered_ok, answered_error, answered_otherwise), (2, 2, 5));
     assert!(run_ns > 0, "the time that calls took is told");
 }
 
