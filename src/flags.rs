@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use router::config::value::Kind;
 use router::config::{FileText, Sources};
 use router::options::{OptionSpec, ROUTER_OPTIONS};
-use router::processors;
+use router::processors::{self, Machine};
 use router::{Config, run_dir};
 
 use crate::ending::Failure;
@@ -56,10 +56,11 @@ pub fn config_of(matches: &ArgMatches, file: Option<FileText<'_>>) -> Result<Con
         values.map(|value| absolute_if_path(name, value)).collect()
     };
     let env = |name: &str| variable(name).map(|value| absolute_if_path(name, &value));
-    Config::load(&Sources { file, env: &env, flags: &flags }).map_err(Failure::usage)
+    let sources = Sources { file, env: &env, flags: &flags, machine: &Machine::of_this_process };
+    Config::load(&sources).map_err(Failure::usage)
 }
 
-/// Refuses `pin` where it names a processor that we may not use. Where the kernel does not say, pinning stays best effort.
+/// Refuses processors, of shards or functions, that we may not use. Where the kernel does not say, pinning stays best effort.
 pub fn check_processors(config: &Config) -> Result<(), Failure> {
     match processors::allowed() {
         Some(allowed) => config.check_processors(&allowed).map_err(Failure::usage),

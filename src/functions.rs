@@ -165,12 +165,20 @@ pub fn waits_for(function: &Function, now_ns: u64) -> String {
     format!("{cause} {}", table::length(now_ns.saturating_sub(function.blocked_since_ns)))
 }
 
-/// The processes of a function as the shim last told. A shim that told nothing is no failure.
-fn processes(run_dir: &Path, name: &str) -> String {
+/// Every function as the shim last told; none if it told nothing, which is no failure.
+pub fn of_shim(run_dir: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(run_dir.join("shim.json")).unwrap_or_default();
-    let status: Value = serde_json::from_str(&text).unwrap_or_default();
-    let functions = status["functions"].as_array().into_iter().flatten();
-    let Some(function) = functions.into_iter().find(|function| function["name"] == name) else {
+    let mut status: Value = serde_json::from_str(&text).unwrap_or_default();
+    match status["functions"].take() {
+        Value::Array(functions) => functions,
+        _ => Vec::new(),
+    }
+}
+
+/// The processes of a function as the shim last told.
+fn processes(run_dir: &Path, name: &str) -> String {
+    let functions = of_shim(run_dir);
+    let Some(function) = functions.iter().find(|function| function["name"] == name) else {
         return String::new();
     };
 

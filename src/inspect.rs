@@ -12,6 +12,7 @@ use crate::functions;
 use crate::snapshots::{Snapshots, now_ns};
 use crate::table;
 
+mod placement;
 mod rings;
 
 /// Arguments and help.
@@ -42,6 +43,8 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     out.extend(snapshots.damage.iter().map(|damage| format!("  unreadable: {damage}\n")));
     out.push_str("\nfunctions\n");
     out.push_str(&functions::show(&functions::summed(&snapshots), now_ns));
+    out.push_str("\nplacement\n");
+    out.push_str(&placement::show(&snapshots.shards, &run_dir));
     out.push_str("\nlatencies\n");
     out.push_str(&latencies(&snapshots.shards));
     out.push_str("\ncalls in flight\n");

@@ -37,7 +37,13 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
             program => program.words(),
         };
         let env = function.env.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
-        Ok(FunctionConfig { name: function.name.clone(), command, warm: function.warm, env })
+        Ok(FunctionConfig {
+            name: function.name.clone(),
+            command,
+            warm: function.warm,
+            processors: function.processors.clone(),
+            env,
+        })
     });
     Ok(ShimConfig {
         run_dir: config.router.run_dir.clone(),

@@ -87,6 +87,7 @@ mod tests {
             started_at_ns: 0,
             published_at_ns: 0,
             config_digest: 0,
+            pinned_to: None,
             state: "running",
             is_torn: false,
             counters: Vec::new(),

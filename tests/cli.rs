@@ -102,7 +102,7 @@ fn mistakes_in_arguments_end_with_code_two_and_a_suggestion() {
     check(
         &["up", "--shards", "0"],
         2,
-        "--shards: `router.shards`: 0 is not allowed; allowed: a whole number from 1 to 256",
+        "--shards: `router.shards`: 0 is not allowed; allowed: auto, or a whole number from 1 to 256",
     );
     check(&["up", "--config", "/no/such/file"], 2, "cannot read /no/such/file");
     check(&["top", "--sort", "colour"], 2, "[possible values: calls, queued, oldest, running, busy, name]");

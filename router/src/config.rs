@@ -4,7 +4,8 @@
 //! Always: a `Config` holds only values inside the ranges of the option table (`options.rs`), so that
 //! nobody behind this line checks them again.
 //! Never: reads a file, a clock or the environment by itself, and never panics on any text (fuzz target
-//! `config_parse`); whether a function's program exists is asked separately, by [`Config::check_programs`].
+//! `config_parse`); whether a function's program exists is asked separately, by [`Config::check_programs`]. What `auto`
+//! stands for is asked of the machine and chosen on the way (`auto.rs`): behind this line there are only numbers.
 //! Why walk the parsed file by hand instead of deriving: every error then names key, line and allowed
 //! values, and all of them are told at once.  Tests: `config/tests.rs`, reference: `docs/operating/configuration.md`.
 #![forbid(unsafe_code)]
@@ -16,7 +17,9 @@ use std::time::Duration;
 use engine::{BreakerSpec, Quota, RetrySpec, TenantIndex};
 
 use crate::idle::IdleStrategy;
+use crate::processors::Machine;
 
+mod auto;
 mod check;
 mod digest;
 pub mod fallback;
@@ -92,7 +95,7 @@ pub struct RouterConfig {
     pub host: Host,
     /// How a shard talks to the kernel.
     pub io: IoChoice,
-    /// Shard `n` runs on the n-th processor of the list; empty: the kernel chooses.
+    /// Shard `n` runs on the n-th processor of the list; empty: the kernel chooses. At least one for each shard otherwise.
     pub pin: Vec<u32>,
     /// How long a fresh connection may take to say HELLO.
     pub hello_timeout: Duration,
@@ -180,6 +183,8 @@ pub struct FunctionConfig {
     pub breaker: Option<BreakerSpec>,
     /// What is given while it is.
     pub fallback: Fallback,
+    /// Processors its processes run on; empty: all that the router may use.
+    pub processors: Vec<u32>,
     /// Added to the environment of the processes.
     pub env: BTreeMap<String, String>,
 }
@@ -217,23 +222,27 @@ impl Config {
     /// A file that names no function runs the bundled ones, so that a file with one option of the router is enough.
     pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
         let file = Some(FileText { text, origin });
-        Config::load(&Sources { file, env: &|_| None, flags: &|_| Vec::new() })
+        Config::load(&Sources {
+            file,
+            env: &|_| None,
+            flags: &|_| Vec::new(),
+            machine: &Machine::of_this_process,
+        })
     }
 
     /// The functions that come with the binary, with every option at its default: what `quickfire up` runs without a file.
     pub fn bundled() -> Config {
-        match Config::load(&Sources { file: None, env: &|_| None, flags: &|_| Vec::new() }) {
-            Ok(config) => config,
-            Err(error) => unreachable!("the defaults of the option table are wrong: {error}"),
-        }
+        Config::parse("", "")
+            .unwrap_or_else(|error| unreachable!("the defaults of the option table are wrong: {error}"))
     }
 
     /// Reads every source, the later over the earlier: default, file, environment, flag.
     pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
         let mut collected = settings::collect(sources);
         let mut problems = std::mem::take(&mut collected.problems);
-        if problems.is_empty() {
-            let config = Config::assemble(collected, sources, &mut problems);
+        if problems.is_empty()
+            && let Some(config) = Config::assemble(collected, sources, &mut problems)
+        {
             check::check_together(&config, &mut problems);
             if problems.is_empty() {
                 return Ok(config);

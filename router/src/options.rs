@@ -60,10 +60,11 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         flag: Some("shards"),
         env: Some("QUICKFIRE_SHARDS"),
         // Eight bits of an invocation's id name its shard.
-        kind: Kind::count(1, 256),
+        kind: Kind::CountOrAuto { min: 1, max: 256 },
         default: Some("1"),
         meaning: "Router threads. Each owns its connections, queues and workers; a function keeps `warm` processes for each. \
-                  Connections move from a loaded shard to an idle one.",
+                  Connections move from a loaded shard to an idle one. auto: one for each four processors that the router may \
+                  use, by affinity mask and cgroup quota, but at least 1 and at most 16, and no more than `pin` names.",
         since: "0.1",
     },
     OptionSpec {
@@ -236,9 +237,11 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         key: "pin",
         flag: Some("pin"),
         env: Some("QUICKFIRE_PIN"),
-        kind: Kind::Processors,
+        kind: Kind::Processors { is_auto_allowed: true },
         default: Some("none"),
-        meaning: "Processors for the shards, like 2,4-6: shard n runs on the n-th of the list. none lets the kernel choose.",
+        meaning: "Processors for the shards, like 2,4-6: shard n runs on the n-th of the list. none lets the kernel choose. \
+                  auto gives each a core of its own, all in one node of memory, as far as there are; those in `processors` of a \
+                  function come last.",
         since: "0.1",
     },
     OptionSpec {
@@ -596,6 +599,16 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         kind: Kind::duration(Duration::from_millis(1), Duration::from_secs(3600)),
         default: Some("10s"),
         meaning: "The longest wait before any retry.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "processors",
+        flag: None,
+        env: None,
+        kind: Kind::Processors { is_auto_allowed: false },
+        default: Some("none"),
+        meaning: "Processors the function's processes run on, like 2-3; any of them runs on any of the list. none: all that the \
+                  router may use.",
         since: "0.1",
     },
     OptionSpec {

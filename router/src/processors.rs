@@ -5,6 +5,7 @@
 //! Always: a file that is absent or says something else means no quota: a count that is too high costs some waiting, a
 //! router that does not start costs everything. The tightest quota on the way up counts, because the kernel applies all.
 //! Never: asks what the host has. In a container that is somebody else's.
+//! Reading order: this file, `topology.rs` (which of them share a core), `list.rs` (how lists of them are written).
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -12,6 +13,31 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::thread::{CpuSet, sched_getaffinity};
+
+pub mod list;
+pub mod topology;
+
+pub use topology::{Topology, TopologyUnknown};
+
+/// What `auto` in a configuration is chosen from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    /// How many processors.
+    pub processors: Processors,
+    /// Which, if that can be found out.
+    pub topology: Result<Topology, TopologyUnknown>,
+}
+
+impl Machine {
+    /// Asks the kernel about the calling thread.
+    pub fn of_this_process() -> Machine {
+        let topology = match allowed() {
+            Some(allowed) => Topology::read(Path::new("/sys/devices/system"), &allowed),
+            None => Err(TopologyUnknown::NoMask),
+        };
+        Machine { processors: Processors::of_this_process(), topology }
+    }
+}
 
 /// What this process may use.
 #[derive(Debug, Clone, Copy, PartialEq)]

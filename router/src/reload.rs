@@ -14,7 +14,7 @@ use std::fmt;
 use crate::config::{Config, ConfigError, FunctionConfig, Section, Setting};
 
 /// Options of a function from which its processes and their rings are made.
-const COLD: [&str; 5] = ["command", "warm", "slots", "payload_size_max", "env"];
+const COLD: [&str; 6] = ["command", "warm", "slots", "payload_size_max", "processors", "env"];
 
 /// What a reload changes, and what it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,6 +127,7 @@ fn with_processes_of(new: &FunctionConfig, running: &FunctionConfig) -> Function
         warm: running.warm,
         slots: running.slots,
         payload_size_max: running.payload_size_max,
+        processors: running.processors.clone(),
         env: running.env.clone(),
         ..new.clone()
     }
@@ -167,7 +168,7 @@ mod tests {
         let wanted = RUNNING.replace(
             "[functions.b]\n",
             "[functions.b]\ntimeout = \"5s\"\nqueue_count_max = 7\nidempotent = true\nwarm = 3\nslots = 8\n\
-             payload_size_max = \"1KiB\"\nenv = { A = \"1\" }\n",
+             payload_size_max = \"1KiB\"\nprocessors = \"0\"\nenv = { A = \"1\" }\n",
         );
         let merged = check(
             &wanted,
@@ -180,6 +181,7 @@ mod tests {
                 "functions.b.warm: 1 -> 3",
                 "functions.b.slots: 1024 -> 8",
                 "functions.b.payload_size_max: \"1MiB\" -> \"1KiB\"",
+                "functions.b.processors: \"none\" -> \"0\"",
                 "functions.b.env: {} -> { \"A\" = \"1\" }",
             ],
         );
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!(merged.digest(), config(RUNNING).digest(), "the shim need not know");
         // Taken once; what waits is told again.
         let (_, again) = merge(&merged, &config(&wanted)).unwrap();
-        assert_eq!((again.taken.len(), again.needs_restart.len()), (0, 4));
+        assert_eq!((again.taken.len(), again.needs_restart.len()), (0, 5));
     }
 
     #[test]

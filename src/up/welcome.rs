@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use router::config::Place;
-use router::processors::Processors;
+use router::processors::{Processors, list};
 use router::{Config, config::Listen, run_dir};
 
 use crate::flags;
@@ -30,6 +30,7 @@ pub fn text(config: &Config, bound: &[Listen], io: &str) -> String {
         1 => "1 shard".to_owned(),
         shards => format!("{shards} shards"),
     };
+    out.extend(placement(config).map(|placement| format!("  placement  {placement}\n")));
     out.push_str(&format!("  processes  1 router ({shards}), 1 shim, {warm} functions\n"));
     out.push_str(&format!("  io         {io}\n"));
     out.push_str(&format!("  directory  {}  (logs, counters, sockets)\n", config.router.run_dir.display()));
@@ -39,6 +40,16 @@ pub fn text(config: &Config, bound: &[Listen], io: &str) -> String {
     }
     out.push_str("\nStop with Ctrl-C.\n");
     out
+}
+
+/// Which processors are whose; nothing where the kernel chooses for all.
+fn placement(config: &Config) -> Option<String> {
+    let pinned = config.router.pin.iter().zip(0..config.router.shards);
+    let shards = pinned.map(|(processor, shard)| format!("shard {shard} on {processor}"));
+    let given = config.functions.iter().filter(|function| !function.processors.is_empty());
+    let functions = given.map(|it| format!("{} on {}", it.name, list::format(&it.processors)));
+    let all: Vec<_> = shards.chain(functions).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 fn suggestions(config: &Config, bound: &[Listen], names: &[&str]) -> Vec<String> {

@@ -9,6 +9,8 @@ use crate::life::Patience;
 pub const NAME_SIZE_MAX: usize = 128;
 /// More warm processes than this for one function and shard is taken for a slip of the pen.
 pub const WARM_COUNT_MAX: u32 = 1024;
+/// The last processor that has a place in an affinity mask.
+pub const PROCESSOR_INDEX_MAX: u32 = rustix::thread::CpuSet::MAX_CPU as u32 - 1;
 /// 256 shards: as many as an invocation id can name.
 pub const SHARD_COUNT_MAX: u32 = 256;
 
@@ -40,6 +42,8 @@ pub struct FunctionConfig {
     pub command: Vec<String>,
     /// Processes to keep warm for each shard.
     pub warm: u32,
+    /// Processors its processes run on; none: those of the shim.
+    pub processors: Vec<u32>,
     /// Added to the short list of variables a function process inherits (see `process.rs`).
     pub env: Vec<(String, String)>,
 }
@@ -68,6 +72,14 @@ pub enum ConfigRefused {
         name: String,
         /// What was asked for.
         warm: u32,
+    },
+    /// A processor that no affinity mask of ours can name.
+    #[error("function {name:?}: processor {processor} is beyond {PROCESSOR_INDEX_MAX}")]
+    Processor {
+        /// The function.
+        name: String,
+        /// What was asked for.
+        processor: u32,
     },
     /// A variable the kernel would not take, or one that is the shim's to set.
     #[error("function {name:?}: the variable {variable:?} cannot be set")]
@@ -120,6 +132,9 @@ impl FunctionConfig {
         if self.warm > WARM_COUNT_MAX {
             return Err(ConfigRefused::Warm { name: name.clone(), warm: self.warm });
         }
+        if let Some(&processor) = self.processors.iter().find(|index| **index > PROCESSOR_INDEX_MAX) {
+            return Err(ConfigRefused::Processor { name: name.clone(), processor });
+        }
         for (variable, value) in &self.env {
             let is_settable =
                 !variable.is_empty() && !variable.contains(['=', '\0']) && !value.contains('\0');
@@ -136,8 +151,8 @@ mod tests {
     use super::*;
 
     fn check(change: impl FnOnce(&mut ShimConfig)) -> Result<(), ConfigRefused> {
-        let echo =
-            FunctionConfig { name: "echo".into(), command: vec!["/bin/cat".into()], warm: 1, env: vec![] };
+        let command = vec!["/bin/cat".into()];
+        let echo = FunctionConfig { name: "echo".into(), command, warm: 1, ..FunctionConfig::default() };
         let mut config = ShimConfig {
             run_dir: "/nowhere".into(),
             shards: 1,
@@ -171,6 +186,8 @@ mod tests {
         assert_eq!(nothing, Err(ConfigRefused::NoCommand("echo".into())));
         let many = check(|config| config.functions[0].warm = 1025);
         assert_eq!(many, Err(ConfigRefused::Warm { name: "echo".into(), warm: 1025 }));
+        let beyond = check(|config| config.functions[0].processors = vec![0, 1024]);
+        assert_eq!(beyond, Err(ConfigRefused::Processor { name: "echo".into(), processor: 1024 }));
         assert_eq!(check(|config| config.shards = 0), Err(ConfigRefused::Shards(0)));
     }
 

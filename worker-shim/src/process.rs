@@ -2,7 +2,8 @@
 //!
 //! In: a program and its place.  Out: a [`Process`] with its output pipes; later, its [`Exit`].
 //! Always: a process leads its own process group (a signal to it reaches what it started), dies with the shim
-//! (PDEATHSIG), reads nothing (stdin is /dev/null), and inherits no descriptor but its three.
+//! (PDEATHSIG), reads nothing (stdin is /dev/null), inherits no descriptor but its three, and runs on its function's
+//! processors from its first instruction on.
 //! Never: a signal to a number that may by now be someone else's. A number stays ours until it is reaped, and it is
 //! reaped only here.
 //!
@@ -19,6 +20,7 @@ use std::process::{Command, Stdio};
 
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::thread::CpuSet;
 
 /// What a function process inherits from the shim's environment. All else (credentials above all) must be given
 /// to a function by name, in its `env`.
@@ -50,6 +52,8 @@ pub struct Program<'a> {
     pub command: &'a [String],
     /// The function's own variables.
     pub env: &'a [(String, String)],
+    /// Where it may run; none: where the shim may. Checked: none is beyond what a mask can name.
+    pub processors: &'a [u32],
     /// QUICKFIRE_ATTACH: the socket of the shard this process serves.
     pub attach_socket: &'a Path,
     /// QUICKFIRE_FUNCTION.
@@ -89,9 +93,10 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
         .process_group(0);
 
     let shim = rustix::process::getpid();
+    let processors = affinity(program.processors);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed, because another thread may have held
-    // a lock (the allocator's, say) at the fork. The closure makes two plain system calls and builds an error from
-    // a number, which does not allocate; it captures one integer.
+    // a lock (the allocator's, say) at the fork. The closure makes plain system calls and builds an error from a
+    // number, which does not allocate; it captures an integer and a mask, by value.
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -99,6 +104,9 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
             // parent is someone else already.
             if rustix::process::getppid() != Some(shim) {
                 return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
+            }
+            if let Some(processors) = &processors {
+                rustix::thread::sched_setaffinity(None, processors)?;
             }
             Ok(())
         });
@@ -115,6 +123,13 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
     }
     // `child` is dropped without waiting: `reap_next` is the one place where processes are reaped.
     Ok(Process { pid: Pid::from_child(&child), output: output.map(Some) })
+}
+
+/// The mask of these processors; `None` for no wish.
+fn affinity(processors: &[u32]) -> Option<CpuSet> {
+    let mut set = CpuSet::new();
+    processors.iter().for_each(|processor| set.set(*processor as usize));
+    (!processors.is_empty()).then_some(set)
 }
 
 impl Process {

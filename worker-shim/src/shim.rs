@@ -264,10 +264,11 @@ impl Shim {
 
     fn spawn(&mut self, now_ns: u64, index: usize) {
         let place = &mut self.places[index];
-        let FunctionConfig { name, command, env, .. } = &self.config.functions[place.function];
+        let FunctionConfig { name, command, env, processors, .. } = &self.config.functions[place.function];
         let program = Program {
             command,
             env,
+            processors,
             attach_socket: &place.attach_socket,
             function: name,
             // Not a secret, for the run directory is private: it says under which configuration the process was
@@ -372,6 +373,7 @@ impl Shim {
             FunctionStatus {
                 name: function.name.clone(),
                 warm_wanted: self.config.shards * function.warm,
+                processors: function.processors.clone(),
                 places: places().map(|place| place.status()).collect(),
                 starts: tally.starts,
                 exits: tally.exits,

@@ -33,6 +33,8 @@ pub struct FunctionStatus {
     pub name: String,
     /// Processes wanted: `warm` for each shard.
     pub warm_wanted: u32,
+    /// Processors they run on; none: those of the shim.
+    pub processors: Vec<u32>,
     /// Its processes, in the order of their places.
     pub places: Vec<PlaceStatus>,
     /// Processes started since the shim began.

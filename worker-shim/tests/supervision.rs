@@ -33,7 +33,8 @@ fn shim_process() {
         let (name, warm, program) = (next(), next().parse().unwrap(), next());
         let mut command = vec![program];
         command.extend(fields);
-        FunctionConfig { name, command, warm, env: vec![("EXTRA".into(), "given".into())] }
+        let processors = std::env::var("SHIM_TEST_PROCESSOR").iter().map(|it| it.parse().unwrap()).collect();
+        FunctionConfig { name, command, warm, processors, env: vec![("EXTRA".into(), "given".into())] }
     };
     let config = ShimConfig {
         run_dir,
@@ -69,6 +70,19 @@ impl Shim {
     }
 
     fn start_with_patience(dir: &Path, functions: &[Function<'_>], reattach_timeout: Duration) -> Self {
+        Self::spawn(dir, functions, reattach_timeout, None)
+    }
+
+    fn start_on(processor: u32, dir: &Path, functions: &[Function<'_>]) -> Self {
+        Self::spawn(dir, functions, GIVE_UP_AFTER, Some(processor))
+    }
+
+    fn spawn(
+        dir: &Path,
+        functions: &[Function<'_>],
+        reattach_timeout: Duration,
+        processor: Option<u32>,
+    ) -> Self {
         let lines: Vec<String> = functions
             .iter()
             .map(|(name, warm, command)| format!("{name}\t{warm}\t{}", command.join("\t")))
@@ -80,6 +94,7 @@ impl Shim {
             .env("SHIM_TEST_FUNCTIONS", lines.join("\n"))
             .env("SHIM_TEST_REATTACH_MS", reattach_timeout.as_millis().to_string())
             .env("A_SECRET", "of the operator")
+            .envs(processor.map(|index| ("SHIM_TEST_PROCESSOR", index.to_string())))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -222,6 +237,24 @@ fn the_wanted_number_is_kept_warm_and_told_what_it_needs_and_no_more() {
         assert!(log.contains(" err group=0\n"), "{log}");
         assert!(log.contains(" shim started, pid "), "{log}");
     }
+    shim.signal(Signal::TERM);
+    assert_eq!(shim.wait_for_end(), "BySignal");
+}
+
+#[test]
+fn a_process_is_on_its_processors_from_its_first_instruction_and_so_is_what_it_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    // Given: the last processor we may use. A shim with all of them, and a function that tells where it and its child are.
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let last: u32 = own.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    let script = "grep Cpus_allowed_list /proc/$$/status; exec grep Cpus_allowed_list /proc/self/status";
+    let shim = Shim::start_on(last, dir.path(), &[("tell", 1, &sh(script))]);
+    // Expect
+    let line = format!(" out Cpus_allowed_list:\t{last}\n");
+    wait_until(|| shim.log("tell.0.log").matches(&line).count() >= 2)
+        .unwrap_or_else(|()| panic!("{}", shim.log("tell.0.log")));
+    shim.wait_for("it is told", |status| status["functions"][0]["processors"][0] == last);
     shim.signal(Signal::TERM);
     assert_eq!(shim.wait_for_end(), "BySignal");
 }

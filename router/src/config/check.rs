@@ -37,15 +37,22 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
-    /// Tells which processors of `pin` are not among those that this process may use.
+    /// Tells which processors of `pin` and of functions are not among those that this process may use.
     pub fn check_processors(&self, allowed: &[u32]) -> Result<(), ConfigError> {
-        let impossible: Vec<_> =
-            self.router.pin.iter().copied().filter(|index| !allowed.contains(index)).collect();
-        if impossible.is_empty() {
-            return Ok(());
+        let router = (Section::Router, "pin", &self.router.pin);
+        let functions = self
+            .functions
+            .iter()
+            .map(|function| (Section::Function(function.name.clone()), "processors", &function.processors));
+        let mut problems = Vec::new();
+        for (section, key, named) in std::iter::once(router).chain(functions) {
+            let impossible: Vec<_> = named.iter().copied().filter(|index| !allowed.contains(index)).collect();
+            if !impossible.is_empty() {
+                let kind = ProblemKind::ProcessorsNotOurs { impossible, allowed: allowed.to_vec() };
+                problems.push(self.problem(&section, key, kind));
+            }
         }
-        let kind = ProblemKind::ProcessorsNotOurs { impossible, allowed: allowed.to_vec() };
-        Err(ConfigError { problems: vec![self.problem(&Section::Router, "pin", kind)] })
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
     /// Whether values that were taken from two configurations fit together.

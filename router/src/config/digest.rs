@@ -11,7 +11,7 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 impl Config {
     /// Names what a shim was started to do: equal digests mean that a shim and its processes may be kept.
     ///
-    /// Holds what the processes are made from (names, commands, how many, environment) and where they look for
+    /// Holds what the processes are made from (names, commands, how many, where, environment) and where they look for
     /// their router; not the router's own policy (time-outs, queues, listeners), which may change around warm processes.
     pub fn digest(&self) -> u64 {
         let mut digest = Digest(FNV_OFFSET);
@@ -30,6 +30,12 @@ impl Config {
             digest.number(words.len() as u64);
             words.iter().for_each(|word| digest.text(word));
             digest.number(function.warm.into());
+            // Nothing where nothing is said, so that warm processes of a router that knew no such option are kept.
+            if !function.processors.is_empty() {
+                digest.text("processors");
+                digest.number(function.processors.len() as u64);
+                function.processors.iter().for_each(|processor| digest.number((*processor).into()));
+            }
             digest.number(function.env.len() as u64);
             for (name, text) in &function.env {
                 digest.text(name);

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::processors::{TopologyUnknown, list};
+
 /// Every problem of one configuration. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
@@ -74,13 +76,16 @@ pub enum ProblemKind {
         reason: String,
     },
     /// A shard or a process can't run where it is to.
-    #[error("names processors that this process may not use: {}; it may use {}", list(.impossible), list(.allowed))]
+    #[error("names processors that this process may not use: {}; it may use {}", list::format(.impossible), list::format(.allowed))]
     ProcessorsNotOurs {
         /// Those named and not in the affinity mask.
         impossible: Vec<u32>,
         /// The affinity mask.
         allowed: Vec<u32>,
     },
+    /// Nothing can be chosen, because the machine does not tell what there is.
+    #[error("cannot be chosen automatically: {0}")]
+    MachineUnknown(#[from] TopologyUnknown),
     /// Readable, but outside the allowed range.
     #[error("{found} is not allowed; allowed: {allowed}")]
     NotAllowed {
@@ -149,8 +154,4 @@ impl fmt::Display for Problem {
         }
         write!(f, "{}", self.kind)
     }
-}
-
-fn list(processors: &[u32]) -> String {
-    processors.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }

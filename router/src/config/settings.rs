@@ -20,7 +20,7 @@ use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
     Command, Config, Fallback, FunctionConfig, Host, IoChoice, Listen, RouterConfig, SlowStartConfig,
-    Sources, TenantConfig, nearest,
+    Sources, TenantConfig, auto, nearest,
 };
 use crate::clock::nanos;
 use crate::idle::IdleStrategy;
@@ -38,6 +38,8 @@ pub struct Setting {
     pub value: Value,
     /// Where it was written.
     pub place: Place,
+    /// Where that says `auto`: what the value was chosen from.
+    pub chosen_from: Option<String>,
 }
 
 /// The functions that run where a configuration names none.
@@ -126,19 +128,26 @@ pub(super) fn to_toml(settings: &[Setting]) -> String {
             table = Some(&setting.section);
         }
         let assignment = format!("{} = {}", setting.key, setting.value.to_toml());
-        let _ = writeln!(out, "{assignment:<48} # {}", setting.place);
+        let chosen = setting.chosen_from.as_ref().map(|from| format!(": auto, {from}")).unwrap_or_default();
+        let _ = writeln!(out, "{assignment:<48} # {}{chosen}", setting.place);
     }
     out
 }
 
 impl Config {
-    /// Fills the fields everybody reads. Says so where two values do not fit together on the way.
+    /// Fills the fields everybody reads. Says so where two values do not fit together on the way, and gives nothing where
+    /// one could not be chosen.
     pub(super) fn assemble(
         collected: Collected,
         sources: &Sources<'_>,
         problems: &mut Vec<Problem>,
-    ) -> Config {
-        let Collected { settings, tenants, functions, .. } = collected;
+    ) -> Option<Config> {
+        let Collected { mut settings, tenants, functions, .. } = collected;
+        let problem_count = problems.len();
+        auto::choose(&mut settings, sources.machine, problems);
+        if problems.len() > problem_count {
+            return None;
+        }
         let table = |section| Table { settings: &settings, section };
         let mut config = Config {
             router: router_config(&table(Section::Router), problems),
@@ -155,7 +164,7 @@ impl Config {
         config.settings = settings;
         config.fit_derived_defaults();
         config.write_back();
-        config
+        Some(config)
     }
 
     /// A default follows the value it depends on; a value that was given does not, and is checked instead.
@@ -295,6 +304,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         retry: retry(table),
         breaker: breaker(table),
         fallback: table.fallback("fallback"),
+        processors: table.processors("processors"),
         env: table.environment("env"),
     }
 }
@@ -404,7 +414,10 @@ fn topmost(
     let mut top = below;
     for (raw, place) in layers {
         match spec.kind.read(&raw) {
-            Ok(value) => top = Some(Setting { section: section.clone(), key: spec.key, value, place }),
+            Ok(value) => {
+                top =
+                    Some(Setting { section: section.clone(), key: spec.key, value, place, chosen_from: None })
+            }
             Err(kind) => problems.push(Problem { place, key: section.full_key(spec.key), kind }),
         }
     }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::value::{Kind, Raw, Value};
 use super::*;
 use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS, TENANT_OPTIONS};
+use crate::processors::{Processors, Topology, TopologyUnknown};
 
 /// The words of every problem of a file, one for each line.
 fn problems(text: &str) -> String {
@@ -22,6 +23,15 @@ fn check(text: &str, expected: &[&str]) {
 }
 
 fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &[&str])]) -> Result<Config, ConfigError> {
+    load_on(&|| unreachable!("nothing says auto"), file, env, flags)
+}
+
+fn load_on(
+    machine: &dyn Fn() -> Machine,
+    file: &str,
+    env: &[(&str, &str)],
+    flags: &[(&str, &[&str])],
+) -> Result<Config, ConfigError> {
     let env: BTreeMap<_, _> = env.iter().copied().collect();
     let flags: BTreeMap<_, _> = flags.iter().copied().collect();
     Config::load(&Sources {
@@ -33,7 +43,78 @@ fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &[&str])]) -> Result<C
                 .map(|texts| texts.iter().map(|text| (*text).to_owned()).collect())
                 .unwrap_or_default()
         },
+        machine,
     })
+}
+
+/// Eight processors, each two of them neighbours on one core; as many of them in the affinity mask as said.
+fn eight_processors(allowed: &[u32]) -> Machine {
+    let system = tempfile::tempdir().unwrap();
+    for processor in 0..8 {
+        let directory = system.path().join(format!("cpu/cpu{processor}/topology"));
+        std::fs::create_dir_all(&directory).unwrap();
+        let first = processor / 2 * 2;
+        std::fs::write(directory.join("thread_siblings_list"), format!("{first}-{}\n", first + 1)).unwrap();
+    }
+    let affinity_count = allowed.len() as u32;
+    Machine {
+        processors: Processors { affinity_count, quota: None },
+        topology: Topology::read(system.path(), allowed),
+    }
+}
+
+#[test]
+fn auto_is_replaced_by_what_the_machine_has_and_says_what_it_was_chosen_from() {
+    // Given
+    let file =
+        "[router]\nshards = \"auto\"\n[functions.a]\ncommand = [\"builtin:echo\"]\nprocessors = \"0-1\"";
+    let all = || eight_processors(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    let config = load_on(&all, file, &[], &[("pin", &["auto"])]).unwrap();
+    // Expect: a core for each shard, and none that a function was given.
+    assert_eq!((config.router.shards, &config.router.pin[..]), (2, &[2, 4][..]));
+    assert_eq!(config.functions[0].processors, [0, 1]);
+    let printed = config.to_toml();
+    let line = |key: &str| {
+        let line = printed.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("shards"), "shards = 2 # q.toml:2:1: auto, processors 8 (affinity 8, no cgroup quota)");
+    assert_eq!(line("pin"), "pin = \"2,4\" # --pin: auto, separate cores of one node where there are");
+    assert_eq!(line("processors"), "processors = \"0-1\" # q.toml:5:1");
+    // What is printed reads back as the same numbers, on whatever machine.
+    let again = load(&printed, &[], &[]).unwrap();
+    assert_eq!((again.router, again.functions), (config.router, config.functions));
+}
+
+#[test]
+fn automatic_shards_are_no_more_than_the_processors_that_are_named_for_them() {
+    let all = || eight_processors(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    let config = load_on(&all, "[router]\nshards = \"auto\"\npin = \"7\"", &[], &[]).unwrap();
+    assert_eq!((config.router.shards, &config.router.pin[..]), (1, &[7][..]));
+}
+
+#[test]
+fn shards_without_a_processor_each_are_told_what_there_is() {
+    let three = || eight_processors(&[1, 2, 3]);
+    let error = load_on(&three, "[router]\npin = \"auto\"\nshards = 4", &[], &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "q.toml:2:1: `router.pin`: cannot give each of 4 shards a processor of its own; this process may use 1-3"
+    );
+}
+
+#[test]
+fn a_machine_that_does_not_tell_its_topology_refuses_only_what_needs_it() {
+    let silent = || Machine {
+        processors: Processors { affinity_count: 16, quota: Some(9.5) },
+        topology: Err(TopologyUnknown::NoMask),
+    };
+    assert_eq!(load_on(&silent, "[router]\nshards = \"auto\"", &[], &[]).unwrap().router.shards, 2);
+    let error = load_on(&silent, "[router]\npin = \"auto\"", &[], &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "q.toml:2:1: `router.pin`: cannot be chosen automatically: the kernel does not say which processors this process may use"
+    );
 }
 
 #[test]
@@ -91,11 +172,14 @@ fn the_later_source_wins_and_is_named() {
 
 #[test]
 fn a_processor_that_is_not_ours_is_named_with_those_that_are() {
-    let config = Config::parse("[router]\nshards = 2\npin = \"1,7-8\"", "q.toml").unwrap();
-    assert_eq!(config.check_processors(&[1, 7, 8]), Ok(()));
+    let text = "[router]\nshards = 2\npin = \"1,7-8\"\n\
+                [functions.a]\ncommand = [\"builtin:echo\"]\nprocessors = \"2,8\"";
+    let config = Config::parse(text, "q.toml").unwrap();
+    assert_eq!(config.check_processors(&[1, 2, 7, 8]), Ok(()));
     assert_eq!(
         config.check_processors(&[0, 1, 2]).unwrap_err().to_string(),
-        "q.toml:3:1: `router.pin`: names processors that this process may not use: 7,8; it may use 0,1,2"
+        "q.toml:3:1: `router.pin`: names processors that this process may not use: 7-8; it may use 0-2\n\
+         q.toml:6:1: `functions.a.processors`: names processors that this process may not use: 8; it may use 0-2"
     );
     // A processor named twice is refused by its type already.
     assert!(problems("[router]\npin = \"1,0-2\"").contains("`router.pin`: 1,0-2 is not allowed"));
@@ -148,6 +232,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         retry_errors = true
         breaker_failure_percent = 40
         fallback = "answer:later"
+        processors = "4-5,7"
         env = { LEVEL = "3" }
     "#;
     let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
@@ -181,6 +266,7 @@ fn a_function_gets_its_table_and_the_defaults() {
             probes_max: 3,
         }),
         fallback: Fallback::Answer("later".into()),
+        processors: vec![4, 5, 7],
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);
@@ -309,7 +395,7 @@ fn a_bad_limit_is_told_with_its_range() {
         "[router]\nshards = 0\nframe_size_max = \"1GiB\"\nhost = \"tokio\"\n\
          [functions.echo]\ncommand = [\"builtin:echo\"]\nslots = 65\ntimeout = \"0s\"",
         &[
-            "q.toml:2:1: `router.shards`: 0 is not allowed; allowed: a whole number from 1 to 256",
+            "q.toml:2:1: `router.shards`: 0 is not allowed; allowed: auto, or a whole number from 1 to 256",
             "q.toml:3:1: `router.frame_size_max`: 1GiB is not allowed; allowed: a size from 8KiB to 65540KiB, a multiple of 16",
             "q.toml:4:1: `router.host`: tokio is not allowed; allowed: bare or glommio",
             "q.toml:7:1: `functions.echo.slots`: 65 is not allowed; allowed: a power of two from 1 to 4096",
@@ -323,8 +409,8 @@ fn a_wrong_type_is_told_with_the_right_one() {
     check(
         "[router]\nshards = 1.5\npin = 3\n[functions.echo]\ncommand = \"echo\"\nenv = { A = 1 }\nidempotent = 1",
         &[
-            "q.toml:2:1: `router.shards`: is a fraction, expected a whole number from 1 to 256",
-            "q.toml:3:1: `router.pin`: is a number, expected none, or a list of processors like \"2,4-6\"",
+            "q.toml:2:1: `router.shards`: is a fraction, expected auto, or a whole number from 1 to 256",
+            "q.toml:3:1: `router.pin`: is a number, expected auto, none, or a list of processors like \"2,4-6\"",
             "q.toml:5:1: `functions.echo.command`: is a text, expected a list of texts like [\"./program\", \"argument\"] or [\"builtin:echo\"]",
             "q.toml:7:1: `functions.echo.idempotent`: is a number, expected true or false",
             "q.toml:6:1: `functions.echo.env`: is a number, expected a table of texts like { NAME = \"value\" }",
@@ -399,7 +485,7 @@ fn problems_in_variables_and_flags_name_them() {
     assert_eq!(
         error.to_string(),
         "environment variable QUICKFIRE_SHARDS: `router.shards`: `many` is not a whole number\n\
-         --pin: `router.pin`: 2-1 is not allowed; allowed: none, or a list of processors like \"2,4-6\""
+         --pin: `router.pin`: 2-1 is not allowed; allowed: auto, none, or a list of processors like \"2,4-6\""
     );
 }
 
@@ -446,6 +532,8 @@ fn the_digest_changes_with_what_a_shim_starts_and_with_nothing_else() {
     assert_eq!(of("drain_timeout = \"1ms\"", "timeout = \"1s\""), of("", ""));
     assert_ne!(of("shards = 2", ""), of("", ""));
     assert_ne!(of("", "warm = 2"), of("", ""));
+    assert_ne!(of("", "processors = \"1\""), of("", ""));
+    assert_ne!(of("", "processors = \"1\""), of("", "processors = \"2\""));
     assert_ne!(of("", "env = { A = \"1\" }"), of("", ""));
 }
 

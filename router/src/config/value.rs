@@ -14,6 +14,7 @@ use super::fallback::Fallback;
 use super::listen::Listen;
 use super::problem::ProblemKind;
 use super::{Command, units};
+use crate::processors::list;
 
 /// Type, unit and range of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,13 @@ pub enum Kind {
         max: u64,
         /// Rings index by mask.
         is_power_of_two: bool,
+    },
+    /// A number of things, or `auto`.
+    CountOrAuto {
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
     },
     /// Bytes.
     Size {
@@ -53,8 +61,11 @@ pub enum Kind {
     Path,
     /// Places to listen at, at least one.
     Listeners,
-    /// A list of processors, or `none`.
-    Processors,
+    /// A list of processors, or `none`, or where somebody can choose them `auto`.
+    Processors {
+        /// Whether somebody can.
+        is_auto_allowed: bool,
+    },
     /// A program and its arguments.
     Command,
     /// Names and texts for a process's environment.
@@ -83,6 +94,8 @@ pub enum Raw {
 /// A value that its option allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
+    /// To be chosen for this machine, before anybody behind the configuration sees it.
+    Auto,
     /// See [`Kind::Count`].
     Count(u64),
     /// See [`Kind::Size`].
@@ -109,8 +122,6 @@ pub enum Value {
     Fallback(Fallback),
 }
 
-/// Processors a list may name: what the kernel's own affinity mask holds at most on the machines we know.
-const PROCESSOR_INDEX_MAX: u32 = 4095;
 /// Listeners of one router: each costs a socket for every shard.
 const LISTENERS_COUNT_MAX: usize = 64;
 
@@ -138,6 +149,15 @@ impl Kind {
                 let is_allowed =
                     (min..=max).contains(&count) && (!is_power_of_two || count.is_power_of_two());
                 if is_allowed { Ok(Value::Count(count)) } else { Err(self.not_allowed(text)) }
+            }
+            (Kind::CountOrAuto { .. }, Raw::Text(text)) if text == "auto" => Ok(Value::Auto),
+            (Kind::CountOrAuto { min, max }, Raw::Text(text) | Raw::Integer(text)) => {
+                let count = units::parse_count(text).map_err(|reason| unreadable(text, reason))?;
+                if (min..=max).contains(&count) {
+                    Ok(Value::Count(count))
+                } else {
+                    Err(self.not_allowed(text))
+                }
             }
             (Kind::Size { min, max, multiple_of }, Raw::Text(text) | Raw::Integer(text)) => {
                 let size = units::parse_size(text).map_err(|reason| unreadable(text, reason))?;
@@ -171,7 +191,14 @@ impl Kind {
             }
             (Kind::Path, Raw::Text(text)) => Ok(Value::Path(PathBuf::from(text))),
             (Kind::Listeners, raw) => listeners(&self.texts(raw)?),
-            (Kind::Processors, Raw::Text(text)) => processors(text),
+            (Kind::Processors { is_auto_allowed: true }, Raw::Text(text)) if text == "auto" => {
+                Ok(Value::Auto)
+            }
+            (Kind::Processors { .. }, Raw::Text(text)) if text == "none" => Ok(Value::Processors(Vec::new())),
+            (Kind::Processors { .. }, Raw::Text(text)) => match list::parse(text) {
+                Some(processors) => Ok(Value::Processors(processors)),
+                None => Err(self.not_allowed(text)),
+            },
             (Kind::Command, Raw::List(_)) => command(&self.texts(raw)?),
             (Kind::Environment, Raw::Table(entries)) => self.environment(entries),
             (Kind::Fallback, Raw::Text(text)) => Fallback::read(text).map(Value::Fallback),
@@ -184,6 +211,7 @@ impl Kind {
         match self {
             Kind::Count { min, max, is_power_of_two: false } => format!("a whole number from {min} to {max}"),
             Kind::Count { min, max, is_power_of_two: true } => format!("a power of two from {min} to {max}"),
+            Kind::CountOrAuto { min, max } => format!("auto, or a whole number from {min} to {max}"),
             Kind::Size { min, max, multiple_of } => {
                 let range = format!("a size from {} to {}", units::format_size(min), units::format_size(max));
                 if multiple_of == 1 { range } else { format!("{range}, a multiple of {multiple_of}") }
@@ -198,7 +226,10 @@ impl Kind {
             ),
             Kind::Path => "an absolute path".into(),
             Kind::Listeners => "a list of quickfire://ADDRESS:PORT or unix:///PATH".into(),
-            Kind::Processors => "none, or a list of processors like \"2,4-6\"".into(),
+            Kind::Processors { is_auto_allowed } => {
+                let auto = if is_auto_allowed { "auto, " } else { "" };
+                format!("{auto}none, or a list of processors like \"2,4-6\"")
+            }
             Kind::Command => {
                 "a list of texts like [\"./program\", \"argument\"] or [\"builtin:echo\"]".into()
             }
@@ -210,7 +241,7 @@ impl Kind {
     /// What stands for the value in `--help`.
     pub fn value_name(self) -> &'static str {
         match self {
-            Kind::Count { .. } => "COUNT",
+            Kind::Count { .. } | Kind::CountOrAuto { .. } => "COUNT",
             Kind::Size { .. } => "SIZE",
             Kind::Duration { .. } => "DURATION",
             Kind::Choice(_) => "WORD",
@@ -218,7 +249,7 @@ impl Kind {
             Kind::Name => "NAME",
             Kind::Path => "DIR",
             Kind::Listeners => "URL",
-            Kind::Processors => "LIST",
+            Kind::Processors { .. } => "LIST",
             Kind::Command | Kind::Environment | Kind::Fallback => "VALUE",
         }
     }
@@ -281,6 +312,7 @@ impl Value {
     /// The value as TOML, in the units an operator would choose.
     pub fn to_toml(&self) -> String {
         match self {
+            Value::Auto => quote("auto"),
             Value::Count(count) => count.to_string(),
             Value::Size(size) => quote(&units::format_size(*size)),
             Value::Duration(duration) => quote(&units::format_duration(*duration)),
@@ -290,7 +322,7 @@ impl Value {
             Value::Path(path) => quote(&path.to_string_lossy()),
             Value::Listeners(listeners) => quote_list(listeners.iter().map(Listen::to_string)),
             Value::Processors(list) if list.is_empty() => quote("none"),
-            Value::Processors(list) => quote(&list.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+            Value::Processors(list) => quote(&list::format(list)),
             Value::Command(command) => quote_list(command.words()),
             Value::Fallback(fallback) => quote(&fallback.to_string()),
             Value::Environment(variables) => {
@@ -336,25 +368,6 @@ fn listeners(texts: &[String]) -> Result<Value, ProblemKind> {
         });
     }
     Ok(Value::Listeners(listeners))
-}
-
-fn processors(text: &str) -> Result<Value, ProblemKind> {
-    if text == "none" {
-        return Ok(Value::Processors(Vec::new()));
-    }
-    let bad = || ProblemKind::NotAllowed { found: text.to_owned(), allowed: Kind::Processors.allowed() };
-    let number =
-        |digits: &str| digits.trim().parse::<u32>().ok().filter(|index| *index <= PROCESSOR_INDEX_MAX);
-    let mut list = Vec::new();
-    for item in text.split(',') {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (first, last) = (number(first).ok_or_else(bad)?, number(last).ok_or_else(bad)?);
-        if first > last || list.iter().any(|index| (first..=last).contains(index)) {
-            return Err(bad());
-        }
-        list.extend(first..=last);
-    }
-    Ok(Value::Processors(list))
 }
 
 fn command(words: &[String]) -> Result<Value, ProblemKind> {

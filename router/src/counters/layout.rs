@@ -57,6 +57,8 @@ pub mod header {
     pub const PUBLISHED_AT: usize = 232;
     /// 1 running, 2 stopped in good order.
     pub const STATE: usize = 240;
+    /// The processor the shard is pinned to, and 1; 0: none.
+    pub const PINNED_TO: usize = 248;
 }
 
 /// A part of the file.
@@ -292,6 +294,6 @@ pub fn arrange(columns: &[Column], function_count: usize, workers_max: usize) ->
 }
 
 const _: () = assert!(header::SECTIONS + SECTIONS.len() * 32 <= header::SEQUENCE);
-const _: () = assert!(header::STATE + 8 <= HEADER_SIZE);
+const _: () = assert!(header::PINNED_TO + 8 <= HEADER_SIZE);
 const _: () = assert!(label::MEANING + 160 == LABEL_SIZE);
 const _: () = assert!(NUMBERS_AFTER_NAME + HISTOGRAM_NUMBERS.len() * 8 <= BUCKETS);

@@ -22,6 +22,8 @@ use crate::{Config, clock, run_dir};
 pub struct CountersSpec<'a> {
     /// Which shard.
     pub shard: u32,
+    /// The processor it is pinned to.
+    pub pinned_to: Option<u32>,
     /// Names of the functions in the order of their ids.
     pub functions: &'a [&'a str],
     /// Places for workers: `engine::Limits::workers_max`.
@@ -65,10 +67,12 @@ pub fn publishers(
 ) -> Box<dyn Fn(u32) -> Option<Box<dyn Publish>>> {
     let names: Vec<String> = config.functions.iter().map(|function| function.name.clone()).collect();
     let (run_dir, config_digest) = (config.router.run_dir.clone(), config.digest());
+    let pin = config.router.pin.clone();
     Box::new(move |shard| {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let spec = CountersSpec {
             shard,
+            pinned_to: pin.get(shard as usize).copied(),
             functions: &names.iter().map(String::as_str).collect::<Vec<_>>(),
             workers_max: Limits::default().workers_max,
             config_digest,
@@ -248,6 +252,7 @@ impl<M: Memory> Publisher<M> {
         self.number(header::CONFIG_DIGEST, spec.config_digest);
         self.number(header::PUBLISHED_AT, spec.started_at.0);
         self.number(header::STATE, STATE_RUNNING);
+        self.number(header::PINNED_TO, spec.pinned_to.map_or(0, |processor| u64::from(processor) + 1));
         for (index, place) in self.places.iter().enumerate() {
             let numbers = [place.offset as u64, place.row_size as u64, place.row_count as u64, 0];
             self.numbers(header::SECTIONS + index * 32, numbers);

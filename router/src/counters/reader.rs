@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub published_at_ns: u64,
     /// What shim and router agree on.
     pub config_digest: u64,
+    /// The processor the shard is pinned to.
+    pub pinned_to: Option<u32>,
     /// `running` (also of a router that was killed), `stopped` in good order, or `unknown`.
     pub state: &'static str,
     /// The writer was in the middle of a publishing, and stayed there: numbers may be from two of them.
@@ -194,6 +196,7 @@ impl Snapshot {
             started_at_ns: image.number(header::STARTED_AT),
             published_at_ns: image.number(header::PUBLISHED_AT),
             config_digest: image.number(header::CONFIG_DIGEST),
+            pinned_to: image.number(header::PINNED_TO).checked_sub(1).and_then(|it| u32::try_from(it).ok()),
             state: match image.number(header::STATE) {
                 1 => "running",
                 2 => "stopped",

@@ -19,6 +19,7 @@ const WORKERS_MAX: u32 = 4;
 fn spec() -> CountersSpec<'static> {
     CountersSpec {
         shard: 3,
+        pinned_to: Some(0),
         functions: &FUNCTIONS,
         workers_max: WORKERS_MAX,
         config_digest: 77,
@@ -72,6 +73,7 @@ fn what_is_published_is_read_back() {
     // Expect
     let snapshot = Snapshot::decode(&bytes_of(&memory)).unwrap();
     assert_eq!((snapshot.shard, snapshot.pid, snapshot.config_digest), (3, std::process::id(), 77));
+    assert_eq!(snapshot.pinned_to, Some(0));
     assert_eq!((snapshot.published_at_ns, snapshot.state, snapshot.is_torn), (200_000_000, "running", false));
     assert_eq!(snapshot.counter("shard.turns"), Some(5));
     assert_eq!(snapshot.counter("engine.workers_attached"), Some(1));
