@@ -76,6 +76,8 @@ pub(crate) enum Refusal {
     DeadlineUnreachable { retry_after: Nanos },
     WouldDeadlock,
     BreakerOpen { retry_after: Nanos },
+    /// As many wait for the same call as may, or no more keys can be remembered.
+    JoinFull,
 }
 
 impl Refusal {
@@ -93,6 +95,7 @@ impl Refusal {
             Refusal::WouldDeadlock => Counter::RefusedWouldDeadlock,
             Refusal::BreakerOpen { .. } => Counter::RefusedBreakerOpen,
             Refusal::Overloaded => Counter::RefusedOverloaded,
+            Refusal::JoinFull => Counter::RefusedJoinFull,
         }
     }
 
@@ -126,12 +129,14 @@ pub(crate) enum QueueRoom {
     Usual,
     /// Beyond it what is kept for nested calls.
     WithReserve,
+    /// It will not stand there.
+    NotNeeded,
 }
 
 /// What admission worked out on its way to a yes.
 pub(crate) struct Admitted {
-    criticality: Criticality,
-    deadline_at: Nanos,
+    pub criticality: Criticality,
+    pub deadline_at: Nanos,
     /// A place in the table: the last thing that can be refused.
     pub slot: u32,
 }

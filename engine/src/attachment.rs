@@ -258,6 +258,7 @@ impl Engine {
             State::Overdue => self.put_answer(now, slot, Ending::DeadlinePassed, run),
             _ => {}
         }
+        self.on_run_lost(now, slot, ending, run);
         self.release_ended(slot);
     }
 }

@@ -54,13 +54,23 @@ impl Engine {
                 Cancelled::Answering
             }
             (State::Delayed, CancelReason::ClientGone) => {
-                self.forget(slot);
+                self.forget(now, slot);
+                self.free(slot);
+                Cancelled::Forgotten
+            }
+            (State::Joined, CancelReason::Asked) => {
+                self.end_joined(now, slot, Ending::Cancelled);
+                Cancelled::Answering
+            }
+            (State::Joined, CancelReason::ClientGone) => {
+                self.leave(now, slot);
+                self.forget(now, slot);
                 self.free(slot);
                 Cancelled::Forgotten
             }
             (State::Queued, CancelReason::ClientGone) => {
                 self.dequeue(slot);
-                self.forget(slot);
+                self.forget(now, slot);
                 self.free(slot);
                 Cancelled::Forgotten
             }
@@ -70,7 +80,7 @@ impl Engine {
                 Cancelled::Answering
             }
             (state @ (State::Pushed | State::Overdue), CancelReason::ClientGone) => {
-                self.forget(slot);
+                self.forget(now, slot);
                 self.ask_worker_to_stop(now, slot, state);
                 Cancelled::Forgotten
             }
@@ -82,15 +92,16 @@ impl Engine {
         }
     }
 
-    fn forget(&mut self, slot: u32) {
+    fn forget(&mut self, now: Nanos, slot: u32) {
         self.invocations.at_mut(slot).on(Event::Forget);
         self.counters.count(Counter::CallsForgotten);
+        self.on_caller_left(now, slot, Run::MayHaveStarted);
     }
 
     /// The worker sees the cancel mark, and has until the call's deadline and the grace after it to let go.
-    fn ask_worker_to_stop(&mut self, now: Nanos, slot: u32, state: State) {
-        // An overdue call was marked when it became so.
-        if state == State::Pushed {
+    pub(crate) fn ask_worker_to_stop(&mut self, now: Nanos, slot: u32, state: State) {
+        // An overdue call was marked when it became so; one that others wait for is not to stop.
+        if state == State::Pushed && !self.has_joiners(slot) {
             self.put_cancel_mark(slot);
         }
         let deadline_at = self.invocations.at(slot).deadline_at;

@@ -81,6 +81,8 @@ counter_table! {
     RetriesDenied "retries_denied" "calls" "Calls not tried again because their function's budget of retries was used up."
     AnsweredQuarantined "answered_quarantined" "calls" "Answers: two workers died while they ran the call."
     AnsweredBackpressure "answered_backpressure" "calls" "Answers: something that the function calls is overloaded."
+    CallsJoined "calls_joined" "calls" "Calls admitted that wait for the result of another one with the same key, and are not run."
+    RefusedJoinFull "refused_join_full" "calls" "Refused: as many wait for the call with the same key as may, or there are too many keys."
 }
 
 /// How many counters there are.

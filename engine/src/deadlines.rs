@@ -5,6 +5,7 @@
 //!   Queued ── waited long ──▶ among the aged as well  (ageing)
 //!   Queued ── deadline ─────▶ answer Expired
 //!   Delayed ─ its time ─────▶ Queued; its deadline first: answer Expired
+//!   Joined ── deadline ─────▶ answer Expired or TimedOut; the call it joined goes on for the others  (join)
 //!   Pushed ── deadline ─────▶ cancel mark ──┬─ has started ─▶ answer TimedOut, grace begins
 //!                                           └─ not proved ──▶ Overdue: look again
 //!   Overdue ── look ─┬─ started ───────────────────▶ answer TimedOut, grace begins
@@ -132,6 +133,7 @@ impl Engine {
                 self.put_answer(now, slot, Ending::DeadlinePassed, Run::Never);
             }
             State::Delayed => self.end_delay(now, slot),
+            State::Joined => self.end_joined(now, slot, Ending::DeadlinePassed),
             State::Overdue => self.look_again(now, slot, evidence),
             State::AnsweringHeld | State::Abandoned => self.end_grace(now, slot, evidence),
             State::Free | State::Pushed | State::Answering => {
@@ -141,8 +143,12 @@ impl Engine {
     }
 
     fn pass_deadline(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
-        self.put_cancel_mark(slot);
-        if self.look(slot, evidence) == Started::Yes {
+        let has_started = self.look(slot, evidence) == Started::Yes;
+        let runs_for_others = has_started && self.has_joiners(slot);
+        if !runs_for_others {
+            self.put_cancel_mark(slot);
+        }
+        if has_started {
             self.time_out(now, slot, Run::MayHaveStarted);
         } else {
             // The worker may be taking it this very moment: only a look after the mark is set can tell.
@@ -175,7 +181,9 @@ impl Engine {
     /// The worker still holds a call that nobody waits for.
     fn end_grace(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
         let worker_index = self.invocations.at(slot).worker;
-        if self.look(slot, evidence) != Started::No {
+        if self.has_joiners(slot) {
+            // They have more time than the call that they joined.
+        } else if self.look(slot, evidence) != Started::No {
             self.kill(worker_index, KillReason::Overstayed);
         } else if self.is_stalled(now, worker_index, evidence) {
             self.kill(worker_index, KillReason::Stalled);

@@ -35,7 +35,7 @@ impl Engine {
     }
 
     /// At the back of the lane where its deadline puts it now.
-    fn stand_in_line(&mut self, now: Nanos, slot: u32) {
+    pub(crate) fn stand_in_line(&mut self, now: Nanos, slot: u32) {
         let invocation = self.invocations.at(slot);
         let criticality = LaneIndex::from_index(invocation.lane.into()).criticality();
         let bucket = run_queue::bucket_of(invocation.deadline_at.since(now));

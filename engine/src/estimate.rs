@@ -93,6 +93,7 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let function = &mut self.functions[id.0 as usize];
         let reserve = match room {
+            QueueRoom::NotNeeded => return Ok(()),
             QueueRoom::Usual => 0,
             QueueRoom::WithReserve => reserve_of(function.spec.queue_count_max),
         };

@@ -35,6 +35,8 @@ pub struct CallView {
     pub ahead: u32,
     /// Who has it.
     pub worker: Option<WorkerId>,
+    /// The call with the same key whose result it waits for.
+    pub joined: Option<InvocationId>,
     /// What its function waits for.
     pub blocked: Blocked,
 }
@@ -64,6 +66,7 @@ impl Engine {
             attempts: invocation.attempts,
             ahead: ahead as u32,
             worker: holder.map(|holder| WorkerId { index: invocation.worker, generation: holder.generation }),
+            joined: self.leader_of(slot),
             blocked: function.blocked,
         })
     }

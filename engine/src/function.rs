@@ -127,6 +127,8 @@ pub(crate) struct Function {
     /// Calls pushed so far, by which its budgets grow.
     pub pushes: u64,
     pub retry_budget: Budget,
+    /// Calls of it that others have joined.
+    pub joined_calls: u32,
     /// The policies it has.
     pub checks: Checks,
     /// What is left of its rate, if it is reserved.
@@ -155,6 +157,7 @@ impl Function {
         Function {
             pushes: 0,
             retry_budget: Budget::new(spec.policy.retry.budget_percent),
+            joined_calls: 0,
             checks: spec.policy.checks(tenant, is_host_limited),
             rate: spec.policy.rate.map(TokenBucket::new),
             ageing: spec.policy.ageing.unwrap_or(Nanos::NEVER),
@@ -186,7 +189,8 @@ impl Function {
 
     /// Takes another specification. A policy whose numbers are the same goes on from where it is.
     pub fn respecify(&mut self, spec: FunctionSpec, tenant: &TenantSpec, is_host_limited: bool) {
-        self.checks = spec.policy.checks(tenant, is_host_limited);
+        self.checks =
+            spec.policy.checks(tenant, is_host_limited).with(Checks::JOINED, self.joined_calls > 0);
         self.ageing = spec.policy.ageing.unwrap_or(Nanos::NEVER);
         if spec.policy.rate != self.spec.policy.rate {
             self.rate = spec.policy.rate.map(TokenBucket::new);

@@ -38,6 +38,7 @@ impl Engine {
         self.answers_invariants();
         self.gates_invariants();
         self.permits_invariants();
+        self.joins_invariants();
         self.counters_invariants();
     }
 
@@ -124,7 +125,7 @@ impl Engine {
         };
         assert_eq!(place, expected, "slot {slot} is {:?}", invocation.state);
         let has_place = place != Place::Nowhere && invocation.state != State::Pushed;
-        let needs_timer = has_place || invocation.state == State::Delayed;
+        let needs_timer = has_place || matches!(invocation.state, State::Delayed | State::Joined);
         assert_eq!(self.timers.is_armed(slot), needs_timer, "timer of slot {slot}, {:?}", invocation.state);
         if invocation.state == State::Pushed {
             let look_at = self.workers[invocation.worker as usize].look_at;

@@ -11,6 +11,9 @@
 //!         │◀─── Deliver ── Answering ◀── Release ── AnsweringHeld             answer waits in the out queue
 //!         │                                             │ Deliver
 //!         └───────────────────── Release ────────── Abandoned ◀── Forget ── Pushed, Overdue, AnsweringHeld
+//!
+//!        Free ── Join ──▶ Joined ── Complete, Forget ──▶ Free                  it waits for the end of another call
+//!                          └─ Requeue ──▶ Queued   Delay ──▶ Delayed   Answer ──▶ Answering
 //! ```
 //!
 //! Always: a slot is free again only when its answer was handed out (or its client is gone) *and* no worker
@@ -92,6 +95,8 @@ pub enum State {
     Queued,
     /// Waiting for a time before which it must not stand in a lane.
     Delayed,
+    /// Waiting for the result of another call with the same key.
+    Joined,
     /// In a worker's ring: waiting there, running, or done and not yet seen.
     Pushed,
     /// As `Pushed`, but past its deadline: the worker was asked to stop, and whether it started is not yet known.
@@ -109,6 +114,8 @@ pub enum State {
 pub enum Event {
     /// Admission took it.
     Admit,
+    /// Admission took it, and another call is run for it too.
+    Join,
     /// Dispatch gave it to a worker.
     Push,
     /// It stands in a lane again: to be tried again, or its time has come.
@@ -145,6 +152,7 @@ pub const fn on_event(from: State, event: Event) -> Result<State, Illegal> {
     use {Event as E, State as S};
     Ok(match (from, event) {
         (S::Free, E::Admit) => S::Queued,
+        (S::Free, E::Join) => S::Joined,
 
         (S::Queued, E::Push) => S::Pushed,
         (S::Queued, E::Answer) => S::Answering,
@@ -153,6 +161,12 @@ pub const fn on_event(from: State, event: Event) -> Result<State, Illegal> {
         (S::Delayed, E::Requeue) => S::Queued,
         (S::Delayed, E::Answer) => S::Answering,
         (S::Delayed, E::Forget) => S::Free,
+
+        (S::Joined, E::Requeue) => S::Queued,
+        (S::Joined, E::Delay) => S::Delayed,
+        (S::Joined, E::Answer) => S::Answering,
+        (S::Joined, E::Complete) => S::Free,
+        (S::Joined, E::Forget) => S::Free,
 
         (S::Pushed, E::Complete) => S::Free,
         (S::Pushed, E::Requeue) => S::Queued,
@@ -183,7 +197,10 @@ impl State {
 
     /// Whether the client is still owed an answer that does not exist yet.
     pub(crate) const fn is_unanswered(self) -> bool {
-        matches!(self, State::Queued | State::Delayed | State::Pushed | State::Overdue)
+        matches!(
+            self,
+            State::Queued | State::Delayed | State::Joined | State::Pushed | State::Overdue
+        )
     }
 }
 
@@ -247,18 +264,20 @@ mod tests {
     use super::*;
     use crate::snapshot;
 
-    const STATES: [State; 8] = [
+    const STATES: [State; 9] = [
         State::Free,
         State::Queued,
         State::Delayed,
+        State::Joined,
         State::Pushed,
         State::Overdue,
         State::Answering,
         State::AnsweringHeld,
         State::Abandoned,
     ];
-    const EVENTS: [Event; 10] = [
+    const EVENTS: [Event; 11] = [
         Event::Admit,
+        Event::Join,
         Event::Push,
         Event::Requeue,
         Event::Delay,

@@ -8,6 +8,7 @@
 //!   handle_worker_* ─▶ attachment   ┘
 //!   lease, end_lease, recall ─▶ lease                                         credits that are used past all this
 //!   handle_reconfigure ─▶ reconfigure                                         another configuration, no call lost
+//!   handle_keyed_request, poll_joined ─▶ join                                 one run for several callers
 //!   look_at_queues, call_view ─▶ blocked, explain                             why a call waits
 //! ```
 //!
@@ -45,6 +46,7 @@ mod gates;
 mod held;
 mod invariants;
 pub mod invocation;
+mod join;
 mod lease;
 pub mod limits;
 mod nesting;
@@ -88,6 +90,7 @@ pub use explain::CallView;
 pub use fallback::Fallback;
 pub use function::{FunctionSpec, FunctionView};
 pub use invocation::{InvocationId, Origin, ShardId, State};
+pub use join::IdempotencyKey;
 pub use lease::{Lease, LeaseRefused, Recall};
 pub use limits::Limits;
 pub use nesting::{CalledBy, DEPTH_MAX};
@@ -105,6 +108,7 @@ pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 use chance::Chance;
 use function::Function;
 use gates::Gates;
+use join::Joins;
 use nesting::Nested;
 use permits::Permits;
 use reconfigure::{check_fallbacks, check_functions};
@@ -122,13 +126,14 @@ pub struct Engine {
     /// Names in order, for `resolve`.
     names: Vec<(Box<str>, FunctionId)>,
     invocations: Slab,
-    /// Lists of queued invocations: the lanes of a function.
+    /// Lists of queued invocations: the lanes of a function. And of those who joined another one.
     run_links: Links,
     /// Lists of queued invocations that have aged, which stand in a lane too. Grows when the first one ages.
     aged_links: Links,
     timers: Timers,
     /// By slot, what is known of nested calls. Grows when the first one comes.
     nested: Vec<Nested>,
+    joins: Joins,
     /// The earliest `look_at` of all workers, or earlier.
     held_look_at: Nanos,
     ready: ReadyFunctions,
@@ -243,6 +248,7 @@ impl Engine {
             aged_links: Links::with_capacity(0),
             timers: Timers::new(),
             nested: Vec::new(),
+            joins: Joins::new(),
             held_look_at: Nanos::NEVER,
             ready: ReadyFunctions::new(functions.len() as u32, turns, tenants.len()),
             gates: Gates::new(),

@@ -3,7 +3,7 @@
 //! Always: a table that is full has a defined, tested answer, named beside its limit.
 //! Memory: tables start at 1024 invocations and double up to the limit as they are needed, so a generous limit costs
 //! nothing until it is used. Per invocation: 64 bytes of state, 8 of queue links, 8 of timer links, 8 of timer tick,
-//! 4 of free list = 92 bytes; 8 more of links once a call of it has aged.
+//! 4 of free list = 92 bytes; 8 more of links once a call of it has aged, 24 once a call with a key came.
 //!
 //! Tests: `tests/limits_full.rs`.
 
@@ -36,6 +36,11 @@ pub struct Limits {
     /// A function whose workers may hold at least this many calls is quick: a call that finds nothing waiting and a worker
     /// open is pushed on admission, without a stay in the queue. See `dispatch.rs`. None: every call stands in its queue.
     pub direct_depth_min: Option<u32>,
+    /// Idempotency keys that can be told apart at once; a power of two. More calls in flight with keys, or hardly more than a
+    /// quarter of it: `Overloaded` for some of them. See `join.rs`.
+    pub keys_max: u32,
+    /// Calls that may wait for the result of one with the same key. More: `Overloaded`.
+    pub joiners_max: u32,
     /// Leases of credits at once, over all workers. Full: [`LeaseRefused::LeasesFull`].
     ///
     /// [`LeaseRefused::LeasesFull`]: crate::LeaseRefused::LeasesFull
@@ -69,6 +74,11 @@ const WORKER_SLOTS_MAX: u32 = 4096;
 const RUN_AHEAD_DEFAULT: Nanos = Nanos::from_us(100);
 /// 64 calls in 100 us: at most 1.6 us a call.
 const DIRECT_DEPTH_MIN_DEFAULT: u32 = 64;
+/// 2 MiB at 32 bytes, claimed when the first key comes: room for 16,384 calls with keys in flight, more than a shard has of
+/// any kind but in a burst.
+const KEYS_MAX_DEFAULT: u32 = 1 << 16;
+/// A result is copied for each of them in one turn: 64 of 1 MiB take about 10 ms.
+const JOINERS_MAX_DEFAULT: u32 = 64;
 /// A lane's memory is some 100 KiB and up: 64 of them are a few megabytes.
 const LEASES_MAX_DEFAULT: u32 = 64;
 /// Each lane is one more cache line to look at for a worker that spins.
@@ -97,6 +107,8 @@ impl Default for Limits {
             worker_slots_max: WORKER_SLOTS_MAX,
             run_ahead: RUN_AHEAD_DEFAULT,
             direct_depth_min: Some(DIRECT_DEPTH_MIN_DEFAULT),
+            keys_max: KEYS_MAX_DEFAULT,
+            joiners_max: JOINERS_MAX_DEFAULT,
             leases_max: LEASES_MAX_DEFAULT,
             worker_leases_max: WORKER_LEASES_MAX_DEFAULT,
             lease_slots_max: LEASE_SLOTS_MAX_DEFAULT,
@@ -118,6 +130,8 @@ impl Limits {
             ("functions_max", (1..=1 << 20).contains(&self.functions_max)),
             ("tenants_max", self.tenants_max >= 1),
             ("worker_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.worker_slots_max)),
+            ("keys_max", self.keys_max.is_power_of_two() && self.keys_max <= 1 << SLOT_BITS),
+            ("joiners_max", self.joiners_max >= 1),
             ("run_ahead", self.run_ahead > Nanos::ZERO),
             ("lease_slots_max", (1..=WORKER_SLOTS_MAX).contains(&self.lease_slots_max)),
             ("kill_grace", self.kill_grace >= crate::timers::TICK),

@@ -65,20 +65,32 @@ impl Engine {
     #[inline(never)]
     pub fn handle_nested_request(&mut self, now: Nanos, request: Request, called_by: CalledBy) -> Verdict {
         self.counters.count(Counter::CallsReceived);
-        let depth = called_by.depth.max(self.depth_of(called_by.caller).saturating_add(1));
-        let called_by = CalledBy { depth, ..called_by };
-        if depth > DEPTH_MAX || self.would_wait_for_itself(request.function, called_by.caller) {
-            return self.refuse(Refusal::WouldDeadlock);
-        }
+        let called_by = match self.check_depth(called_by) {
+            Ok(known) if !self.would_wait_for_itself(request.function, known.caller) => known,
+            _ => return self.refuse(Refusal::WouldDeadlock),
+        };
         let admitted = match self.admit_governed(now, &request, QueueRoom::WithReserve) {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(refusal),
         };
+        self.note_nested(self.invocations.id_of(admitted.slot), called_by);
+        self.accept(now, &request, admitted)
+    }
+
+    /// A claim with the depth as far as it is known, unless that is too deep.
+    pub(crate) fn check_depth(&self, called_by: CalledBy) -> Result<CalledBy, Refusal> {
+        let depth = called_by.depth.max(self.depth_of(called_by.caller).saturating_add(1));
+        if depth > DEPTH_MAX {
+            return Err(Refusal::WouldDeadlock);
+        }
+        Ok(CalledBy { depth, ..called_by })
+    }
+
+    /// A call is admitted that another one waits for.
+    pub(crate) fn note_nested(&mut self, id: InvocationId, called_by: CalledBy) {
         self.counters.count(Counter::CallsNested);
-        let id = self.invocations.id_of(admitted.slot);
         self.remember(Nested { id, called_by });
         self.close_worker_of(called_by.caller);
-        self.accept(now, &request, admitted)
     }
 
     /// 0 for a top-level call, and for one that nothing is known of.
@@ -100,7 +112,7 @@ impl Engine {
     }
 
     /// The call and those that it is nested in, from the inside out, as far as they are in workers' hands on this shard.
-    fn chain(&self, innermost: InvocationId) -> impl Iterator<Item = InvocationId> + '_ {
+    pub(crate) fn chain(&self, innermost: InvocationId) -> impl Iterator<Item = InvocationId> + '_ {
         let outward = |id: &InvocationId| self.nested_of(*id).map(|nested| nested.called_by.caller);
         std::iter::successors(Some(innermost), outward).take(DEPTH_MAX.into())
     }

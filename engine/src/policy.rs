@@ -84,6 +84,8 @@ impl Checks {
     pub const HOST: Checks = Checks(1 << 5);
     pub const BREAKER: Checks = Checks(1 << 6);
     pub const RETRY_ON_ERROR: Checks = Checks(1 << 7);
+    /// Not a policy: others have joined one of its calls. See `join.rs`.
+    pub const JOINED: Checks = Checks(1 << 14);
 
     /// Those that may refuse a call.
     const AT_ADMISSION: Checks = Checks(
@@ -97,10 +99,14 @@ impl Checks {
     /// Those that a call needs something from before it is pushed, and gives it back to.
     const AT_DISPATCH: Checks = Checks(Checks::CONCURRENCY.0 | Checks::HOST.0);
     /// Those that want to know how a run ended.
-    const AT_COMPLETION: Checks = Checks(Checks::BREAKER.0 | Checks::RETRY_ON_ERROR.0);
+    const AT_COMPLETION: Checks = Checks(Checks::BREAKER.0 | Checks::RETRY_ON_ERROR.0 | Checks::JOINED.0);
 
     pub const fn with(self, other: Checks, is_set: bool) -> Checks {
         Checks(if is_set { self.0 | other.0 } else { self.0 })
+    }
+
+    pub const fn without(self, other: Checks) -> Checks {
+        Checks(self.0 & !other.0)
     }
 
     #[inline]

@@ -87,7 +87,7 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
-    const fn has_run(self) -> bool {
+    pub(crate) const fn has_run(self) -> bool {
         !matches!(self, RunOutcome::Expired | RunOutcome::Cancelled)
     }
 }
@@ -134,6 +134,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Refused(Refusal::WouldDeadlock) => Status::WouldDeadlock,
         Ending::Refused(Refusal::DeadlineUnreachable { .. }) => Status::DeadlineUnreachable,
         Ending::Refused(Refusal::BreakerOpen { .. }) => Status::BreakerOpen,
+        Ending::Refused(Refusal::JoinFull) => Status::Overloaded,
 
         Ending::Finished(RunOutcome::Ok) => Status::Ok,
         Ending::Finished(RunOutcome::FunctionError) => Status::FunctionError,
@@ -279,7 +280,9 @@ impl Engine {
             return self.complete_by_policy(now, slot, finished);
         }
         if call.state != State::Overdue {
-            self.counters.count(Counter::ResultsDropped);
+            if !self.share_result(now, slot, finished.outcome) {
+                self.counters.count(Counter::ResultsDropped);
+            }
             self.release_ended(slot);
             return Completed::AlreadyAnswered;
         }
@@ -291,6 +294,7 @@ impl Engine {
         self.note_run(slot, run);
         let answer = self.answer(now, slot, Ending::DeadlinePassed, run);
         self.invocations.at_mut(slot).on(Event::Complete);
+        self.share_result(now, slot, finished.outcome);
         self.free(slot);
         Completed::Answer(answer)
     }
@@ -343,6 +347,7 @@ impl Engine {
         let answer = Answer { keep, ..self.answer(now, slot, ending, run) };
         self.invocations.at_mut(slot).on(Event::Answer);
         self.answers.push_back(answer);
+        self.on_answered(now, slot, ending, run);
     }
 
     /// No worker holds this answered or abandoned call any more.
@@ -362,7 +367,7 @@ impl Engine {
         self.invocations.release(slot);
     }
 
-    fn answer(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) -> Answer {
+    pub(crate) fn answer(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) -> Answer {
         let answer = Answer::new(self.invocations.at(slot), self.invocations.id_of(slot), now, ending, run);
         self.counters.count(counter_of(answer.status));
         answer

@@ -60,6 +60,7 @@ impl Engine {
     fn end_completed(&mut self, now: Nanos, slot: u32, outcome: RunOutcome, run: Run) -> Answer {
         let answer = self.answer(now, slot, Ending::Finished(outcome), run);
         self.invocations.at_mut(slot).on(Event::Complete);
+        self.share_result(now, slot, outcome);
         self.free(slot);
         answer
     }
