@@ -54,6 +54,9 @@ fn tell(report: &CallReport, function: &str) -> String {
         ago(report.received_at_ns)
     );
     match report.stage {
+        0 if report.waits_for != 0 => {
+            out.push_str(&format!("  waits for call {:x}, which has the same key\n", report.waits_for));
+        }
         0 => {
             out.push_str(&format!("  waits; {} go before it\n", table::count(report.ahead.into())));
             match BlockedOn::from_number(report.blocked_on.into()) {
@@ -108,6 +111,12 @@ mod tests {
             tell(&waiting, "echo"),
             "call 100000300 of echo, high, received 2.00s ago\n  waits; 3 go before it\n  \
              its function waits for: workers busy, for 1.00s\n  deadline in 2.50s\n"
+        );
+        let joined = CallReport { waits_for: 0x1_0000_0200, ..waiting };
+        assert_eq!(
+            tell(&joined, "echo"),
+            "call 100000300 of echo, high, received 2.00s ago\n  waits for call 100000200, which has the same key\n  \
+             deadline in 2.50s\n"
         );
         let running =
             CallReport { stage: 1, attempts: 2, process_id: 42, pushed_at_ns: 9_500_000_000, ..waiting };

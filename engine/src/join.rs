@@ -19,10 +19,11 @@
 //! is stopped at the latest one time-out of the function after that deadline.
 //! Always: who joined and leaves early is told `STARTED` unless the call was in nobody's hands by then. That it may begin
 //! later is on the account of the others.
-//! Never: a comparison of payloads: a key says that the calls are the same. Across shards; see docs/spec/wire.md, W-60.
+//! Never: a comparison of payloads: a key says that the calls are the same. Across shards; see docs/spec/wire.md, W-59.
 //! Why a full table refuses (`Overloaded`) instead of running the call by itself: the caller asked for one run, and may come
 //! again under the same key.  Decision: docs/decisions/0025.  Tests: `tests/joins.rs`, `tests/random.rs`.
 
+use protocol::Flags;
 use queue::{LaneIndex, List};
 
 use crate::Engine;
@@ -31,9 +32,8 @@ use crate::counters::Counter;
 use crate::invocation::{Event, Invocation, InvocationId, Marks, State};
 use crate::nesting::CalledBy;
 use crate::policy::Checks;
-use crate::reply::{Answer, Ending, Run, RunOutcome};
+use crate::reply::{Answer, Ending, Keep, Run, RunOutcome};
 use crate::time::Nanos;
-use protocol::Flags;
 
 mod keys;
 
@@ -313,12 +313,12 @@ impl Engine {
         Some(next)
     }
 
-    /// All who joined get the same answer, which is no result.
+    /// All who joined get the same answer, which is no result. Of one call, one is kept.
     fn end_joiners(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) {
         let mut joiners = self.take_joiners(slot);
         while let Some(joiner) = joiners.pop_front(&mut self.run_links) {
             self.timers.disarm(joiner);
-            self.put_answer(now, joiner, ending, run);
+            self.put_answer_and_keep(now, joiner, ending, run, Keep::No);
         }
     }
 

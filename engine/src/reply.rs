@@ -343,7 +343,14 @@ impl Engine {
         self.put_answer_and_keep(now, slot, ending, run, Keep::AsDeadLetter);
     }
 
-    fn put_answer_and_keep(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run, keep: Keep) {
+    pub(crate) fn put_answer_and_keep(
+        &mut self,
+        now: Nanos,
+        slot: u32,
+        ending: Ending,
+        run: Run,
+        keep: Keep,
+    ) {
         let answer = Answer { keep, ..self.answer(now, slot, ending, run) };
         self.invocations.at_mut(slot).on(Event::Answer);
         self.answers.push_back(answer);

@@ -141,6 +141,8 @@ pub struct CallReport {
     pub pushed_at_ns: u64,
     /// The first look that found its function blocked as it is.
     pub blocked_since_ns: u64,
+    /// The call that is run for it too; 0 is none.
+    pub waits_for: u64,
     /// Calls of its function that go before it while it waits.
     pub ahead: u32,
     /// The process that has it.

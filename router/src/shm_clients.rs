@@ -486,7 +486,12 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
         flags,
     };
     let manner = Manner { flags, criticality: call.criticality, extension_size: 0 };
-    match desk.engine.handle_request(desk.now, request) {
+    let verdict = if flags.contains(Flags::IDEMPOTENCY_KEY) {
+        admit_keyed(desk, client, call, request)
+    } else {
+        desk.engine.handle_request(desk.now, request)
+    };
+    match verdict {
         Verdict::Pushed(push) => {
             client.ring.note(call.slot, push.invocation.0);
             let context = context(&client.ring, call.slot, flags);
@@ -514,6 +519,16 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
             answer_static(desk, client, call.slot, function);
             false
         }
+    }
+}
+
+/// Asks for a call that may be the same as another one.
+#[inline(never)]
+fn admit_keyed(desk: &mut Desk<'_>, client: &Client, call: &TakenCall, request: Request) -> Verdict {
+    let (_, key) = client.ring.context(call.slot, call.flags);
+    match key {
+        Some(key) => desk.engine.handle_keyed_request(desk.now, request, key, None),
+        None => desk.engine.handle_request(desk.now, request),
     }
 }
 

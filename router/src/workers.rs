@@ -543,6 +543,12 @@ fn complete_otherwise(
         }
         Completed::AlreadyAnswered | Completed::Stale => desk.stats.counters.completions_stale += 1,
     }
+    while let Some(answer) = desk.engine.poll_joined(desk.now) {
+        let joined = answer.invocation;
+        deliver(desk, io, replies, seat, completion, answer);
+        // Theirs is not in the ring: they might have had to be run.
+        desk.payloads.release(joined);
+    }
 }
 
 /// The engine's view of it.

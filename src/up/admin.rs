@@ -71,10 +71,11 @@ fn report(invocation_id: u64, explained: &Explained) -> CallReport {
         deadline_at_ns: view.deadline_at.0,
         pushed_at_ns: view.pushed_at.map_or(0, |at| at.0),
         blocked_since_ns: view.blocked.since.0,
+        waits_for: view.joined.map_or(0, |leader| leader.0),
         ahead: view.ahead,
         process_id: explained.process_id.unwrap_or(0),
         stage: match view.state {
-            State::Queued | State::Delayed => 0,
+            State::Queued | State::Delayed | State::Joined => 0,
             State::Pushed => 1,
             State::Overdue => 2,
             State::Free | State::Answering | State::AnsweringHeld | State::Abandoned => 3,

@@ -9,6 +9,7 @@
 //! - a nested call is refused as a deadlock exactly when every worker of its function runs a call it is nested in, and is never
 //!   bound behind one;
 //! - a worker never holds more than its slots, a call is never in two rings, and never begins twice unless idempotent;
+//! - of the calls with one key, one is run at a time, and its result is everybody's (`random/joins.rs`);
 //! - the same history gives the same outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +22,11 @@ use crate::estimate::PROBE_EVERY;
 use crate::invocation::State;
 use crate::run_queue::BUCKET_ZERO_WIDTH;
 
+mod joins;
+
 #[derive(Clone, Debug)]
 enum Op {
+    Keyed { function: u32, key: u8, budget_us: u32, nested_in: Option<usize> },
     Request { function: u32, criticality: u8, budget_us: u32, idempotent: bool },
     Nested { which: usize, function: u32 },
     Cancel { which: usize, gone: bool },
@@ -55,6 +59,13 @@ fn op() -> impl Strategy<Value = Op> {
     // Mostly one function and one criticality, so that calls compete.
     let function = prop_oneof![5 => Just(0u32), 1 => 0u32..3];
     let criticality = prop_oneof![4 => Just(1u8), 1 => 0u8..4];
+    let keyed = (0u32..2, 0u8..3, budget.clone(), prop::option::of(which()));
+    let keyed = keyed.prop_map(|(function, key, budget_us, nested_in)| Op::Keyed {
+        function,
+        key,
+        budget_us,
+        nested_in,
+    });
     let request = (function, criticality, budget, any::<bool>()).prop_map(
         |(function, criticality, budget_us, idempotent)| Op::Request {
             function,
@@ -65,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
     );
     prop_oneof![
         12 => request,
+        6 => keyed,
         4 => (which(), 0u32..3).prop_map(|(which, function)| Op::Nested { which, function }),
         2 => (which(), any::<bool>()).prop_map(|(which, gone)| Op::Cancel { which, gone }),
         2 => (prop_oneof![Just(0u32), 0u32..3], 1u32..5).prop_map(|(function, slots)| Op::Attach { function, slots }),
@@ -106,6 +118,10 @@ struct Call {
     criticality: u8,
     deadline_at: Nanos,
     idempotent: bool,
+    /// Which call of which function it is; another function may stand in for that.
+    key: Option<(FunctionId, IdempotencyKey)>,
+    /// Another one is run for it too.
+    is_joined: bool,
     caller: Option<InvocationId>,
     is_owed: bool,
     is_queued: bool,
@@ -200,6 +216,9 @@ impl World {
 
     fn apply(&mut self, op: &Op) {
         match *op {
+            Op::Keyed { function, key, budget_us, nested_in } => {
+                self.keyed(FunctionId(function), [key; 16], budget_us, nested_in);
+            }
             Op::Request { function, criticality, budget_us, idempotent } => {
                 self.request(FunctionId(function), criticality, budget_us, idempotent);
             }
@@ -292,6 +311,8 @@ impl World {
                 criticality,
                 deadline_at: self.now.plus(budget.min(Nanos::from_secs(60))),
                 idempotent,
+                key: None,
+                is_joined: false,
                 caller,
                 is_owed: true,
                 is_queued: true,
@@ -462,6 +483,8 @@ impl World {
         assert!(call.deaths < 2, "a call of which two workers died was given to a third");
         assert_eq!(push.deadline_at, call.deadline_at);
         call.is_queued = false;
+        call.is_joined = false;
+        self.check_one_run(push.invocation);
         assert!(self.now < self.calls[&push.invocation].deadline_at, "an expired call was pushed");
     }
 
@@ -536,6 +559,7 @@ impl World {
             _ if self.now >= self.calls[&id].deadline_at => RunOutcome::Expired,
             _ => RunOutcome::Cancelled,
         };
+        let joined = self.joined_to(id);
         let completed = self.engine.handle_completion(
             self.now,
             worker,
@@ -555,6 +579,7 @@ impl World {
             }
             Completed::Stale => panic!("an honest result is not stale"),
         }
+        self.note_shared(outcome, completed, joined);
     }
 
     /// A result for a call that the worker does not hold changes nothing.
@@ -601,8 +626,9 @@ impl World {
         assert!(has_started || call.begun == 0, "{:?} had begun: {:?}", answer.invocation, answer.status);
         assert!(answer.status != Status::Expired || !has_started);
         assert!(answer.status != Status::TimedOut || has_started);
-        assert!(answer.status != Status::Quarantined || call.deaths == 2);
-        assert_eq!(answer.status == Status::Quarantined, answer.keep == Keep::InQuarantine);
+        let is_poison = answer.status == Status::Quarantined;
+        assert!(!is_poison || call.deaths == 2 || call.is_joined);
+        assert_eq!(is_poison && !call.is_joined, answer.keep == Keep::InQuarantine);
         call.is_promised_unstarted = !has_started;
     }
 
@@ -640,6 +666,8 @@ impl World {
             // An expired or cancelled one may have its answer still in the out queue; it has no claim any more.
             let is_alive = self.now < call.deadline_at && self.engine.is_queued(*id);
             call.is_queued = call.is_owed && is_alive && Some(*id) != pushed && !held.contains(id);
+            // It may have taken the place of the one it waited for.
+            call.is_joined &= !self.engine.is_unanswered(*id) || self.engine.is_joined(*id);
         }
     }
 
@@ -682,6 +710,10 @@ impl Engine {
 
     fn is_queued(&self, id: InvocationId) -> bool {
         self.invocations.slot_of(id).is_some_and(|slot| self.invocations.at(slot).state == State::Queued)
+    }
+
+    fn is_joined(&self, id: InvocationId) -> bool {
+        self.call_view(id).is_some_and(|view| view.joined.is_some())
     }
 
     fn is_unanswered(&self, id: InvocationId) -> bool {

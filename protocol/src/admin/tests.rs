@@ -20,6 +20,7 @@ fn every_message() -> Vec<Message> {
         deadline_at_ns: 4,
         pushed_at_ns: 5,
         blocked_since_ns: 6,
+        waits_for: 13,
         ahead: 7,
         process_id: 8,
         stage: 9,

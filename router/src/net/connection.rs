@@ -12,9 +12,9 @@
 #![forbid(unsafe_code)]
 
 use bytes::Bytes;
-use engine::{CalledBy, CancelReason, InvocationId, Nanos, Origin, Request, Verdict};
+use engine::{CalledBy, CancelReason, Engine, InvocationId, Nanos, Origin, Request, Verdict};
 use protocol::{
-    CallId, ClientMisbehaved, Extensions, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind, Offer,
+    CallId, ClientMisbehaved, Extensions, Flags, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind, Offer,
     Status, decode, decode_header, encode,
 };
 
@@ -372,9 +372,10 @@ impl Connection {
         };
         let manner = manner(frame);
         let now = intake.desk.now;
-        let verdict = match called_by(frame) {
-            None => intake.desk.engine.handle_request(now, request),
-            Some(called_by) => intake.desk.engine.handle_nested_request(now, request, called_by),
+        let verdict = if header.flags.without(SAYS_MORE) == header.flags {
+            intake.desk.engine.handle_request(now, request)
+        } else {
+            ask_with_more(intake.desk.engine, now, request, frame)
         };
         match verdict {
             Verdict::Admitted(invocation) => {
@@ -425,8 +426,20 @@ impl Connection {
     }
 }
 
+/// Flags of frames that say more about a call than every frame does: which it is, and by whom it is made.
+const SAYS_MORE: Flags = Flags::IDEMPOTENCY_KEY.with(Flags::CALLED_BY);
+
+/// The same question for a call with at least one of them.
+#[inline(never)]
+fn ask_with_more(engine: &mut Engine, now: Nanos, request: Request, frame: &Frame<'_>) -> Verdict {
+    match (frame.idempotency_key(), called_by(frame)) {
+        (Some(key), called_by) => engine.handle_keyed_request(now, request, key, called_by),
+        (None, Some(called_by)) => engine.handle_nested_request(now, request, called_by),
+        (None, None) => engine.handle_request(now, request),
+    }
+}
+
 /// By whom the call is made, if its frame says so (W-50).
-#[inline]
 fn called_by(frame: &Frame<'_>) -> Option<CalledBy> {
     let claimed = frame.called_by()?;
     Some(CalledBy { caller: InvocationId(claimed.invocation_id), depth: claimed.depth })

@@ -294,7 +294,9 @@ impl ShmClient {
     #[inline]
     pub(super) fn lane_for(&mut self, call: &Call, payload_size: usize) -> Option<&mut Lane> {
         let lane = self.lane.as_mut()?;
+        // Which calls are the same, only the router knows.
         let takes = lane.opened.function_id == call.function
+            && call.idempotency_key.is_none()
             && payload_size <= lane.opened.payload_size_max as usize
             && lane.ring.free_slots() > 0
             && lane.is_open();
