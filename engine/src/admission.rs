@@ -70,12 +70,20 @@ pub(crate) enum Refusal {
     PayloadTooLarge,
     DeadlinePassed,
     NoWorker,
-    QueueFull { retry_after: Nanos },
+    QueueFull {
+        retry_after: Nanos,
+    },
     Overloaded,
-    RateLimited { retry_after: Nanos },
-    DeadlineUnreachable { retry_after: Nanos },
+    RateLimited {
+        retry_after: Nanos,
+    },
+    DeadlineUnreachable {
+        retry_after: Nanos,
+    },
     WouldDeadlock,
-    BreakerOpen { retry_after: Nanos },
+    BreakerOpen {
+        retry_after: Nanos,
+    },
     /// As many wait for the same call as may, or no more keys can be remembered.
     JoinFull,
 }

@@ -189,8 +189,7 @@ impl Function {
 
     /// Takes another specification. A policy whose numbers are the same goes on from where it is.
     pub fn respecify(&mut self, spec: FunctionSpec, tenant: &TenantSpec, is_host_limited: bool) {
-        self.checks =
-            spec.policy.checks(tenant, is_host_limited).with(Checks::JOINED, self.joined_calls > 0);
+        self.checks = spec.policy.checks(tenant, is_host_limited).with(Checks::JOINED, self.joined_calls > 0);
         self.ageing = spec.policy.ageing.unwrap_or(Nanos::NEVER);
         if spec.policy.rate != self.spec.policy.rate {
             self.rate = spec.policy.rate.map(TokenBucket::new);

@@ -197,10 +197,7 @@ impl State {
 
     /// Whether the client is still owed an answer that does not exist yet.
     pub(crate) const fn is_unanswered(self) -> bool {
-        matches!(
-            self,
-            State::Queued | State::Delayed | State::Joined | State::Pushed | State::Overdue
-        )
+        matches!(self, State::Queued | State::Delayed | State::Joined | State::Pushed | State::Overdue)
     }
 }
 

@@ -346,7 +346,8 @@ impl Engine {
     fn count_group(&mut self, leader: u32, is_begun: bool) {
         let function = &mut self.functions[self.invocations.at(leader).function.0 as usize];
         function.joined_calls = if is_begun { function.joined_calls + 1 } else { function.joined_calls - 1 };
-        function.checks = function.checks.without(Checks::JOINED).with(Checks::JOINED, function.joined_calls > 0);
+        function.checks =
+            function.checks.without(Checks::JOINED).with(Checks::JOINED, function.joined_calls > 0);
     }
 
     fn group_mut(&mut self, slot: u32) -> &mut Group {
@@ -366,7 +367,11 @@ impl Engine {
             let members: Vec<_> = joiners.iter(&self.run_links).collect();
             assert!(members.len() <= self.limits.joiners_max as usize, "{leader:?} has too many joiners");
             for slot in &members {
-                assert_eq!(self.invocations.at(*slot).state, State::Joined, "slot {slot} waits for {leader:?}");
+                assert_eq!(
+                    self.invocations.at(*slot).state,
+                    State::Joined,
+                    "slot {slot} waits for {leader:?}"
+                );
                 let known = self.joins.group(*slot).leader;
                 assert!(leader.is_none_or(|leader| leader == known), "slot {slot} waits for another");
             }

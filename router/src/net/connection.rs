@@ -14,8 +14,8 @@
 use bytes::Bytes;
 use engine::{CalledBy, CancelReason, Engine, InvocationId, Nanos, Origin, Request, Verdict};
 use protocol::{
-    CallId, ClientMisbehaved, Extensions, Flags, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind, Offer,
-    Status, decode, decode_header, encode,
+    CallId, ClientMisbehaved, Extensions, Flags, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind,
+    Offer, Status, decode, decode_header, encode,
 };
 
 use super::calls::CallTable;

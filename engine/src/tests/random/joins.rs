@@ -14,9 +14,8 @@ impl World {
         let is_taken = |slot: &Slot| matches!(slot, Slot::Taken { .. });
         let caller = nested_in.and_then(|which| self.held(which, is_taken)).map(|(_, id)| id);
         let same = |call: &Call| call.key == Some((function, key)) && !call.is_joined;
-        let in_flight = |(_, call): &(&InvocationId, &Call)| {
-            same(call) && call.is_owed && self.now < call.deadline_at
-        };
+        let in_flight =
+            |(_, call): &(&InvocationId, &Call)| same(call) && call.is_owed && self.now < call.deadline_at;
         let running = self.calls.iter().find(in_flight).map(|(id, _)| *id);
 
         let asked = Request {
