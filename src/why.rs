@@ -55,7 +55,7 @@ fn tell(report: &CallReport, function: &str) -> String {
     );
     match report.stage {
         0 if report.waits_for != 0 => {
-            out.push_str(&format!("  waits for call {:x}, which has the same key\n", report.waits_for));
+            out.push_str(&format!("  waits for call {:x}, which is run for both\n", report.waits_for));
         }
         0 => {
             out.push_str(&format!("  waits; {} go before it\n", table::count(report.ahead.into())));
@@ -115,7 +115,7 @@ mod tests {
         let joined = CallReport { waits_for: 0x1_0000_0200, ..waiting };
         assert_eq!(
             tell(&joined, "echo"),
-            "call 100000300 of echo, high, received 2.00s ago\n  waits for call 100000200, which has the same key\n  \
+            "call 100000300 of echo, high, received 2.00s ago\n  waits for call 100000200, which is run for both\n  \
              deadline in 2.50s\n"
         );
         let running =

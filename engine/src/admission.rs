@@ -307,7 +307,9 @@ impl Engine {
         if let Some(worker_index) = direct_worker
             && self.may_go_direct(now, slot, function)
         {
-            return Verdict::Pushed(self.bind(now, worker_index, slot));
+            let push = self.bind(now, worker_index, slot);
+            self.watch(now, slot);
+            return Verdict::Pushed(push);
         }
         let function = &mut self.functions[function.0 as usize];
         if function.queue.is_empty() {
@@ -321,7 +323,7 @@ impl Engine {
     /// Rare: makes room in every table that is indexed by slot, in all of them at once: a call that was bound on admission
     /// may have to stand in a queue later. A slot of the new ones, if there are any.
     #[cold]
-    fn grow_tables(&mut self) -> Option<u32> {
+    pub(crate) fn grow_tables(&mut self) -> Option<u32> {
         let slot = self.invocations.grow()?;
         let capacity = self.invocations.capacity();
         self.run_links.grow_to(capacity);

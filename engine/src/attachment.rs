@@ -249,6 +249,7 @@ impl Engine {
             State::Pushed if self.is_poison(slot, started) => {
                 self.put_answer(now, slot, Ending::Quarantined, run);
             }
+            State::Pushed if self.wait_for_twin(slot) => return,
             State::Pushed => match self.try_again(now, slot, run) {
                 Ok(()) => return,
                 Err(NotAgain::Unwanted) => self.put_answer(now, slot, ending, run),
@@ -256,9 +257,14 @@ impl Engine {
             },
             // Its deadline was acted on before: what is left to say is whether it had started.
             State::Overdue => self.put_answer(now, slot, Ending::DeadlinePassed, run),
-            _ => {}
+            _ => {
+                // A twin that nobody waits for yet: its call is a suspect all the same.
+                if let Some(call) = self.lose_twin(slot) {
+                    self.is_poison(call, started);
+                }
+            }
         }
-        self.on_run_lost(now, slot, ending, run);
+        self.on_run_lost(now, slot, ending, started);
         self.release_ended(slot);
     }
 }

@@ -83,6 +83,9 @@ counter_table! {
     AnsweredBackpressure "answered_backpressure" "calls" "Answers: something that the function calls is overloaded."
     CallsJoined "calls_joined" "calls" "Calls admitted that wait for the result of another one with the same key, and are not run."
     RefusedJoinFull "refused_join_full" "calls" "Refused: as many wait for the call with the same key as may, or there are too many keys."
+    HedgesPushed "hedges_pushed" "attempts" "Second attempts at calls that took long, while the first still ran."
+    HedgesWon "hedges_won" "attempts" "Second attempts whose result was the answer."
+    HedgesDenied "hedges_denied" "calls" "Calls that took long and got no second attempt: no idle worker, or the budget was used up."
 }
 
 /// How many counters there are.

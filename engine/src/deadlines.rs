@@ -6,6 +6,7 @@
 //!   Queued ── deadline ─────▶ answer Expired
 //!   Delayed ─ its time ─────▶ Queued; its deadline first: answer Expired
 //!   Joined ── deadline ─────▶ answer Expired or TimedOut; the call it joined goes on for the others  (join)
+//!   Pushed ── took long ────▶ a second attempt elsewhere  (hedge)
 //!   Pushed ── deadline ─────▶ cancel mark ──┬─ has started ─▶ answer TimedOut, grace begins
 //!                                           └─ not proved ──▶ Overdue: look again
 //!   Overdue ── look ─┬─ started ───────────────────▶ answer TimedOut, grace begins
@@ -136,13 +137,15 @@ impl Engine {
             State::Joined => self.end_joined(now, slot, Ending::DeadlinePassed),
             State::Overdue => self.look_again(now, slot, evidence),
             State::AnsweringHeld | State::Abandoned => self.end_grace(now, slot, evidence),
-            State::Free | State::Pushed | State::Answering => {
+            State::Pushed => self.hedge(now, slot),
+            State::Free | State::Answering => {
                 unreachable!("slot {slot} has a timer and no need of it")
             }
         }
     }
 
     fn pass_deadline(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
+        self.end_hedge(now, slot);
         let has_started = self.look(slot, evidence) == Started::Yes;
         let runs_for_others = has_started && self.has_joiners(slot);
         if !runs_for_others {
@@ -181,8 +184,8 @@ impl Engine {
     /// The worker still holds a call that nobody waits for.
     fn end_grace(&mut self, now: Nanos, slot: u32, evidence: &impl StartEvidence) {
         let worker_index = self.invocations.at(slot).worker;
-        if self.has_joiners(slot) {
-            // They have more time than the call that they joined.
+        if self.has_joiners(slot) || self.has_twin(slot) {
+            // They have more time than the call that they joined; or it is the twin of one that is about to be looked at.
         } else if self.look(slot, evidence) != Started::No {
             self.kill(worker_index, KillReason::Overstayed);
         } else if self.is_stalled(now, worker_index, evidence) {

@@ -54,7 +54,7 @@ impl Engine {
             }
             if self.functions[number as usize].checks.any_at_dispatch() {
                 match self.take_permits(now, slot, number) {
-                    Permit::Given => {}
+                    Permit::Given => return Some(self.push_governed(now, number, slot)),
                     Permit::GateClosed => continue,
                     Permit::NoPlace => return None,
                 }
@@ -65,7 +65,7 @@ impl Engine {
     }
 
     #[inline]
-    fn push(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
+    pub(crate) fn push(&mut self, now: Nanos, number: u32, slot: u32) -> Push {
         let function = &mut self.functions[number as usize];
         let lane = LaneIndex::from_index(self.invocations.at(slot).lane.into());
         function.queue.remove(&mut self.run_links, lane, slot);

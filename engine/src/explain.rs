@@ -35,7 +35,7 @@ pub struct CallView {
     pub ahead: u32,
     /// Who has it.
     pub worker: Option<WorkerId>,
-    /// The call with the same key whose result it waits for.
+    /// The call that is run for it too.
     pub joined: Option<InvocationId>,
     /// What its function waits for.
     pub blocked: Blocked,

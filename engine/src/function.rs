@@ -12,6 +12,7 @@ use crate::budget::Budget;
 use crate::drain_rate::DrainRate;
 use crate::estimate::RunEstimate;
 use crate::gates::Gate;
+use crate::hedge::Hedging;
 use crate::limits::Limits;
 use crate::policy::{Checks, Policy};
 use crate::rate::{Rate, TokenBucket};
@@ -127,6 +128,7 @@ pub(crate) struct Function {
     /// Calls pushed so far, by which its budgets grow.
     pub pushes: u64,
     pub retry_budget: Budget,
+    pub hedging: Option<Box<Hedging>>,
     /// Calls of it that others have joined.
     pub joined_calls: u32,
     /// The policies it has.
@@ -157,6 +159,7 @@ impl Function {
         Function {
             pushes: 0,
             retry_budget: Budget::new(spec.policy.retry.budget_percent),
+            hedging: spec.policy.hedge.map(|hedge| Box::new(Hedging::new(hedge))),
             joined_calls: 0,
             checks: spec.policy.checks(tenant, is_host_limited),
             rate: spec.policy.rate.map(TokenBucket::new),
@@ -200,6 +203,9 @@ impl Function {
         }
         if spec.policy.breaker != self.spec.policy.breaker {
             self.breaker = spec.policy.breaker.map(|breaker| Box::new(Breaker::new(breaker)));
+        }
+        if spec.policy.hedge != self.spec.policy.hedge {
+            self.hedging = spec.policy.hedge.map(|hedge| Box::new(Hedging::new(hedge)));
         }
         if spec.policy.retry.budget_percent != self.spec.policy.retry.budget_percent {
             self.retry_budget = Budget::new(spec.policy.retry.budget_percent);

@@ -14,6 +14,7 @@
 //!
 //!        Free ── Join ──▶ Joined ── Complete, Forget ──▶ Free                  it waits for the end of another call
 //!                          └─ Requeue ──▶ Queued   Delay ──▶ Delayed   Answer ──▶ Answering
+//!        Pushed ── Outrun ──▶ Abandoned   Join ──▶ Joined                      its twin has answered; has to
 //! ```
 //!
 //! Always: a slot is free again only when its answer was handed out (or its client is gone) *and* no worker
@@ -114,8 +115,10 @@ pub enum State {
 pub enum Event {
     /// Admission took it.
     Admit,
-    /// Admission took it, and another call is run for it too.
+    /// Admission took it, and another call is run for it too; or its worker is lost, and its twin still runs.
     Join,
+    /// Its twin brought the answer, which was handed back.
+    Outrun,
     /// Dispatch gave it to a worker.
     Push,
     /// It stands in a lane again: to be tried again, or its time has come.
@@ -174,6 +177,8 @@ pub const fn on_event(from: State, event: Event) -> Result<State, Illegal> {
         (S::Pushed, E::PassDeadline) => S::Overdue,
         (S::Pushed, E::Answer) => S::AnsweringHeld,
         (S::Pushed, E::Forget) => S::Abandoned,
+        (S::Pushed, E::Outrun) => S::Abandoned,
+        (S::Pushed, E::Join) => S::Joined,
 
         (S::Overdue, E::Complete) => S::Free,
         (S::Overdue, E::Answer) => S::AnsweringHeld,
@@ -272,9 +277,10 @@ mod tests {
         State::AnsweringHeld,
         State::Abandoned,
     ];
-    const EVENTS: [Event; 11] = [
+    const EVENTS: [Event; 12] = [
         Event::Admit,
         Event::Join,
+        Event::Outrun,
         Event::Push,
         Event::Requeue,
         Event::Delay,

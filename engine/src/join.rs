@@ -29,6 +29,7 @@ use queue::{LaneIndex, List};
 use crate::Engine;
 use crate::admission::{QueueRoom, Refusal, Request, Verdict};
 use crate::counters::Counter;
+use crate::deadlines::Started;
 use crate::invocation::{Event, Invocation, InvocationId, Marks, State};
 use crate::nesting::CalledBy;
 use crate::policy::Checks;
@@ -200,6 +201,7 @@ impl Engine {
 
     /// The caller of a slot's call waits no more. Those who joined it go on.
     pub(crate) fn on_caller_left(&mut self, now: Nanos, slot: u32, run: Run) {
+        self.end_hedge(now, slot);
         let is_running = self.invocations.at(slot).state.is_held() && run != Run::Never;
         if !is_running && let Some(next) = self.hand_over(slot) {
             self.invocations.at_mut(next).on(Event::Requeue);
@@ -209,6 +211,7 @@ impl Engine {
 
     /// The call of a slot got an answer that is no result.
     pub(crate) fn on_answered(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) {
+        self.end_hedge(now, slot);
         if !self.has_joiners(slot) {
             return;
         }
@@ -220,14 +223,32 @@ impl Engine {
     }
 
     /// A worker is gone that ran a call for those who joined it, after its own caller had left.
-    pub(crate) fn on_run_lost(&mut self, now: Nanos, slot: u32, ending: Ending, run: Run) {
+    pub(crate) fn on_run_lost(&mut self, now: Nanos, slot: u32, ending: Ending, started: Started) {
+        let run = if started == Started::No { Run::Never } else { Run::MayHaveStarted };
         if run == Run::Never {
             return self.on_caller_left(now, slot, run);
         }
         let Some(next) = self.hand_over(slot) else { return };
-        if self.try_again(now, next, run).is_err() {
-            self.timers.disarm(next);
-            self.put_answer(now, next, ending, run);
+        let ending = match self.is_poison(next, started) {
+            true => Ending::Quarantined,
+            false if self.try_again(now, next, run).is_ok() => return,
+            false => ending,
+        };
+        self.timers.disarm(next);
+        self.put_answer(now, next, ending, run);
+    }
+
+    /// The call of a slot has lost its worker, and waits for its twin now, and with it all who joined it.
+    pub(crate) fn follow_twin(&mut self, slot: u32, twin: u32) {
+        let mut joiners = self.take_joiners(slot);
+        let place = self.joins.group(slot).place;
+        *self.group_mut(twin) = Group { place, ..ALONE };
+        if let Some(place) = place {
+            self.joins.keys.hand_on(place, self.invocations.id_of(slot), self.invocations.id_of(twin));
+        }
+        self.follow(twin, slot);
+        while let Some(joiner) = joiners.pop_front(&mut self.run_links) {
+            self.follow(twin, joiner);
         }
     }
 
@@ -365,7 +386,8 @@ impl Engine {
         let mut waiting = 0;
         let check = |leader: Option<u32>, joiners: &List| {
             let members: Vec<_> = joiners.iter(&self.run_links).collect();
-            assert!(members.len() <= self.limits.joiners_max as usize, "{leader:?} has too many joiners");
+            // A call that lost its worker waits for its twin like those who joined it.
+            assert!(members.len() <= self.limits.joiners_max as usize + 1, "{leader:?} has too many joiners");
             for slot in &members {
                 assert_eq!(
                     self.invocations.at(*slot).state,

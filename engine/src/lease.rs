@@ -102,7 +102,7 @@ impl Engine {
         }
         let function = self.functions.get(id.0 as usize).filter(|function| !function.is_retired);
         let function = function.ok_or(LeaseRefused::UnknownFunction(id))?;
-        if function.checks != Checks::NONE {
+        if function.checks.without(Checks::JOINED) != Checks::NONE {
             return Err(LeaseRefused::Governed);
         }
         if self.lease_count >= self.limits.leases_max {

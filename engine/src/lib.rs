@@ -9,6 +9,7 @@
 //!   lease, end_lease, recall ─▶ lease                                         credits that are used past all this
 //!   handle_reconfigure ─▶ reconfigure                                         another configuration, no call lost
 //!   handle_keyed_request, poll_joined ─▶ join                                 one run for several callers
+//!   poll_hedge ─▶ hedge                                                       a second attempt at a slow call
 //!   look_at_queues, call_view ─▶ blocked, explain                             why a call waits
 //! ```
 //!
@@ -43,6 +44,7 @@ mod explain;
 mod fallback;
 mod function;
 mod gates;
+mod hedge;
 mod held;
 mod invariants;
 pub mod invocation;
@@ -53,6 +55,7 @@ mod nesting;
 mod opportunistic;
 mod permits;
 mod policy;
+mod quantile;
 mod quarantine;
 mod rate;
 mod reconfigure;
@@ -89,6 +92,7 @@ pub use dispatch::Push;
 pub use explain::CallView;
 pub use fallback::Fallback;
 pub use function::{FunctionSpec, FunctionView};
+pub use hedge::{Hedge, HedgeAfter, HedgeSpec};
 pub use invocation::{InvocationId, Origin, ShardId, State};
 pub use join::IdempotencyKey;
 pub use lease::{Lease, LeaseRefused, Recall};
@@ -108,6 +112,7 @@ pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 use chance::Chance;
 use function::Function;
 use gates::Gates;
+use hedge::Hedges;
 use join::Joins;
 use nesting::Nested;
 use permits::Permits;
@@ -134,6 +139,7 @@ pub struct Engine {
     /// By slot, what is known of nested calls. Grows when the first one comes.
     nested: Vec<Nested>,
     joins: Joins,
+    hedges: Hedges,
     /// The earliest `look_at` of all workers, or earlier.
     held_look_at: Nanos,
     ready: ReadyFunctions,
@@ -249,6 +255,7 @@ impl Engine {
             timers: Timers::new(),
             nested: Vec::new(),
             joins: Joins::new(),
+            hedges: Hedges::new(),
             held_look_at: Nanos::NEVER,
             ready: ReadyFunctions::new(functions.len() as u32, turns, tenants.len()),
             gates: Gates::new(),

@@ -93,6 +93,13 @@ impl Engine {
         self.close_worker_of(called_by.caller);
     }
 
+    /// The twin of a call is made by whoever made that.
+    pub(crate) fn copy_nested(&mut self, call: InvocationId, twin: InvocationId) {
+        if let Some(nested) = self.nested_of(call).copied() {
+            self.remember(Nested { id: twin, ..nested });
+        }
+    }
+
     /// 0 for a top-level call, and for one that nothing is known of.
     fn depth_of(&self, id: InvocationId) -> u8 {
         self.nested_of(id).map_or(0, |nested| nested.called_by.depth)
@@ -127,7 +134,8 @@ impl Engine {
     /// The worker that has this call, while it is expected in time.
     fn worker_running(&self, id: InvocationId) -> Option<u32> {
         let invocation = self.invocations.at(self.invocations.slot_of(id)?);
-        (invocation.state == State::Pushed).then_some(invocation.worker)
+        let is_running = invocation.state == State::Pushed || self.has_twin(id.slot());
+        is_running.then_some(invocation.worker)
     }
 
     /// The worker of a call that waits for another one takes nothing new.

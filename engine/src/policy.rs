@@ -7,6 +7,7 @@
 
 use crate::breaker::BreakerSpec;
 use crate::fallback::Fallback;
+use crate::hedge::HedgeSpec;
 use crate::rate::Rate;
 use crate::retry::RetrySpec;
 use crate::slow_start::SlowStart;
@@ -35,6 +36,8 @@ pub struct Policy {
     pub concurrency_max: Option<u32>,
     /// How long a call may have to wait for those before it, as far as that can be told. More: `QueueFull`.
     pub queue_delay_max: Option<Nanos>,
+    /// When a second attempt is made at a call of which a second run does no harm; see `hedge.rs`.
+    pub hedge: Option<HedgeSpec>,
     /// How fast its calls may grow. Faster: `RateLimited`.
     pub slow_start: Option<SlowStart>,
 }
@@ -62,6 +65,7 @@ impl Policy {
             .with(Checks::HOST, is_host_limited || !is_reserved)
             .with(Checks::BREAKER, self.breaker.is_some())
             .with(Checks::RETRY_ON_ERROR, self.retry.on_error)
+            .with(Checks::HEDGE, self.hedge.is_some())
     }
 }
 
@@ -84,6 +88,7 @@ impl Checks {
     pub const HOST: Checks = Checks(1 << 5);
     pub const BREAKER: Checks = Checks(1 << 6);
     pub const RETRY_ON_ERROR: Checks = Checks(1 << 7);
+    pub const HEDGE: Checks = Checks(1 << 13);
     /// Not a policy: others have joined one of its calls. See `join.rs`.
     pub const JOINED: Checks = Checks(1 << 14);
 
@@ -96,8 +101,8 @@ impl Checks {
             | Checks::BREAKER.0
             | Checks::RETIRED.0,
     );
-    /// Those that a call needs something from before it is pushed, and gives it back to.
-    const AT_DISPATCH: Checks = Checks(Checks::CONCURRENCY.0 | Checks::HOST.0);
+    /// Those that a call needs something from before it is pushed, and gives it back to; or that look at it again.
+    const AT_DISPATCH: Checks = Checks(Checks::CONCURRENCY.0 | Checks::HOST.0 | Checks::HEDGE.0);
     /// Those that want to know how a run ended.
     const AT_COMPLETION: Checks = Checks(Checks::BREAKER.0 | Checks::RETRY_ON_ERROR.0 | Checks::JOINED.0);
 

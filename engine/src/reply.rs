@@ -280,6 +280,10 @@ impl Engine {
             return self.complete_by_policy(now, slot, finished);
         }
         if call.state != State::Overdue {
+            if let Some(answer) = self.win(now, slot, finished) {
+                self.release_ended(slot);
+                return Completed::Answer(answer);
+            }
             if !self.share_result(now, slot, finished.outcome) {
                 self.counters.count(Counter::ResultsDropped);
             }
@@ -300,7 +304,7 @@ impl Engine {
     }
 
     /// How long a call ran may change how many its function's workers hold.
-    fn note_run(&mut self, slot: u32, run: Run) {
+    pub(crate) fn note_run(&mut self, slot: u32, run: Run) {
         let number = self.invocations.at(slot).function.0;
         if run.length().is_some_and(|length| self.functions[number as usize].note_run(&self.limits, length)) {
             self.sort_workers(number);
@@ -402,7 +406,7 @@ impl Answer {
 
 /// What a worker's word is worth: it can have run the call only between push and now.
 #[inline]
-fn run_of(now: Nanos, call: &Invocation, finished: Finished) -> Run {
+pub(crate) fn run_of(now: Nanos, call: &Invocation, finished: Finished) -> Run {
     if !finished.outcome.has_run() {
         return Run::Never;
     }

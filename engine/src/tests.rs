@@ -14,6 +14,7 @@ mod deadlines;
 mod dispatch;
 mod estimate;
 mod fairness;
+mod hedges;
 mod joins;
 mod leases;
 mod limits_full;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{BreakerSpec, Quota, RetrySpec, TenantIndex};
+use engine::{BreakerSpec, HedgeSpec, Quota, RetrySpec, TenantIndex};
 
 use crate::idle::IdleStrategy;
 use crate::processors::Machine;
@@ -179,6 +179,8 @@ pub struct FunctionConfig {
     pub slow_start: Option<SlowStartConfig>,
     /// Which attempts are made again.
     pub retry: RetrySpec,
+    /// When a second process is given a call that takes long; none: never.
+    pub hedge: Option<HedgeSpec>,
     /// When the function is left alone; none: never.
     pub breaker: Option<BreakerSpec>,
     /// What is given while it is.

@@ -292,6 +292,7 @@ impl Shard {
         replies.shm.look_at_lanes(&mut desk, &self.workers); //                leases              lanes.rs
         self.workers.on_time(now);
         desk.engine.handle_time(now, &self.workers); //                        deadlines         engine: deadlines.rs
+        work += self.workers.push_hedges(&mut desk); //                         second attempts   engine: hedge.rs
         while let Some(push) = desk.engine.poll_push(now) {
             self.workers.push(&mut desk, &self.io, replies.shm, push); //                   stages 3, 4, 5    engine: dispatch.rs
             work += 1;

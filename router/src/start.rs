@@ -528,6 +528,7 @@ fn policy(function: &FunctionConfig, all: &[FunctionConfig]) -> Policy {
         ageing: Some(nanos(function.ageing)),
         refuse_infeasible: function.refuse_infeasible,
         retry: function.retry,
+        hedge: function.hedge,
         breaker: function.breaker,
         fallback: fallback(&function.fallback, all),
         rate: rate(function.rate, function.rate_burst),

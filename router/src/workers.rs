@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+mod hedge;
 mod result;
 mod seat;
 
@@ -71,6 +72,8 @@ pub struct Workers {
     /// Workers whose socket closed and whose process has not ended yet, with the time to end it. In order.
     leaving: VecDeque<(Nanos, WorkerId)>,
     attached_count: u32,
+    /// For the payload of a call that goes into a second ring.
+    spare: Vec<u8>,
 }
 
 /// A process that exits closes its socket a moment before it is gone. One that stays longer than this without a socket

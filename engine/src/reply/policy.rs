@@ -28,6 +28,10 @@ impl Engine {
     /// A worker gave a call back in time, and has been seen to.
     pub(super) fn complete_by_policy(&mut self, now: Nanos, slot: u32, finished: Finished) -> Completed {
         let run = run_of(now, self.invocations.at(slot), finished);
+        if run != Run::Never {
+            self.note_attempt(now, slot);
+        }
+        self.end_hedge(now, slot);
         self.note_run(slot, run);
         match finished.outcome {
             RunOutcome::Ok => self.judge(now, slot, Judgement::Well),

@@ -113,6 +113,10 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
             );
             contradiction(Section::Function(function.name.clone()), "payload_size_max", text);
         }
+        if function.hedge.is_some() && !function.idempotent {
+            let text = "runs calls twice, which needs `idempotent = true`".to_owned();
+            contradiction(Section::Function(function.name.clone()), "hedge", text);
+        }
         if let Fallback::Function(name) = &function.fallback {
             let other = config.functions.iter().find(|other| other.name == *name);
             let text = match other {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use engine::Quota;
 use engine::tenant::DEFAULT_NAME;
-use engine::{BreakerSpec, RetrySpec};
+use engine::{BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
 use protocol::limits::FRAME_ROOM;
 
 use super::file::{Entry, File};
@@ -302,6 +302,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             growth: table.count("slow_start_growth"),
         }),
         retry: retry(table),
+        hedge: hedge(table),
         breaker: breaker(table),
         fallback: table.fallback("fallback"),
         processors: table.processors("processors"),
@@ -317,6 +318,15 @@ fn retry(table: &Table<'_>) -> RetrySpec {
         backoff_max: nanos(table.duration("retry_backoff_max")),
         on_error: table.switch("retry_errors"),
     }
+}
+
+fn hedge(table: &Table<'_>) -> Option<HedgeSpec> {
+    let delay = nanos(table.duration("hedge_after"));
+    let percentile = HedgeAfter::Percentile(table.count("hedge_percentile") as u8);
+    table.switch("hedge").then(|| HedgeSpec {
+        after: if delay == Nanos::ZERO { percentile } else { HedgeAfter::Delay(delay) },
+        load_percent: table.count("hedge_budget_percent") as u8,
+    })
 }
 
 fn breaker(table: &Table<'_>) -> Option<BreakerSpec> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::Quota;
-use engine::{BreakerSpec, Nanos, RetrySpec};
+use engine::{BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
 use proptest::prelude::*;
 
 use super::value::{Kind, Raw, Value};
@@ -230,6 +230,8 @@ fn a_function_gets_its_table_and_the_defaults() {
         slow_start_growth = 50
         retries = 3
         retry_errors = true
+        hedge = true
+        hedge_percentile = 90
         breaker_failure_percent = 40
         fallback = "answer:later"
         processors = "4-5,7"
@@ -258,6 +260,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         queue_delay_max: Duration::from_millis(20),
         slow_start: Some(SlowStartConfig { window: Duration::from_secs(60), calls: 100, growth: 50 }),
         retry: RetrySpec { retries_max: 3, on_error: true, ..RetrySpec::default() },
+        hedge: Some(HedgeSpec { after: HedgeAfter::Percentile(90), load_percent: 5 }),
         breaker: Some(BreakerSpec {
             failure_percent: 40,
             calls_min: 20,
@@ -346,6 +349,23 @@ fn a_tenant_that_is_not_there_is_told_with_the_nearest() {
         "[tenants.images]\n[functions.a]\ncommand = [\"builtin:echo\"]\ntenant = \"image\"",
         &["q.toml:4:1: `functions.a.tenant`: there is no table [tenants.image]; did you mean `images`?"],
     );
+}
+
+#[test]
+fn only_what_may_run_twice_is_hedged() {
+    check(
+        "[functions.a]\ncommand = [\"x\"]\nhedge = true",
+        &["q.toml:3:1: `functions.a.hedge`: runs calls twice, which needs `idempotent = true`"],
+    );
+    let text = |after: &str| {
+        format!("[functions.a]\ncommand = [\"x\"]\nidempotent = true\nhedge = true\nhedge_after = \"{after}\"")
+    };
+    for (after, expected) in
+        [("0s", HedgeAfter::Percentile(95)), ("20ms", HedgeAfter::Delay(Nanos::from_ms(20)))]
+    {
+        let config = Config::parse(&text(after), "q.toml").unwrap();
+        assert_eq!(config.functions[0].hedge, Some(HedgeSpec { after: expected, load_percent: 5 }));
+    }
 }
 
 #[test]
