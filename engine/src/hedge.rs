@@ -13,8 +13,8 @@
 //! Always: only calls of which a second run does no harm, and their first attempts. A twin is an invocation in a ring that nobody
 //! waits for: it has a slot, a credit and permits like any call, gives each back once, and is in no counter of calls.
 //! Always: a twin lives no longer than its call waits: whatever ends that (an answer, a cancel, its deadline) asks the twin to stop.
-//! Always: at most `load_percent` twins among a hundred pushes, and ten at once beside; only on a worker that holds nothing, within
-//! all limits. A call that finds no such worker, or no budget, is not hedged later either.
+//! Always: at most `load_percent` twins among a hundred pushes, and ten at once beside; only on a worker that holds nothing, while
+//! nothing waits, within all limits. A call that finds no such worker, or no budget, is not hedged later either.
 //! Always: `STARTED` is said of a call with a twin, whatever is known of the call itself.
 //! Never: for a function without the option. The others' calls have no timer while they run.
 //! Why measured and not set: the right delay is where few calls are still running, and moves with the function. Dean and
@@ -78,7 +78,11 @@ impl Hedging {
             HedgeAfter::Percentile(percent) => percent,
             HedgeAfter::Delay(_) => 50,
         };
-        Hedging { spec, budget: Budget::new(spec.load_percent), quantile: Quantile::new(percent.clamp(1, 99)) }
+        Hedging {
+            spec,
+            budget: Budget::new(spec.load_percent),
+            quantile: Quantile::new(percent.clamp(1, 99)),
+        }
     }
 
     fn after(&self) -> Option<Nanos> {
@@ -137,12 +141,17 @@ impl Engine {
     /// A call still runs that has had the time of nearly all others.
     pub(crate) fn hedge(&mut self, now: Nanos, slot: u32) {
         let call = self.invocations.at(slot);
+        if now >= call.deadline_at {
+            // Time has jumped: it is about to be looked at for that.
+            return;
+        }
         let (number, holder) = (call.function.0, call.worker);
         let function = &mut self.functions[number as usize];
         let Some(hedging) = &mut function.hedging else { return };
         let workers = &self.workers;
         let is_other = |index: &u32| *index != holder && workers[*index as usize].held_count() == 0;
-        let position = function.warm.iter().rposition(is_other).filter(|_| function.gate.is_none());
+        let may_have_one = function.queue.is_empty() && function.gate.is_none();
+        let position = function.warm.iter().rposition(is_other).filter(|_| may_have_one);
         let Some(position) = position.filter(|_| hedging.budget.take(function.pushes)) else {
             return self.counters.count(Counter::HedgesDenied);
         };
@@ -239,9 +248,12 @@ impl Engine {
         let run = run_of(now, self.invocations.at(twin), finished);
         self.note_run(twin, run);
         self.note_attempt(now, slot);
-        let judgement =
-            if finished.outcome == RunOutcome::FunctionError { Judgement::Failed } else { Judgement::Well };
-        self.judge(now, slot, judgement);
+        match finished.outcome {
+            RunOutcome::Ok => self.judge(now, slot, Judgement::Well),
+            RunOutcome::FunctionError => self.judge(now, slot, Judgement::Failed),
+            // Neither well nor its function's doing, as for a first attempt.
+            _ => {}
+        }
         let answer = self.answer(now, slot, Ending::Finished(finished.outcome), run);
         self.invocations.at_mut(slot).on(Event::Outrun);
         self.share_result(now, slot, finished.outcome);
@@ -269,7 +281,8 @@ impl Engine {
         for (slot, twin) in (0..).zip(&self.hedges.twins).filter(|(_, twin)| **twin != NO_TWIN) {
             assert_eq!(self.hedges.twin_of(*twin), Some(slot), "slot {slot}: twin");
             let states = [self.invocations.at(slot).state, self.invocations.at(*twin).state];
-            let is_pair = matches!(states, [State::Pushed, State::Abandoned] | [State::Abandoned, State::Pushed]);
+            let is_pair =
+                matches!(states, [State::Pushed, State::Abandoned] | [State::Abandoned, State::Pushed]);
             assert!(is_pair, "slots {slot} and {twin} are {states:?}");
             assert_ne!(self.invocations.at(slot).worker, self.invocations.at(*twin).worker, "one worker");
         }

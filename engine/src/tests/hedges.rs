@@ -212,6 +212,14 @@ fn nobody_waits_for_the_sake_of_a_second_attempt() {
         assert_eq!(story.hedges(), []);
         assert_eq!(story.count(Counter::HedgesDenied), u64::from(1 + others));
     }
+    // Given: a second worker that has just become idle, and a call that waits for it.
+    let mut story = hedged(2, SOON);
+    story.call_many(3);
+    let pushes = story.pushes();
+    story.complete(pushes[1], RunOutcome::Ok);
+    story.pass(PAST_AFTER, HAS_STARTED);
+    assert_eq!(story.hedges(), []);
+    assert!(story.push().is_some(), "it is its turn");
     // Given: a second worker, and a concurrency of one.
     let policy = Policy { hedge: Some(SOON), concurrency_max: Some(1), ..Policy::default() };
     let mut story =
@@ -325,7 +333,12 @@ fn who_joined_a_hedged_call_gets_the_first_answer_too() {
         }
         // Expect: the call can still be joined.
         let third = keyed(&mut story);
-        let own = match story.engine.handle_completion(story.now, twin.worker, twin.invocation, finished(RunOutcome::Ok)) {
+        let own = match story.engine.handle_completion(
+            story.now,
+            twin.worker,
+            twin.invocation,
+            finished(RunOutcome::Ok),
+        ) {
             Completed::Answer(answer) => Some(answer),
             _ => None,
         };

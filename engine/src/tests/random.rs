@@ -22,6 +22,7 @@ use crate::estimate::PROBE_EVERY;
 use crate::invocation::State;
 use crate::run_queue::BUCKET_ZERO_WIDTH;
 
+mod hedges;
 mod joins;
 
 #[derive(Clone, Debug)]
@@ -123,6 +124,8 @@ struct Call {
     /// Another one is run for it too.
     is_joined: bool,
     caller: Option<InvocationId>,
+    /// It is a second attempt at that one.
+    twin_of: Option<InvocationId>,
     is_owed: bool,
     is_queued: bool,
     queued_at: Nanos,
@@ -180,6 +183,7 @@ impl World {
                 probes_max: 2,
             }),
             fallback: Some(Fallback::Function(FunctionId(2))),
+            hedge: Some(HedgeSpec { after: HedgeAfter::Delay(Nanos::from_ms(5)), load_percent: 50 }),
             retry: RetrySpec {
                 retries_max: 3,
                 budget_percent: 100,
@@ -314,6 +318,7 @@ impl World {
                 key: None,
                 is_joined: false,
                 caller,
+                twin_of: None,
                 is_owed: true,
                 is_queued: true,
                 queued_at: self.now,
@@ -390,7 +395,8 @@ impl World {
     fn lose(&mut self, worker: WorkerId) {
         let held = &self.workers[&worker].held;
         for id in held.iter().filter(|(_, slot)| matches!(slot, Slot::Taken { .. })).map(|(id, _)| id) {
-            self.calls.get_mut(id).expect("a held call is known").deaths += 1;
+            let suspect = self.calls[id].twin_of.unwrap_or(*id);
+            self.calls.get_mut(&suspect).expect("a held call is known").deaths += 1;
         }
         self.engine.handle_worker_lost(self.now, worker, &|_, id| look(held, id));
         self.workers.remove(&worker);
@@ -440,6 +446,7 @@ impl World {
         for _ in 0..4 {
             self.engine.handle_time(self.now, &Rings(workers));
         }
+        self.take_hedges();
         self.sync_queued();
         self.note_aged();
     }
@@ -534,7 +541,8 @@ impl World {
         let waiting = |slot: &Slot| matches!(slot, Slot::Waiting { .. });
         let Some((worker, id)) = self.held(which, waiting) else { return };
         let now = self.now;
-        let call = self.calls.get_mut(&id).expect("a held call is known");
+        let call_id = self.calls[&id].twin_of.unwrap_or(id);
+        let call = self.calls.get_mut(&call_id).expect("a held call is known");
         let model = self.workers.get_mut(&worker).expect("it was picked from them");
         let slot = model.held.get_mut(&id).expect("it was picked from them");
         let has_begun =

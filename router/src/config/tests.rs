@@ -358,7 +358,9 @@ fn only_what_may_run_twice_is_hedged() {
         &["q.toml:3:1: `functions.a.hedge`: runs calls twice, which needs `idempotent = true`"],
     );
     let text = |after: &str| {
-        format!("[functions.a]\ncommand = [\"x\"]\nidempotent = true\nhedge = true\nhedge_after = \"{after}\"")
+        format!(
+            "[functions.a]\ncommand = [\"x\"]\nidempotent = true\nhedge = true\nhedge_after = \"{after}\""
+        )
     };
     for (after, expected) in
         [("0s", HedgeAfter::Percentile(95)), ("20ms", HedgeAfter::Delay(Nanos::from_ms(20)))]
