@@ -32,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("sim", &["engine", "protocol", "queue", "shm-ring", "worker-shim"]),
-    ("bench", &["engine", "protocol", "queue", "quickfire-client", "shm-ring"]),
+    ("bench", &["engine", "protocol", "queue", "quickfire-client", "router", "shm-ring"]),
 ];
 
 /// Crates that decide or encode: same inputs, same outputs. They reach no clock and no I/O.

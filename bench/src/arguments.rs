@@ -17,7 +17,7 @@ Examples:
   cargo run --release -p bench -- --save                keep the figures under bench/baselines/
   cargo run --release -p bench -- compare OLD NEW       two kept runs, row by row
   cargo run --release -p bench -- scale                 throughput over shards, connections, payload, window
-  cargo run --release -p bench -- instructions          instructions per call, against the number on record
+  cargo run --release -p bench -- instructions          instructions per call, against the numbers on record
 
 What each row means: docs/performance.md";
 
@@ -75,9 +75,12 @@ pub enum Command {
     Scale,
     /// Count the instructions of one call under valgrind, against bench/instructions.json.
     Instructions {
-        /// Put the number counted on record.
+        /// Put the numbers counted on record.
         #[arg(long)]
         record: bool,
+        /// Show in which functions and files the instructions are, and keep the profiles in this folder.
+        #[arg(long, value_name = "FOLDER")]
+        explain: Option<PathBuf>,
     },
     /// One process of the floor; started by this program only.
     #[command(hide = true)]

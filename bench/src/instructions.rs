@@ -1,12 +1,16 @@
-//! The instruction gate: how many instructions the router's own work for a call takes, against the number on record.
+//! The instruction gate: how many instructions a call takes, against the numbers on record.
 //!
-//! In: the program `turn`, built here with the release profile as it stands in Cargo.toml.  Out: instructions per call
-//! and stage; `Short` when the call costs more than the record and its tolerance.
-//! How: `turn` runs under `valgrind --tool=callgrind` for two numbers of turns; the difference divided by the calls
+//! In: the programs of `programs.rs`, built here with the release profile as it stands in Cargo.toml.  Out: instructions
+//! per call and stage; `Short` when a call costs more than the record and its tolerance.
+//! How: a program runs under `valgrind --tool=callgrind` for two numbers of calls; the difference divided by the calls
 //! between them leaves start-up and the growth of tables out.
 //! Always: the same on every x86-64 machine with the same toolchain. What could differ is glibc choosing its memcpy by
 //! processor, so the choice is turned off; the tolerance is for the rest.
 //! Why instructions and not time: a shared machine moves the time of a call by half, and its instructions not at all.
+//! Reading order: `programs` (what is counted), this file, `profile` (how the count is read).
+
+mod profile;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,56 +22,90 @@ use crate::Ending;
 use crate::process;
 use crate::report::text::write_columns;
 
-/// Enough that tables have grown and the worker's pace is known.
-const TURNS_FEW: u64 = 500;
-/// Far enough from the few that a difference of one instruction per call is 32,000 in the count.
-const TURNS_MANY: u64 = 1_000;
-const CALLS_PER_TURN: u64 = 64;
+use profile::Counts;
+use programs::{PROGRAMS, Program};
+
 /// Above this much more than the record, the gate is shut.
 const TOLERANCE_PERCENT: f64 = 2.0;
-/// In the order of the request path.
-const STAGES: [&str; 7] = ["decode", "admit", "dispatch", "push", "work", "reap", "reply"];
+/// Functions and files shown of a program that is explained; the others are one line.
+const PLACES_SHOWN: usize = 25;
 /// Processor features from which glibc chooses its copies. Without them it takes the ones every x86-64 machine has.
 const GLIBC_TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-ERMS,-FSRM,-RTM,-BMI2,\
                               -AVX_Fast_Unaligned_Load,-Prefer_No_VZEROUPPER";
 
+/// What is asked for.
+pub struct Wish<'a> {
+    /// Puts the numbers counted on record.
+    pub is_recorded: bool,
+    /// Shows in which functions and files the gated instructions are, and keeps the profiles here.
+    pub explain: Option<&'a Path>,
+    /// Which programs.
+    pub is_selected: &'a dyn Fn(&str) -> bool,
+}
+
 /// What is kept in `bench/instructions.json`.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Kept {
-    /// With what it was compiled: another compiler makes another number.
+    /// With what it was compiled: another compiler makes other numbers.
     toolchain: String,
-    /// The number the gate holds.
-    instructions_per_call: f64,
-    /// By stage of the request path, as far as a stage is a function of `turn`.
-    stages: BTreeMap<String, f64>,
+    /// By name of the program.
+    programs: BTreeMap<String, PerCall>,
     /// What this is, for who finds the file.
     note: String,
 }
 
-const NOTE: &str = "Written by `cargo run --release -p bench -- instructions --record`. The gate fails 2 % above \
-                    instructions_per_call; see docs/performance.md.";
+/// Instructions per call of one program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct PerCall {
+    /// The number the gate holds.
+    gated: f64,
+    /// By stage, as far as a stage is a function of the program.
+    stages: BTreeMap<String, f64>,
+}
+
+const NOTE: &str = "Instructions per call. Written by `cargo run --release -p bench -- instructions --record`. The \
+                    gate fails 2 % above `gated`; see docs/performance.md.";
 
 /// Counts, prints, and compares with the record or replaces it.
-pub fn run(is_recorded: bool) -> Result<Ending, String> {
+pub fn run(wish: &Wish<'_>) -> Result<Ending, String> {
     let valgrind =
         process::installed("valgrind").ok_or("valgrind is needed to count instructions: install valgrind")?;
-    let program = build()?;
-    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let few = count(&valgrind, &program, TURNS_FEW, &dir.path().join("few"))?;
-    let many = count(&valgrind, &program, TURNS_MANY, &dir.path().join("many"))?;
-    let counted = per_call(&few, &many);
+    let selected: Vec<&Program> =
+        PROGRAMS.iter().filter(|program| (wish.is_selected)(program.name)).collect();
+    let Some(_) = selected.first() else {
+        return Err("no program is selected; there are turn, shard-shm and shard-tcp".into());
+    };
+    let examples = build(&selected)?;
     let path = kept_path();
-    let kept = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Kept>(&text).ok());
-    print!("{}", render(&counted, kept.as_ref()));
-    if is_recorded {
-        let text = serde_json::to_string_pretty(&counted).map_err(|error| error.to_string())?;
+    let mut kept = read_kept(&path).unwrap_or_default();
+    let toolchain = toolchain();
+    let mut is_open = true;
+    for program in selected {
+        let binary = &examples[program.example];
+        let counted = count_per_call(&valgrind, binary, program)?;
+        let before = kept.programs.insert(program.name.into(), counted.clone());
+        print!("{}", render(program, &counted, before.as_ref()));
+        if let Some(dir) = wish.explain {
+            print!("{}", explain(&valgrind, binary, program, dir)?);
+        }
+        if !wish.is_recorded {
+            let before = before.ok_or("there is no number on record: run this with --record")?;
+            let (is_kept, verdict) = judge(counted.gated, before.gated);
+            println!("{verdict}\n");
+            is_open &= is_kept;
+        }
+    }
+    if wish.is_recorded {
+        let text = serde_json::to_string_pretty(&Kept { toolchain, note: NOTE.into(), ..kept });
+        let text = text.map_err(|error| error.to_string())?;
         std::fs::write(&path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
         println!("recorded in {}", path.display());
-        return Ok(Ending::Ok);
+    } else if kept.toolchain != toolchain {
+        println!(
+            "recorded with {}, counted with {toolchain}: part of a change may be the compiler's",
+            kept.toolchain
+        );
     }
-    let kept = kept.ok_or("there is no number on record: run this with --record")?;
-    let (is_open, verdict) = judge(&counted, &kept);
-    println!("{verdict}");
     Ok(if is_open { Ending::Ok } else { Ending::Short })
 }
 
@@ -75,20 +113,18 @@ fn kept_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json")
 }
 
-/// Builds `turn` as the release profile says, whatever the environment says: another profile makes another number.
-fn build() -> Result<PathBuf, String> {
+fn read_kept(path: &Path) -> Option<Kept> {
+    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+}
+
+/// Builds the examples as the release profile says, whatever the environment says: another profile makes other numbers.
+fn build(programs: &[&Program]) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.args([
-        "build",
-        "--release",
-        "-p",
-        "bench",
-        "--example",
-        "turn",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
+    cargo.args(["build", "--release", "-p", "bench", "--message-format", "json-render-diagnostics"]);
+    for program in programs {
+        cargo.args(["--example", program.example]);
+    }
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PROFILE_RELEASE_")
@@ -100,92 +136,78 @@ fn build() -> Result<PathBuf, String> {
     }
     let output = cargo.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo: {error}"))?;
     if !output.status.success() {
-        return Err("the program to be counted could not be built".into());
+        return Err("the programs to be counted could not be built".into());
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    messages
-        .filter(|message| message["target"]["name"] == "turn")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .ok_or_else(|| "cargo did not say where it put `turn`".into())
+    let built = messages.filter_map(|message| {
+        let name = message["target"]["name"].as_str()?.to_string();
+        Some((name, PathBuf::from(message["executable"].as_str()?)))
+    });
+    let built: BTreeMap<String, PathBuf> = built.collect();
+    match programs.iter().find(|program| !built.contains_key(program.example)) {
+        Some(program) => Err(format!("cargo did not say where it put `{}`", program.example)),
+        None => Ok(built),
+    }
 }
 
-/// Instructions in all, and by stage.
-#[derive(Debug, PartialEq)]
-struct Counts {
-    total: u64,
-    stages: BTreeMap<String, u64>,
+fn count_per_call(valgrind: &Path, binary: &Path, program: &Program) -> Result<PerCall, String> {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let few = count(valgrind, binary, program, program.calls_few, None, &dir.path().join("few"))?;
+    let many = count(valgrind, binary, program, program.calls_many, None, &dir.path().join("many"))?;
+    per_call(program, &few, &many)
 }
 
-fn count(valgrind: &Path, program: &Path, turns: u64, profile: &Path) -> Result<Counts, String> {
-    let output = Command::new(valgrind)
+/// Runs a program under callgrind, which looks only at what is below the function `within`, if there is one.
+fn count(
+    valgrind: &Path,
+    binary: &Path,
+    program: &Program,
+    calls: u64,
+    within: Option<&str>,
+    profile: &Path,
+) -> Result<Counts, String> {
+    let mut command = Command::new(valgrind);
+    command
         .arg("--tool=callgrind")
-        .arg(format!("--callgrind-out-file={}", profile.display()))
-        .arg(program)
-        .arg(turns.to_string())
-        .env("GLIBC_TUNABLES", GLIBC_TUNABLES)
-        .output()
-        .map_err(|error| format!("valgrind: {error}"))?;
+        .arg("--dump-instr=yes")
+        .arg("--dump-line=yes")
+        .arg(format!("--callgrind-out-file={}", profile.display()));
+    if let Some(within) = within {
+        command.arg(format!("--toggle-collect={}::{within}*", program.example));
+    }
+    command.arg(binary).args(program.arguments).arg(calls.to_string()).env("GLIBC_TUNABLES", GLIBC_TUNABLES);
+    let output = command.output().map_err(|error| format!("valgrind: {error}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(format!("the counted program ended badly: {}", said.lines().last().unwrap_or_default()));
     }
     let text = std::fs::read_to_string(profile).map_err(|error| format!("{}: {error}", profile.display()))?;
-    parse(&text).ok_or_else(|| "valgrind's profile has no total".into())
+    profile::parse(&text, program).ok_or_else(|| "valgrind's profile has no total".into())
 }
 
-/// Reads a profile: the cost of a stage is every cost line below its function, calls it makes included.
-fn parse(profile: &str) -> Option<Counts> {
-    let mut names = BTreeMap::new();
-    let mut stage: Option<&str> = None;
-    let mut stages: BTreeMap<String, u64> = BTreeMap::new();
-    let mut total = None;
-    for line in profile.lines() {
-        if let Some(function) = line.strip_prefix("fn=") {
-            // Names are written out once and then only by number: `(12) turn::decode`, `(12)`.
-            let (number, name) = function.split_once(' ').unwrap_or((function, ""));
-            if !name.is_empty() {
-                names.insert(number.to_string(), name.to_string());
-            }
-            let name = names.get(number).map_or("", String::as_str);
-            stage = STAGES.into_iter().find(|stage| is_stage(name, stage));
-        } else if let Some(callee) = line.strip_prefix("cfn=") {
-            if let Some((number, name)) = callee.split_once(' ') {
-                names.insert(number.to_string(), name.to_string());
-            }
-        } else if let Some(count) = line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: ")) {
-            total = total.or(count.trim().parse().ok());
-        } else if let Some(stage) =
-            stage.filter(|_| line.starts_with(|first: char| "+-*0123456789".contains(first)))
-        {
-            let cost = line.split_whitespace().nth(1).and_then(|cost| cost.parse::<u64>().ok());
-            *stages.entry(stage.into()).or_default() += cost.unwrap_or(0);
-        }
-    }
-    Some(Counts { total: total?, stages })
+fn per_call(program: &Program, few: &Counts, many: &Counts) -> Result<PerCall, String> {
+    let stages = differences(program, &few.stages, &many.stages);
+    let gated = match program.gated {
+        None => difference(program, few.total, many.total),
+        Some(stage) => *stages.get(stage).ok_or_else(|| format!("the profile names no `{stage}`"))?,
+    };
+    Ok(PerCall { gated, stages })
 }
 
-/// `turn::decode`, with or without the hash that the compiler adds.
-fn is_stage(name: &str, stage: &str) -> bool {
-    name.strip_prefix("turn::")
-        .and_then(|rest| rest.strip_prefix(stage))
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::h"))
+fn differences(
+    program: &Program,
+    few: &BTreeMap<String, u64>,
+    many: &BTreeMap<String, u64>,
+) -> BTreeMap<String, f64> {
+    let before = |name: &str| few.get(name).copied().unwrap_or(0);
+    many.iter().map(|(name, count)| (name.clone(), difference(program, before(name), *count))).collect()
 }
 
-fn per_call(few: &Counts, many: &Counts) -> Kept {
-    let calls = ((TURNS_MANY - TURNS_FEW) * CALLS_PER_TURN) as f64;
-    let difference = |many: u64, few: u64| (many as f64 - few as f64) / calls;
-    let rounded = |value: f64| (value * 100.0).round() / 100.0;
-    let stages = many.stages.iter().map(|(name, count)| {
-        let few = few.stages.get(name).copied().unwrap_or(0);
-        (name.clone(), rounded(difference(*count, few)))
-    });
-    Kept {
-        toolchain: toolchain(),
-        instructions_per_call: rounded(difference(many.total, few.total)),
-        stages: stages.collect(),
-        note: NOTE.into(),
-    }
+fn difference(program: &Program, few: u64, many: u64) -> f64 {
+    let calls = (program.calls_many - program.calls_few) as f64;
+    let per_call = (many as f64 - few as f64) / calls;
+    (per_call * 100.0).round() / 100.0
 }
 
 fn toolchain() -> String {
@@ -193,34 +215,69 @@ fn toolchain() -> String {
     output.map_or_else(|_| "unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().into())
 }
 
-fn render(counted: &Kept, kept: Option<&Kept>) -> String {
+fn render(program: &Program, counted: &PerCall, kept: Option<&PerCall>) -> String {
     let show = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
-    let mut rows = vec![["instructions per call", "counted", "on record"].map(String::from)];
-    for stage in STAGES {
-        let of = |kept: &Kept| kept.stages.get(stage).copied();
-        rows.push([stage.into(), show(of(counted)), show(kept.and_then(of))]);
+    let title = format!("{}: instructions per call", program.name);
+    let mut rows = vec![[title, "counted".into(), "on record".into()]];
+    for stage in program.stages {
+        let of = |per_call: &PerCall| per_call.stages.get(*stage).copied();
+        rows.push([(*stage).into(), show(of(counted)), show(kept.and_then(of))]);
     }
-    let total = |kept: &Kept| kept.instructions_per_call;
-    rows.push(["all".into(), show(Some(total(counted))), show(kept.map(total))]);
+    let gated = match program.gated {
+        None => "all, held by the gate".into(),
+        Some(stage) => format!("held by the gate: {stage}"),
+    };
+    rows.push([gated, show(Some(counted.gated)), show(kept.map(|kept| kept.gated))]);
+    table(&rows)
+}
+
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _infallible = write_columns(&mut out, &rows);
+    let _infallible = write_columns(&mut out, rows);
     out
 }
 
+/// In which functions and source files the gated instructions are, and where the profile with every line is.
+fn explain(valgrind: &Path, binary: &Path, program: &Program, dir: &Path) -> Result<String, String> {
+    std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let profile = |kind: &str| dir.join(format!("{}.{kind}.callgrind", program.name));
+    let counted = |calls, kind: &str| count(valgrind, binary, program, calls, program.gated, &profile(kind));
+    let (few, many) = (counted(program.calls_few, "few")?, counted(program.calls_many, "many")?);
+    let mut text = String::new();
+    for (kind, few, many) in [
+        ("function, what is inlined into it included", &few.functions, &many.functions),
+        ("source file, wherever it is inlined", &few.files, &many.files),
+    ] {
+        let mut places: Vec<(String, f64)> =
+            differences(program, few, many).into_iter().filter(|(_, count)| *count > 0.0).collect();
+        places.sort_by(|one, other| other.1.total_cmp(&one.1));
+        let rest: f64 = places.iter().skip(PLACES_SHOWN).map(|(_, count)| count).sum();
+        let mut rows = vec![["counted".to_string(), format!("by {kind}")]];
+        let shown = places.iter().take(PLACES_SHOWN);
+        rows.extend(shown.map(|(place, count)| [format!("{count:.1}"), shorten(place).into()]));
+        rows.push([format!("{rest:.1}"), "all others".into()]);
+        text += &format!("\n{}", table(&rows));
+    }
+    Ok(format!("{text}\nevery line: callgrind_annotate {}\n", profile("many").display()))
+}
+
+/// Of a file's path, what is the same on every machine.
+fn shorten(place: &str) -> &str {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::to_str).unwrap_or_default();
+    let ours = place.strip_prefix(workspace).map(|path| path.trim_start_matches('/'));
+    // `/rustc/<commit>/library/...`
+    let standard = place.strip_prefix("/rustc/").and_then(|path| path.split_once('/')).map(|(_, path)| path);
+    ours.or(standard).unwrap_or(place)
+}
+
 /// Whether the gate is open, and in words why.
-fn judge(counted: &Kept, kept: &Kept) -> (bool, String) {
-    let change = 100.0 * (counted.instructions_per_call / kept.instructions_per_call - 1.0);
+fn judge(counted: f64, kept: f64) -> (bool, String) {
+    let change = 100.0 * (counted / kept - 1.0);
     let is_open = change <= TOLERANCE_PERCENT;
     let mut text =
         format!("{change:+.2} % against the record; up to +{TOLERANCE_PERCENT} % is let through: ");
     text += if is_open { "pass" } else { "short" };
-    if counted.toolchain != kept.toolchain {
-        text += &format!(
-            "\nrecorded with {}, counted with {}: part of this may be the compiler's",
-            kept.toolchain, counted.toolchain
-        );
-    }
     if !is_open {
         text += "\nIf the cost is worth it, say why in the commit and put the new number on record:\n  \
                  cargo run --release -p bench -- instructions --record";
@@ -234,44 +291,49 @@ fn judge(counted: &Kept, kept: &Kept) -> (bool, String) {
 mod tests {
     use super::*;
 
-    const PROFILE: &str = "events: Ir\n\nfn=(1) turn::main\n10 5\ncfn=(2) turn::decode\ncalls=2 20\n11 700\n\n\
-                           fn=(2)\n20 300\n+1 100\ncfn=(3) memcpy\ncalls=4 0\n* 50\n\nfn=(3)\n0 50\n\n\
-                           fn=(4) turn::reply::h0123456789abcdef\n30 7\n\nfn=(5) turn::decoder\n9 9\n\n\
-                           totals: 1221\n";
-
-    fn kept(instructions_per_call: f64) -> Kept {
-        Kept { toolchain: "x".into(), instructions_per_call, stages: BTreeMap::new(), note: String::new() }
-    }
-
-    #[test]
-    fn a_stage_has_its_own_cost_and_that_of_its_calls() {
-        let counts = parse(PROFILE).unwrap();
-        assert_eq!(counts.total, 1221);
-        assert_eq!(counts.stages, BTreeMap::from([("decode".into(), 450), ("reply".into(), 7)]));
-        assert_eq!(parse("events: Ir\n"), None);
+    fn counts(total: u64, stage: &str, count: u64) -> Counts {
+        Counts { total, stages: BTreeMap::from([(stage.into(), count)]), ..Counts::default() }
     }
 
     #[test]
     fn start_up_cancels_out() {
-        let counts = |total, decode| Counts { total, stages: BTreeMap::from([("decode".into(), decode)]) };
         // 32,000 calls lie between the two.
-        let counted = per_call(&counts(1_000_000, 5_000), &counts(33_000_000, 325_000));
-        assert_eq!(counted.instructions_per_call, 1000.0);
-        assert_eq!(counted.stages["decode"], 10.0);
+        let (few, many) = (counts(1_000_000, "decode", 5_000), counts(33_000_000, "decode", 325_000));
+        let counted = per_call(&PROGRAMS[0], &few, &many).unwrap();
+        assert_eq!((counted.gated, counted.stages["decode"]), (1000.0, 10.0));
+    }
+
+    #[test]
+    fn of_a_whole_shard_the_gate_holds_neither_the_client_nor_the_worker() {
+        let shard = &PROGRAMS[1];
+        let calls = shard.calls_many - shard.calls_few;
+        let (few, many) = (counts(0, "shard_turn", 0), counts(9_000 * calls, "shard_turn", 1_000 * calls));
+        assert_eq!(per_call(shard, &few, &many).unwrap().gated, 1000.0);
+        let nameless = counts(9_000 * calls, "client_turn", 1_000 * calls);
+        assert!(per_call(shard, &few, &nameless).unwrap_err().contains("shard_turn"));
+    }
+
+    #[test]
+    fn places_are_named_without_the_machine() {
+        assert_eq!(shorten(concat!(env!("CARGO_MANIFEST_DIR"), "/src/main.rs")), "bench/src/main.rs");
+        assert_eq!(shorten("/rustc/5980/library/core/src/cmp.rs"), "library/core/src/cmp.rs");
+        assert_eq!(shorten("router::workers::Workers::reap_one"), "router::workers::Workers::reap_one");
     }
 
     #[test]
     fn the_gate_shuts_above_two_percent_and_says_how_to_open_it() {
-        assert!(judge(&kept(1019.0), &kept(1000.0)).0);
-        let (is_open, text) = judge(&kept(1021.0), &kept(1000.0));
+        assert!(judge(1019.0, 1000.0).0);
+        let (is_open, text) = judge(1021.0, 1000.0);
         assert!(!is_open && text.contains("--record"), "{text}");
-        let (is_open, text) = judge(&kept(900.0), &kept(1000.0));
+        let (is_open, text) = judge(900.0, 1000.0);
         assert!(is_open && text.contains("Cheaper"), "{text}");
     }
 
     #[test]
-    fn the_number_on_record_can_be_read() {
-        let text = std::fs::read_to_string(kept_path()).unwrap();
-        assert!(serde_json::from_str::<Kept>(&text).unwrap().instructions_per_call > 0.0);
+    fn every_program_has_a_number_on_record() {
+        let kept = read_kept(&kept_path()).unwrap();
+        for program in PROGRAMS {
+            assert!(kept.programs[program.name].gated > 0.0, "{}", program.name);
+        }
     }
 }

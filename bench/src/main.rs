@@ -58,7 +58,11 @@ fn main() -> ExitCode {
         None => suite::run(&arguments),
         Some(Command::Compare { before, after }) => compare::run(before, after),
         Some(Command::Scale) => scale::run(&arguments),
-        Some(Command::Instructions { record }) => instructions::run(*record),
+        Some(Command::Instructions { record, explain }) => instructions::run(&instructions::Wish {
+            is_recorded: *record,
+            explain: explain.as_deref(),
+            is_selected: &|name| arguments.is_selected(name),
+        }),
         Some(Command::FloorRole { name, transport, dir, window, message_size, seconds }) => {
             let task = floor::roles::Task {
                 dir,

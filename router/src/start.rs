@@ -426,7 +426,13 @@ fn net_options(config: &Config, options: &StartOptions) -> NetOptions {
     net
 }
 
-fn shard_options(config: &Config, options: &StartOptions, shard: u32, ledger: Arc<Ledger>) -> ShardOptions {
+/// What one shard of a router with this configuration is made of.
+pub fn shard_options(
+    config: &Config,
+    options: &StartOptions,
+    shard: u32,
+    ledger: Arc<Ledger>,
+) -> ShardOptions {
     let router = &config.router;
     let digest = config.digest();
     ShardOptions {
