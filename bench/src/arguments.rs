@@ -12,7 +12,7 @@ Exit codes: 0 every target is kept; 1 a target is missed, a figure became worse 
 2 the arguments or the machine do not allow it; 3 a measurement went wrong. Rows that are not available do not count.
 
 Examples:
-  cargo run --release -p bench                          everything, about nine minutes
+  cargo run --release -p bench                          everything, about a quarter of an hour
   cargo run --release -p bench -- --quick --only tcp    a first look at everything over TCP
   cargo run --release -p bench -- --save                keep the figures under bench/baselines/
   cargo run --release -p bench -- compare OLD NEW       two kept runs, row by row
@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Measurements of each side; median and spread are shown.
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = at_least_one, global = true)]
     pub runs: usize,
-    /// Calls outstanding in the pipelined experiments.
+    /// Calls outstanding in the experiments that keep many outstanding and do not try several windows.
     #[arg(long, value_name = "COUNT", default_value_t = 8192, global = true)]
     pub window: u32,
     /// What shards are hosted by: bare or glommio.
@@ -92,6 +92,9 @@ pub enum Command {
         message_size: usize,
         seconds: f64,
     },
+    /// A function process; started by a router that this program configured.
+    #[command(hide = true)]
+    FunctionRole { run_us: u32 },
     /// The generator of mixed calls; started by this program only.
     #[command(hide = true)]
     CallerRole { address: String, mix: String },

@@ -5,6 +5,7 @@
 //! spell of the machine and a lucky placement meet both.
 //! Never: judges. What the values must show is in `targets.rs`, what each row means in docs/performance.md.
 
+mod fairness;
 mod growth;
 mod hosts;
 mod idle;
@@ -13,7 +14,10 @@ mod latency;
 mod mix;
 mod nginx;
 mod open_loop;
+mod overload;
 mod payload;
+mod policies;
+mod recording;
 mod throughput;
 
 use crate::record::Record;
@@ -27,7 +31,7 @@ pub struct Plan {
     pub seconds: f64,
     /// Measurements of each side.
     pub runs: usize,
-    /// Calls outstanding in the pipelined experiments.
+    /// Calls outstanding where many are and an experiment does not try several windows.
     pub window: u32,
     /// What shards are hosted by.
     pub host: String,
@@ -71,6 +75,10 @@ pub const ALL: &[Experiment] = &[
     lane::LANE,
     open_loop::SHM,
     open_loop::TCP,
+    overload::OVERLOAD,
+    policies::POLICIES,
+    recording::RECORDING,
+    fairness::FAIRNESS,
     nginx::NGINX,
     growth::FUNCTIONS,
     growth::CONNECTIONS,
@@ -105,6 +113,12 @@ impl Bench<'_> {
     pub fn floor(&mut self, shape: floor::Shape) -> Result<floor::Measured, NotMeasured> {
         (self.tell)("floor");
         let measured = floor::run(shape)?;
+        self.add_floor(&measured);
+        Ok(measured)
+    }
+
+    /// Adds what the floor measured.
+    pub fn add_floor(&mut self, measured: &floor::Measured) {
         self.add("floor/calls_per_s", Unit::CallsPerS, measured.calls_per_s);
         self.add("floor/calls", Unit::Count, measured.calls as f64);
         self.add("floor/client_cpu", Unit::NsPerCall, measured.client_cpu_ns_per_call);
@@ -119,7 +133,6 @@ impl Bench<'_> {
                 self.add(name, Unit::Ns, value as f64);
             }
         }
-        Ok(measured)
     }
 
     /// Adds what `quickfire load` measured, as the values of `side`.

@@ -14,6 +14,7 @@ mod caller;
 mod compare;
 mod experiments;
 mod floor;
+mod function;
 mod instructions;
 mod load;
 mod machine;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
             };
             floor::roles::run(name, &task).map(|()| Ending::Ok).map_err(|error| error.to_string())
         }
+        Some(Command::FunctionRole { run_us }) => function::role(*run_us).map(|()| Ending::Ok),
         Some(Command::CallerRole { address, mix }) => serde_json::from_str(mix)
             .map_err(std::io::Error::from)
             .and_then(|mix| caller::role(address, &mix))

@@ -23,6 +23,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Config {
     /// Lines below `[router]`.
     router: Vec<String>,
+    /// Names and lines of the tenants.
+    tenants: Vec<(String, String)>,
     /// Names and lines of the functions.
     functions: Vec<(String, String)>,
     /// Of these, the functions with processes: each must answer before anything is measured.
@@ -32,7 +34,8 @@ pub struct Config {
 impl Config {
     /// No function yet; shards are hosted by `host`.
     pub fn new(host: &str) -> Self {
-        Self { router: vec![format!("host = \"{host}\"")], functions: Vec::new(), warm: Vec::new() }
+        let router = vec![format!("host = \"{host}\"")];
+        Self { router, tenants: Vec::new(), functions: Vec::new(), warm: Vec::new() }
     }
 
     /// One `echo` with one process.
@@ -46,14 +49,30 @@ impl Config {
         self
     }
 
+    /// One more tenant.
+    pub fn tenant(mut self, name: &str, lines: &str) -> Self {
+        self.tenants.push((name.into(), lines.into()));
+        self
+    }
+
     /// One more function, with so many processes of a bundled program.
     pub fn function(self, name: &str, program: &str, warm: u32) -> Self {
         self.function_with(name, program, warm, "")
     }
 
     /// The same with further lines.
-    pub fn function_with(mut self, name: &str, program: &str, warm: u32, lines: &str) -> Self {
-        let body = format!("command = [\"builtin:{program}\"]\nwarm = {warm}\n{lines}");
+    pub fn function_with(self, name: &str, program: &str, warm: u32, lines: &str) -> Self {
+        self.command(name, &[format!("builtin:{program}")], warm, lines)
+    }
+
+    /// One more function, whose calls wait for so long in each of its processes.
+    pub fn waiting(self, name: &str, run_us: u32, warm: u32, lines: &str) -> Self {
+        let program = std::env::current_exe().unwrap_or_default().display().to_string();
+        self.command(name, &[program, "function-role".into(), run_us.to_string()], warm, lines)
+    }
+
+    fn command(mut self, name: &str, command: &[String], warm: u32, lines: &str) -> Self {
+        let body = format!("command = {command:?}\nwarm = {warm}\n{lines}");
         self.functions.push((name.into(), body));
         if warm > 0 {
             self.warm.push(name.into());
@@ -63,6 +82,9 @@ impl Config {
 
     fn to_toml(&self, listen: &[String]) -> String {
         let mut text = format!("[router]\nlisten = {listen:?}\n{}\n", self.router.join("\n"));
+        for (name, body) in &self.tenants {
+            text += &format!("\n[tenants.{name}]\n{body}\n");
+        }
         for (name, body) in &self.functions {
             text += &format!("\n[functions.{name}]\n{body}\n");
         }
@@ -196,18 +218,18 @@ mod tests {
 
     #[test]
     fn a_configuration_lists_its_functions_and_knows_which_must_answer() {
-        let config = Config::new("bare").set("shards = 2").function("a", "echo", 1).function_with(
-            "b",
-            "noop",
-            0,
-            "slots = 8",
-        );
+        let config = Config::new("bare")
+            .set("shards = 2")
+            .function("a", "echo", 1)
+            .function_with("b", "noop", 0, "slots = 8")
+            .tenant("images", "weight = 3");
         let text = config.to_toml(&["quickfire://127.0.0.1:1".into()]);
         assert!(
             text.starts_with(
                 "[router]\nlisten = [\"quickfire://127.0.0.1:1\"]\nhost = \"bare\"\nshards = 2\n"
             )
         );
+        assert!(text.contains("[tenants.images]\nweight = 3\n"));
         assert!(text.contains("[functions.b]\ncommand = [\"builtin:noop\"]\nwarm = 0\nslots = 8"));
         assert_eq!(config.warm, ["a"]);
     }

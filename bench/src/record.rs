@@ -22,7 +22,7 @@ pub struct Record {
     pub commit: String,
     /// Length of each measurement.
     pub seconds: f64,
-    /// Calls outstanding in the pipelined experiments.
+    /// Calls outstanding where many are and an experiment does not try several windows.
     pub window: u32,
     /// Raw values by `experiment/side/quantity`.
     pub series: BTreeMap<String, Series>,

@@ -1,14 +1,17 @@
 //! How throughput and the router's cost change with one thing at a time: shards, connections, payload, window.
 //!
-//! Everything else stays at what the pipelined experiment has: `echo`, 32 bytes, one connection, one shard, over TCP.
+//! Everything else stays the same: `echo`, 32 bytes, one connection, one shard, over TCP. The window is changed over shared
+//! memory too, and for the floor, which has no shards.
 //! In: the plan.  Out: a record named `sweep/value/quantity`, a table, a page with a line for each sweep.
 
 use std::fmt::Write;
 
+use protocol::HEADER_SIZE;
+
 use crate::Ending;
 use crate::arguments::Arguments;
 use crate::experiments::{NotMeasured, Plan};
-use crate::floor::Transport;
+use crate::floor::{self, Shape, Transport};
 use crate::load::{self, Load, Pace};
 use crate::progress::Progress;
 use crate::quickfire::{Config, Router};
@@ -28,22 +31,34 @@ struct Sweep {
 }
 
 struct Point {
+    side: Side,
+    transport: Transport,
     shards: u32,
     connections: u32,
     payload_size: u32,
     window: u32,
 }
 
+enum Side {
+    Quickfire,
+    Floor,
+}
+
 impl Point {
     fn of(plan: &Plan) -> Self {
-        Self { shards: 1, connections: 1, payload_size: 32, window: plan.window }
+        let (side, transport) = (Side::Quickfire, Transport::Tcp);
+        Self { side, transport, shards: 1, connections: 1, payload_size: 32, window: plan.window }
     }
 }
+
+const WINDOWS: [u32; 9] = [1, 8, 64, 512, 1024, 2048, 4096, 8192, 32_768];
+/// A client's ring has no more slots.
+const WINDOW_SHM_MAX: u32 = 4096;
 
 /// Bytes outstanding in the sweep over payloads, so that large ones do not queue for seconds.
 const OUTSTANDING_SIZE_MAX: u32 = 4 << 20;
 
-const SWEEPS: [Sweep; 4] = [
+const SWEEPS: [Sweep; 7] = [
     Sweep {
         name: "shards",
         title: "Shards (16 connections)",
@@ -76,8 +91,31 @@ const SWEEPS: [Sweep; 4] = [
     Sweep {
         name: "window",
         title: "Window: calls outstanding",
-        values: || vec![1, 8, 64, 512, 4096, 8192, 32_768],
+        values: || WINDOWS.to_vec(),
         point: |plan, window| Point { window, ..Point::of(plan) },
+    },
+    Sweep {
+        name: "window-shm",
+        title: "Window over shared memory",
+        values: || WINDOWS.into_iter().filter(|window| *window <= WINDOW_SHM_MAX).collect(),
+        point: |plan, window| Point { window, transport: Transport::Shm, ..Point::of(plan) },
+    },
+    Sweep {
+        name: "window-floor-tcp",
+        title: "Window of the floor over TCP",
+        values: || WINDOWS.to_vec(),
+        point: |plan, window| Point { window, side: Side::Floor, ..Point::of(plan) },
+    },
+    Sweep {
+        name: "window-floor-shm",
+        title: "Window of the floor over shared memory",
+        values: || WINDOWS.to_vec(),
+        point: |plan, window| Point {
+            window,
+            side: Side::Floor,
+            transport: Transport::Shm,
+            ..Point::of(plan)
+        },
     },
 ];
 
@@ -110,13 +148,9 @@ fn measure(arguments: &Arguments, selected: &[&Sweep]) -> Record {
                 let name = name_of(sweep, value);
                 progress.begin(run, plan.runs, &name);
                 match one(&plan, &(sweep.point)(&plan, value)) {
-                    Ok(measured) => {
-                        record.add(format!("{name}/calls_per_s"), Unit::CallsPerS, measured.calls_per_s);
-                        record.add(
-                            format!("{name}/router_cpu"),
-                            Unit::NsPerCall,
-                            measured.middle_cpu_ns_per_call,
-                        );
+                    Ok((calls_per_s, router_cpu)) => {
+                        record.add(format!("{name}/calls_per_s"), Unit::CallsPerS, calls_per_s);
+                        record.add(format!("{name}/router_cpu"), Unit::NsPerCall, router_cpu);
                     }
                     Err(NotMeasured::Absent(why) | NotMeasured::Failed(why)) => {
                         record.failed.insert(name, why);
@@ -130,19 +164,29 @@ fn measure(arguments: &Arguments, selected: &[&Sweep]) -> Record {
     record
 }
 
-fn one(plan: &Plan, point: &Point) -> Result<load::Measured, NotMeasured> {
+/// Calls per second, and CPU time per call of the process in the middle.
+fn one(plan: &Plan, point: &Point) -> Result<(f64, f64), NotMeasured> {
+    let Point { transport, window, .. } = *point;
+    if matches!(point.side, Side::Floor) {
+        let message_size = point.payload_size as usize + HEADER_SIZE;
+        let measured = floor::run(Shape { transport, window, message_size, seconds: plan.seconds })?;
+        return Ok((measured.calls_per_s, measured.middle_cpu_ns_per_call));
+    }
     let config =
         Config::echo(&plan.host).set(&format!("shards = {}\noutput_size_max = \"64MiB\"", point.shards));
     let router = Router::start(&config)?;
     let load = Load {
         function: "echo",
-        transport: Transport::Tcp,
+        transport,
         connections: point.connections,
-        pace: Pace::Window(point.window),
+        pace: Pace::Window(window),
         payload_size: point.payload_size,
         seconds: plan.seconds,
+        criticality: "normal",
+        may_be_refused: false,
     };
-    load::run(&router, load)
+    let measured = load::run(&router, load)?;
+    Ok((measured.calls_per_s, measured.middle_cpu_ns_per_call))
 }
 
 /// With leading zeros, so that names sort as numbers do.

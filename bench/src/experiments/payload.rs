@@ -45,6 +45,8 @@ fn echoed(bench: &mut Bench<'_>, payload_size: u32) -> Result<(), NotMeasured> {
         pace: Pace::Window(window),
         payload_size,
         seconds,
+        criticality: "normal",
+        may_be_refused: false,
     };
     let measured = load::run(&router, load)?;
     bench.add_load("quickfire", &measured);

@@ -138,7 +138,14 @@ fn shorten(label: &str) -> String {
 /// What Quickfire is held against is grey.
 fn class_of(name: &str) -> &'static str {
     let side = name.split('/').nth(1).unwrap_or_default();
-    if ["floor", "nginx", "single", "one"].contains(&side) { "b" } else { "a" }
+    if side.starts_with("floor-")
+        || ["floor", "nginx", "single", "one", "off", "tcp-off", "shm-off", "alone", "capacity"]
+            .contains(&side)
+    {
+        "b"
+    } else {
+        "a"
+    }
 }
 
 #[cfg(test)]
