@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use router::counters::{BlockedOn, Function};
+use router::counters::{BlockedOn, Downstream, Function};
 use serde_json::Value;
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
@@ -96,6 +96,7 @@ pub fn summed(snapshots: &Snapshots) -> Vec<Function> {
                 {
                     (sum.blocked_on, sum.blocked_since_ns) = (function.blocked_on, function.blocked_since_ns);
                 }
+                add_downstreams(&mut sum.downstreams, &function.downstreams);
                 sum.oldest_queued_at_ns = match (sum.oldest_queued_at_ns, function.oldest_queued_at_ns) {
                     (0, at) | (at, 0) => at,
                     (one, other) => one.min(other),
@@ -104,6 +105,19 @@ pub fn summed(snapshots: &Snapshots) -> Vec<Function> {
         }
     }
     sums
+}
+
+/// Shards limit for themselves: what they allow adds up. One that does not limit says nothing.
+fn add_downstreams(sums: &mut Vec<Downstream>, of_shard: &[Downstream]) {
+    for downstream in of_shard {
+        match sums.iter_mut().find(|sum| sum.name == downstream.name) {
+            None => sums.push(downstream.clone()),
+            Some(sum) => {
+                sum.per_second += downstream.per_second;
+                sum.refusals += downstream.refusals;
+            }
+        }
+    }
 }
 
 /// The table.
@@ -143,7 +157,26 @@ pub fn show(functions: &[Function], now_ns: u64) -> String {
             function.name
         ));
     }
+    for function in functions {
+        function
+            .downstreams
+            .iter()
+            .for_each(|downstream| out.push_str(&pushed_back(&function.name, downstream)));
+    }
     out
+}
+
+/// What something downstream does to a function: `  resize: pushed back by database, at most 120 calls/s; 1,204 refusals`.
+fn pushed_back(name: &str, downstream: &Downstream) -> String {
+    let limit = match downstream.per_second {
+        0 => "no limit now".to_owned(),
+        per_second => format!("at most {} calls/s", table::count(per_second)),
+    };
+    format!(
+        "  {name}: pushed back by {}, {limit}; {} refusals\n",
+        downstream.name,
+        table::count(downstream.refusals)
+    )
 }
 
 /// For how long the oldest waiting call has waited.

@@ -161,6 +161,7 @@ mod tests {
             run_ns,
             blocked_on: 0,
             blocked_since_ns: 0,
+            downstreams: Vec::new(),
         }
     }
 

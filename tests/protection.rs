@@ -5,6 +5,7 @@ mod support;
 use std::process::Output;
 
 use quickfire_client::serve::{Call, FunctionError, serve};
+use quickfire_client::{CallError, Client};
 use support::{Router, eventually};
 
 /// The functions of a test: `echo`, and for each name with its options this very program, which does as it is told.
@@ -30,6 +31,7 @@ fn obedient() {
         match order.split(' ').collect::<Vec<_>>().as_slice() {
             ["say", word] => Ok(format!("{word} from {}", std::process::id())),
             ["die", ..] => std::process::exit(1),
+            ["push", "back", "by", name] => Err(FunctionError::backpressure(name, 1)),
             ["fail"] => Err(FunctionError::new("as I was told")),
             ["find", path] => Ok(std::fs::read_to_string(path)?),
             _ => Err(FunctionError::new(format!("{order} is no order"))),
@@ -246,4 +248,53 @@ fn without_a_router_nothing_is_kept_and_an_id_that_is_none_is_a_mistake() {
         check(&[shelf, "show", "xyz"], 2, "an id is hexadecimal");
         check(&[shelf, "drop"], 2, "ID");
     }
+}
+
+#[test]
+fn a_function_that_is_pushed_back_is_called_less_often_until_what_it_calls_has_recovered() {
+    // Given: two refusals in a second are enough.
+    let options = "backpressure_window = \"1s\"\nbackpressure_threshold = 2";
+    let router = Router::start(&manifest(&[("reader", options), ("carefree", "backpressure = false")]));
+    for function in ["reader", "carefree"] {
+        eventually("it serves", || tell(&router, function, "say hello").status.success());
+    }
+    // When
+    let pushed_back = tell(&router, "reader", "push back by database");
+    assert_eq!(pushed_back.status.code(), Some(1), "{}", says(&pushed_back));
+    assert!(says(&pushed_back).contains("pushed back by database"), "{}", says(&pushed_back));
+    eventually("it is limited", || {
+        tell(&router, "reader", "push back by database");
+        router.counter("engine.backpressure_lowered") > 0
+    });
+    let report = router.command("functions").arg("reader").output().unwrap();
+    assert!(says(&report).contains("reader: pushed back by database"), "{}", says(&report));
+
+    // Expect: calls wait for it, and it is said for what.
+    let client = Client::connect(&router.url).unwrap();
+    let start = |name: &str, order: &str| client.function(name).unwrap().call(order).start().unwrap();
+    let waiting: Vec<_> = (0..20).map(|_| start("reader", "say hello")).collect();
+    eventually("they wait", || says(&router.command("functions").output().unwrap()).contains("backpressure"));
+    // Expect: they are served, each in its turn, and the limit ends by itself.
+    waiting.into_iter().for_each(|call| drop(call.wait().unwrap()));
+    eventually("it is free again", || {
+        let report = router.command("functions").arg("reader").output().unwrap();
+        says(&report).contains("pushed back by database, no limit now")
+    });
+
+    // Expect: who is told by name and time can come again; also where nothing is limited, without the time.
+    let ended = |name: &str| match start(name, "push back by search").wait() {
+        Err(CallError::Backpressure { downstream, retry_after }) => {
+            (downstream.as_str().to_owned(), retry_after.is_some())
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ended("reader"), ("search".to_owned(), true));
+    assert_eq!(ended("carefree"), ("search".to_owned(), false));
+    let shm = format!("shm://{}", router.dir.display());
+    let through_a_ring = router
+        .command("invoke")
+        .args(["carefree", "--data", "push back by search", "--connect", &shm])
+        .output()
+        .unwrap();
+    assert!(says(&through_a_ring).contains("pushed back by search"), "{}", says(&through_a_ring));
 }

@@ -185,7 +185,7 @@ impl Engine {
         room: QueueRoom,
     ) -> Result<Admitted, Refusal> {
         let admitted = self.admit(now, request, room)?;
-        if let Err(refusal) = self.admit_by_policy(now, request.function) {
+        if let Err(refusal) = self.admit_by_policy(now, request.function, &admitted) {
             self.invocations.release(admitted.slot);
             return Err(refusal);
         }

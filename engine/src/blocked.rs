@@ -31,11 +31,13 @@ pub enum BlockedOn {
     Quota = 5,
     /// As many workers of the host are busy as may.
     Host = 6,
+    /// Something that the function calls is overloaded, and limits how often it is called.
+    Backpressure = 7,
 }
 
 impl BlockedOn {
     /// Every cause, by number.
-    pub const ALL: [BlockedOn; 7] = [
+    pub const ALL: [BlockedOn; 8] = [
         BlockedOn::Nothing,
         BlockedOn::NoWorker,
         BlockedOn::WorkersBusy,
@@ -43,6 +45,7 @@ impl BlockedOn {
         BlockedOn::TenantConcurrency,
         BlockedOn::Quota,
         BlockedOn::Host,
+        BlockedOn::Backpressure,
     ];
 
     /// The cause of this number, which may come from a newer version.
@@ -60,6 +63,7 @@ impl BlockedOn {
             BlockedOn::TenantConcurrency => "tenant's concurrency",
             BlockedOn::Quota => "opportunistic quota",
             BlockedOn::Host => "host is full",
+            BlockedOn::Backpressure => "backpressure",
         }
     }
 }

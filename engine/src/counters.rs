@@ -86,6 +86,8 @@ counter_table! {
     HedgesPushed "hedges_pushed" "attempts" "Second attempts at calls that took long, while the first still ran."
     HedgesWon "hedges_won" "attempts" "Second attempts whose result was the answer."
     HedgesDenied "hedges_denied" "calls" "Calls that took long and got no second attempt: no idle worker, or the budget was used up."
+    BackpressureLowered "backpressure_lowered" "limits" "Times that a function was limited, or limited further, for something that it calls."
+    BackpressureCrowded "backpressure_crowded" "answers" "Answers of back-pressure that counted for another name, because their function had no room for one more."
 }
 
 /// How many counters there are.

@@ -71,6 +71,7 @@ impl<F: Fn(WorkerId, InvocationId) -> Started> StartEvidence for F {
 impl Engine {
     /// Acts on everything that is due. Called once a turn, before `poll_push`; `next_timer` says when it is needed.
     pub fn handle_time(&mut self, now: Nanos, evidence: &impl StartEvidence) {
+        self.end_due_windows(now);
         self.open_due_gates(now);
         let mut visits_left = self.limits.timer_visits_max;
         while let Some(slot) = self.timers.pop_due(now, &mut visits_left) {

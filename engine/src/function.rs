@@ -6,6 +6,7 @@
 use queue::{LaneIndex, Lanes};
 
 use crate::ageing::Aged;
+use crate::backpressure::{DownstreamView, Pressure};
 use crate::blocked::Blocked;
 use crate::breaker::{Breaker, BreakerState};
 use crate::budget::Budget;
@@ -13,7 +14,7 @@ use crate::drain_rate::DrainRate;
 use crate::estimate::RunEstimate;
 use crate::gates::Gate;
 use crate::hedge::Hedging;
-use crate::limits::Limits;
+use crate::limits::{DOWNSTREAMS_MAX, Limits};
 use crate::policy::{Checks, Policy};
 use crate::rate::{Rate, TokenBucket};
 use crate::run_ahead::RunAhead;
@@ -97,6 +98,8 @@ pub struct FunctionView<'a> {
     pub blocked: Blocked,
     /// Where its breaker is; none if it has none.
     pub breaker: Option<BreakerState>,
+    /// What has pushed it back, in places of their own.
+    pub downstreams: [Option<DownstreamView>; DOWNSTREAMS_MAX],
 }
 
 #[derive(Debug)]
@@ -151,6 +154,8 @@ pub(crate) struct Function {
     /// What is left of its turn among the functions of its tenant; counted only where tenants take turns.
     pub turn_left_ns: i64,
     pub breaker: Option<Box<Breaker>>,
+    /// None until it is pushed back for the first time.
+    pub pressure: Option<Box<Pressure>>,
 }
 
 impl Function {
@@ -166,6 +171,7 @@ impl Function {
             ageing: spec.policy.ageing.unwrap_or(Nanos::NEVER),
             payload_size_max_wanted: spec.payload_size_max,
             breaker: spec.policy.breaker.map(|breaker| Box::new(Breaker::new(breaker))),
+            pressure: None,
             opportunistic: TokenBucket::new(spec.policy.rate.unwrap_or(Rate::UNBOUNDED)),
             ramp: spec.policy.slow_start.map(Ramp::new),
             drain_rate: DrainRate::default(),
@@ -210,6 +216,7 @@ impl Function {
         if spec.policy.retry.budget_percent != self.spec.policy.retry.budget_percent {
             self.retry_budget = Budget::new(spec.policy.retry.budget_percent);
         }
+        self.respecify_pressure(spec.policy.backpressure);
         self.spec = spec;
     }
 
@@ -255,6 +262,9 @@ impl Function {
     }
 
     pub fn view<'a>(&'a self, invocations: &Slab, workers: &[Worker]) -> FunctionView<'a> {
+        let mut downstreams = [None; DOWNSTREAMS_MAX];
+        let known = self.pressure.iter().flat_map(|pressure| pressure.views());
+        downstreams.iter_mut().zip(known).for_each(|(place, view)| *place = Some(view));
         let fronts =
             (0..LaneIndex::COUNT).filter_map(|it| self.queue.lane(LaneIndex::from_index(it)).front());
         FunctionView {
@@ -269,6 +279,7 @@ impl Function {
             is_retired: self.is_retired,
             blocked: self.blocked,
             breaker: self.breaker.as_ref().map(|breaker| breaker.state()),
+            downstreams,
         }
     }
 }

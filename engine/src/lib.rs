@@ -3,6 +3,7 @@
 //! ```text
 //!   handle_request ─▶ admission ─▶ run_queue ─▶ dispatch ─▶ poll_push          stages 2, 3, 4
 //!   handle_completion ─▶ reply ─▶ the answer, handed back at once              stage 8
+//!   handle_backpressure ─▶ backpressure ─▶ reply                              stage 8, of a function that was pushed back
 //!   handle_cancel   ─▶ cancellation ┐
 //!   handle_time     ─▶ deadlines    ├▶ poll_answer, poll_worker_action         what else may happen
 //!   handle_worker_* ─▶ attachment   ┘
@@ -29,6 +30,7 @@
 mod admission;
 mod ageing;
 mod attachment;
+pub mod backpressure;
 mod blocked;
 pub mod breaker;
 mod budget;
@@ -83,6 +85,7 @@ use queue::{LaneIndex, Links};
 
 pub use admission::{Refused, Request, Verdict};
 pub use attachment::AttachRefused;
+pub use backpressure::{BackpressureSpec, DownstreamView, Signal};
 pub use blocked::{Blocked, BlockedOn};
 pub use breaker::{BreakerSpec, BreakerState};
 pub use cancellation::{CancelReason, Cancelled};
@@ -145,6 +148,8 @@ pub struct Engine {
     ready: ReadyFunctions,
     gates: Gates,
     permits: Permits,
+    /// The earliest end of a window in which something downstream limits a function, or earlier.
+    pressure_look_at: Nanos,
     workers: Vec<Worker>,
     workers_vacant: Vec<u32>,
     /// At most one for each invocation slot; the router polls them all in the same turn.
@@ -260,6 +265,7 @@ impl Engine {
             ready: ReadyFunctions::new(functions.len() as u32, turns, tenants.len()),
             gates: Gates::new(),
             permits: Permits::new(&limits, tenants),
+            pressure_look_at: Nanos::NEVER,
             functions,
             names,
             workers: Vec::new(),
@@ -295,7 +301,8 @@ impl Engine {
     pub fn next_timer(&self) -> Option<Nanos> {
         // What is left of calls that are answered by now is no reason to wake.
         let held = (self.in_flight() > 0 && self.held_look_at != Nanos::NEVER).then_some(self.held_look_at);
-        self.timers.next().into_iter().chain(held).chain(self.gates.next()).min()
+        let pressure = (self.pressure_look_at != Nanos::NEVER).then_some(self.pressure_look_at);
+        self.timers.next().into_iter().chain(held).chain(self.gates.next()).chain(pressure).min()
     }
 
     /// A hint: the end of this call will be handled soon. Any number will do.

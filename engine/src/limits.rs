@@ -61,6 +61,10 @@ pub struct Limits {
     pub timer_visits_max: u32,
 }
 
+/// Downstreams of one function that are told apart. More: the silent ones go, then the strictest answers for the rest; see
+/// `backpressure.rs`. A function that is pushed back by five things at once is slowed whatever their names are.
+pub const DOWNSTREAMS_MAX: usize = 4;
+
 /// A burst of a million queued calls per shard: 2^20 x 92 bytes = 92 MiB when all of it is used.
 const INVOCATIONS_MAX_DEFAULT: u32 = 1 << 20;
 /// A shard's share of a large host: 100 functions with 40 processes each.

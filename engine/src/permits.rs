@@ -1,7 +1,7 @@
 //! Stage 4 of 8, the part that only functions under a limit reach: what a call needs besides a worker before it is pushed.
 //!
 //! ```text
-//!   place on the host ── its function's concurrency ── its tenant's concurrency ── its function's share of idle time
+//!   place on the host ── its function's concurrency ── its tenant's concurrency ── back-pressure ── its share of idle time
 //!   none: nobody is pushed                one of them is used up: the function's gate closes (`gates.rs`)
 //! ```
 //! In: a function that could be given a worker; later, its calls as workers give them back.  Out: yes, or who has to wait.
@@ -13,7 +13,7 @@
 //! place until it holds none.
 //! Always: a call that was given something is marked, and gives back what it took though the limits were changed meanwhile.
 //! Never: reached by a function of a host without limits at dispatch.
-//! Tests: `tests/concurrency.rs`, `tests/fairness.rs`, `tests/opportunistic.rs`.
+//! Tests: `tests/concurrency.rs`, `tests/fairness.rs`, `tests/opportunistic.rs`, `tests/backpressure.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use queue::Ledger;
 
 use crate::Engine;
 use crate::blocked::BlockedOn;
+use crate::function::Function;
 use crate::invocation::Marks;
 use crate::limits::Limits;
 use crate::opportunistic::Idle;
@@ -117,6 +118,23 @@ impl Tenant {
     }
 }
 
+impl Function {
+    /// Takes a call's worth from each of the rates at which it may run: from all of them, or from none.
+    fn take_rates(&mut self, now: Nanos, idle: &mut Idle) -> Result<(), (BlockedOn, Nanos)> {
+        if let Some(pressure) = &mut self.pressure {
+            pressure.ask(now).map_err(|wait| (BlockedOn::Backpressure, wait))?;
+        }
+        if self.spec.policy.quota == Quota::Opportunistic {
+            let share = idle.share(now);
+            self.opportunistic.take_share(now, share).map_err(|wait| (BlockedOn::Quota, wait))?;
+        }
+        if let Some(pressure) = &mut self.pressure {
+            pressure.take(now);
+        }
+        Ok(())
+    }
+}
+
 /// A ledger for the engines of one host, which all have these limits: pass it to each of them ([`Engine::share_ledger`]).
 pub fn ledger(limits: &Limits) -> Ledger {
     Ledger::new(limits.functions_max as usize + usize::from(limits.tenants_max))
@@ -141,6 +159,7 @@ impl Engine {
     /// Takes what this call of a ready function needs to be pushed to the worker whose turn it is.
     #[inline(never)]
     pub(crate) fn take_permits(&mut self, now: Nanos, slot: u32, number: u32) -> Permit {
+        self.advance_pressure(now, number);
         let function = &mut self.functions[number as usize];
         let permits = &mut self.permits;
         let worker = *function.warm.last().expect("a ready function has a worker with credit");
@@ -166,14 +185,11 @@ impl Engine {
             self.close_gate(number, BlockedOn::TenantConcurrency, now.plus(LEDGER_LOOK));
             return Permit::GateClosed;
         }
-        if function.spec.policy.quota == Quota::Opportunistic {
-            let share = permits.idle.share(now);
-            if let Err(wait) = function.opportunistic.take_share(now, share) {
-                permits.ledger.give(own);
-                permits.ledger.give(tenants);
-                self.close_gate(number, BlockedOn::Quota, now.plus(wait));
-                return Permit::GateClosed;
-            }
+        if let Err((why, wait)) = function.take_rates(now, &mut permits.idle) {
+            permits.ledger.give(own);
+            permits.ledger.give(tenants);
+            self.close_gate(number, why, now.plus(wait));
+            return Permit::GateClosed;
         }
         if !worker.has_place {
             worker.has_place = true;

@@ -5,6 +5,7 @@
 //! Why bits and not a list of policies as objects: the order in which policies are asked is part of their meaning, and
 //! stands in one place for each stage (`admission/policy.rs` for admission).
 
+use crate::backpressure::BackpressureSpec;
 use crate::breaker::BreakerSpec;
 use crate::fallback::Fallback;
 use crate::hedge::HedgeSpec;
@@ -24,6 +25,8 @@ pub struct Policy {
     pub ageing: Option<Nanos>,
     /// A call is refused at once if those before it would take longer than it has: `DeadlineUnreachable`; see `estimate.rs`.
     pub refuse_infeasible: bool,
+    /// How its calls follow what lies downstream of it, once that has pushed it back.
+    pub backpressure: Option<BackpressureSpec>,
     /// When to leave a failing function alone: `BreakerOpen`.
     pub breaker: Option<BreakerSpec>,
     /// What is given instead of that refusal.
@@ -91,6 +94,8 @@ impl Checks {
     pub const HEDGE: Checks = Checks(1 << 13);
     /// Not a policy: others have joined one of its calls. See `join.rs`.
     pub const JOINED: Checks = Checks(1 << 14);
+    /// Something downstream limits it now. Comes and goes while it runs.
+    pub const BACKPRESSURE: Checks = Checks(1 << 8);
 
     /// Those that may refuse a call.
     const AT_ADMISSION: Checks = Checks(
@@ -99,10 +104,12 @@ impl Checks {
             | Checks::SLOW_START.0
             | Checks::QUEUE_DELAY.0
             | Checks::BREAKER.0
+            | Checks::BACKPRESSURE.0
             | Checks::RETIRED.0,
     );
     /// Those that a call needs something from before it is pushed, and gives it back to; or that look at it again.
-    const AT_DISPATCH: Checks = Checks(Checks::CONCURRENCY.0 | Checks::HOST.0 | Checks::HEDGE.0);
+    const AT_DISPATCH: Checks =
+        Checks(Checks::CONCURRENCY.0 | Checks::HOST.0 | Checks::HEDGE.0 | Checks::BACKPRESSURE.0);
     /// Those that want to know how a run ended.
     const AT_COMPLETION: Checks = Checks(Checks::BREAKER.0 | Checks::RETRY_ON_ERROR.0 | Checks::JOINED.0);
 

@@ -43,6 +43,16 @@ impl TokenBucket {
         TokenBucket { interval: Nanos(interval), tolerance: Nanos(tolerance), next_at: Nanos::ZERO }
     }
 
+    /// Another rate from now on. What was taken stays taken.
+    pub fn set_rate(&mut self, rate: Rate) {
+        *self = TokenBucket { next_at: self.next_at, ..TokenBucket::new(rate) };
+    }
+
+    /// After how long there will be a call's worth; zero if there is.
+    pub fn wait(&self, now: Nanos) -> Nanos {
+        self.next_at.since(now).since(self.tolerance)
+    }
+
     /// As [`TokenBucket::take`] at a share of the rate, of [`WHOLE`]. The advice is never longer than after which the share
     /// may be another one.
     pub fn take_share(&mut self, now: Nanos, share: u64) -> Result<(), Nanos> {
@@ -95,6 +105,18 @@ mod tests {
             assert!(bucket.take(Nanos::from_ms(999)).is_err());
         }
         assert_eq!(bucket.take(Nanos::from_secs(1)), Ok(()));
+    }
+
+    #[test]
+    fn another_rate_counts_from_the_call_before_it() {
+        let now = Nanos::from_secs(5);
+        let mut bucket = bucket(1000, 1);
+        assert_eq!(bucket.take(now), Ok(()));
+        bucket.set_rate(Rate { per_second: 100, burst: 1 });
+        let next = now.plus(Nanos::from_ms(1));
+        assert_eq!((bucket.wait(now), bucket.wait(next)), (Nanos::from_ms(1), Nanos::ZERO));
+        assert_eq!(bucket.take(next), Ok(()));
+        assert_eq!(bucket.take(next), Err(Nanos::from_ms(10)));
     }
 
     #[test]

@@ -112,6 +112,7 @@ impl Engine {
         function.respecify(FunctionSpec { payload_size_max, ..spec }, &tenant.spec, is_host_limited);
         // Whatever limit closed it may be another one.
         self.open_gate(number);
+        self.look_at_pressure(number);
         self.ready.refresh(number, &mut self.functions[number as usize]);
         self.drain_surplus(number);
     }

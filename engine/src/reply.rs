@@ -41,7 +41,7 @@ pub struct Answer {
     pub keep: Keep,
     /// Times it was given to a worker.
     pub attempts: u8,
-    /// Advice when to try again; 0 = none. (policy to come)
+    /// Advice when to try again; 0 = none.
     pub retry_after_us: u32,
     /// When the call passed each stage, for the caller and for histograms.
     pub stamps: Stamps,

@@ -6,6 +6,7 @@ use crate::*;
 
 mod admission;
 mod ageing;
+mod backpressure;
 mod blocked;
 mod breaker;
 mod cancellation;

@@ -36,6 +36,11 @@ impl DownstreamName {
         &self.bytes[..usize::from(self.size)]
     }
 
+    /// The name as bytes, with zeros behind it.
+    pub fn as_padded(&self) -> &[u8; DOWNSTREAM_NAME_SIZE_MAX] {
+        &self.bytes
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         // ASCII since it was built, and never changed since.

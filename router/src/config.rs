@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{BreakerSpec, HedgeSpec, Quota, RetrySpec, TenantIndex};
+use engine::{BackpressureSpec, BreakerSpec, HedgeSpec, Quota, RetrySpec, TenantIndex};
 
 use crate::idle::IdleStrategy;
 use crate::processors::Machine;
@@ -181,6 +181,8 @@ pub struct FunctionConfig {
     pub retry: RetrySpec,
     /// When a second process is given a call that takes long; none: never.
     pub hedge: Option<HedgeSpec>,
+    /// How the function follows what lies downstream of it; none: not at all.
+    pub backpressure: Option<BackpressureSpec>,
     /// When the function is left alone; none: never.
     pub breaker: Option<BreakerSpec>,
     /// What is given while it is.

@@ -21,5 +21,5 @@ mod tests;
 /// What the numbers of `blocked_on` mean.
 pub use engine::BlockedOn;
 pub use publisher::{CountersSpec, Publisher, publishers};
-pub use reader::{CountersError, Function, Histogram, Named, Snapshot, Worker};
+pub use reader::{CountersError, Downstream, Function, Histogram, Named, Snapshot, Worker};
 pub use roster::{Attached, Roster};

@@ -535,6 +535,7 @@ fn policy(function: &FunctionConfig, all: &[FunctionConfig]) -> Policy {
         refuse_infeasible: function.refuse_infeasible,
         retry: function.retry,
         hedge: function.hedge,
+        backpressure: function.backpressure,
         breaker: function.breaker,
         fallback: fallback(&function.fallback, all),
         rate: rate(function.rate, function.rate_burst),

@@ -19,9 +19,10 @@ use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
 use engine::{
-    Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, WorkerAction, WorkerId,
+    Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, Signal, StartEvidence, WorkerAction,
+    WorkerId,
 };
-use protocol::{FunctionId, Status};
+use protocol::{DOWNSTREAM_NAME_SIZE_MAX, DownstreamName, FunctionId, Status};
 use shm_ring::{
     Completion, Context, Mapped, Outcome, PushRefused, PushedRequest, Request, RouterEnd, SlotIndex,
     WorkerMisbehaved,
@@ -530,7 +531,14 @@ fn complete_otherwise(
         Outcome::Backpressure => RunOutcome::Backpressure,
     };
     let (finished, invocation) = finished(completion, outcome);
-    match desk.engine.handle_completion(desk.now, seat.id, invocation, finished) {
+    let completed = match outcome {
+        RunOutcome::Backpressure => {
+            let signal = signal(seat, completion);
+            desk.engine.handle_backpressure(desk.now, seat.id, invocation, finished, signal)
+        }
+        _ => desk.engine.handle_completion(desk.now, seat.id, invocation, finished),
+    };
+    match completed {
         Completed::Answer(answer) => deliver(desk, io, replies, seat, completion, answer),
         Completed::LastAnswer(answer) => {
             let mut payload = Vec::new();
@@ -552,6 +560,13 @@ fn complete_otherwise(
         // Theirs is not in the ring: they might have had to be run.
         desk.payloads.release(joined);
     }
+}
+
+/// What a function says that was pushed back.
+fn signal(seat: &Seat, completion: &Completion) -> Signal {
+    let mut name = [0; DOWNSTREAM_NAME_SIZE_MAX];
+    let downstream = DownstreamName::from_bytes(seat.ring.read_downstream(completion, &mut name));
+    Signal { downstream, severity: completion.severity }
 }
 
 /// The engine's view of it.

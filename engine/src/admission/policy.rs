@@ -6,15 +6,22 @@
 //! Tests: one file in `tests/` for each policy.
 
 use protocol::FunctionId;
+use queue::LaneIndex;
 
 use crate::Engine;
-use crate::admission::Refusal;
+use crate::admission::{Admitted, Refusal};
 use crate::policy::Checks;
+use crate::run_queue::bucket_of;
 use crate::time::Nanos;
 
 impl Engine {
     /// What the policies of a function, which exists, say about one more call.
-    pub(super) fn admit_by_policy(&mut self, now: Nanos, number: FunctionId) -> Result<(), Refusal> {
+    pub(super) fn admit_by_policy(
+        &mut self,
+        now: Nanos,
+        number: FunctionId,
+        admitted: &Admitted,
+    ) -> Result<(), Refusal> {
         if self.functions[number.0 as usize].is_retired {
             return Err(Refusal::UnknownFunction);
         }
@@ -25,6 +32,11 @@ impl Engine {
             if wait > max {
                 return Err(Refusal::QueueFull { retry_after: wait.since(max) });
             }
+        }
+        if checks.has(Checks::BACKPRESSURE) {
+            let remaining = admitted.deadline_at.since(now);
+            let lane = LaneIndex::new(admitted.criticality as u8, bucket_of(remaining));
+            function.admit_under_pressure(now, function.queue.count_up_to(lane), remaining)?;
         }
         let limited = |retry_after| Refusal::RateLimited { retry_after };
         if let Some(ramp) = &mut function.ramp {

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use protocol::DownstreamName;
+
 use super::*;
 use crate::ageing::TURN_EVERY;
 use crate::estimate::PROBE_EVERY;
@@ -55,7 +57,8 @@ fn op() -> impl Strategy<Value = Op> {
     let outcome = prop_oneof![
         4 => Just(RunOutcome::Ok),
         1 => Just(RunOutcome::FunctionError),
-        1 => Just(RunOutcome::ResultTooLarge)
+        1 => Just(RunOutcome::ResultTooLarge),
+        1 => Just(RunOutcome::Backpressure)
     ];
     // Mostly one function and one criticality, so that calls compete.
     let function = prop_oneof![5 => Just(0u32), 1 => 0u32..3];
@@ -175,6 +178,12 @@ impl World {
     /// Functions with every protection that there is.
     fn guarded() -> World {
         World::new(Policy {
+            backpressure: Some(BackpressureSpec {
+                window: Nanos::from_ms(500),
+                threshold: 2,
+                decrease_percent: 50,
+                increase_percent: 10,
+            }),
             breaker: Some(BreakerSpec {
                 failure_percent: 50,
                 calls_min: 4,
@@ -568,12 +577,14 @@ impl World {
             _ => RunOutcome::Cancelled,
         };
         let joined = self.joined_to(id);
-        let completed = self.engine.handle_completion(
-            self.now,
-            worker,
-            id,
-            Finished { finished_at: self.now, ..finished(outcome) },
-        );
+        let finished = Finished { finished_at: self.now, ..finished(outcome) };
+        let completed = match outcome {
+            RunOutcome::Backpressure => {
+                let signal = Signal { downstream: DownstreamName::from_bytes(b"database"), severity: 1 };
+                self.engine.handle_backpressure(self.now, worker, id, finished, signal)
+            }
+            _ => self.engine.handle_completion(self.now, worker, id, finished),
+        };
         self.outputs.push(format!("{completed:?}"));
         match completed {
             Completed::Answer(answer) | Completed::LastAnswer(answer) => self.note_answer(answer),

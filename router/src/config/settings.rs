@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use engine::Quota;
 use engine::tenant::DEFAULT_NAME;
-use engine::{BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
+use engine::{BackpressureSpec, BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
 use protocol::limits::FRAME_ROOM;
 
 use super::file::{Entry, File};
@@ -303,6 +303,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         }),
         retry: retry(table),
         hedge: hedge(table),
+        backpressure: backpressure(table),
         breaker: breaker(table),
         fallback: table.fallback("fallback"),
         processors: table.processors("processors"),
@@ -326,6 +327,15 @@ fn hedge(table: &Table<'_>) -> Option<HedgeSpec> {
     table.switch("hedge").then(|| HedgeSpec {
         after: if delay == Nanos::ZERO { percentile } else { HedgeAfter::Delay(delay) },
         load_percent: table.count("hedge_budget_percent") as u8,
+    })
+}
+
+fn backpressure(table: &Table<'_>) -> Option<BackpressureSpec> {
+    table.switch("backpressure").then(|| BackpressureSpec {
+        window: nanos(table.duration("backpressure_window")),
+        threshold: table.count("backpressure_threshold"),
+        decrease_percent: table.count("backpressure_decrease") as u8,
+        increase_percent: table.count("backpressure_increase") as u8,
     })
 }
 

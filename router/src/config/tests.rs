@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::Quota;
-use engine::{BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
+use engine::{BackpressureSpec, BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
 use proptest::prelude::*;
 
 use super::value::{Kind, Raw, Value};
@@ -232,6 +232,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         retry_errors = true
         hedge = true
         hedge_percentile = 90
+        backpressure_threshold = 7
         breaker_failure_percent = 40
         fallback = "answer:later"
         processors = "4-5,7"
@@ -261,6 +262,12 @@ fn a_function_gets_its_table_and_the_defaults() {
         slow_start: Some(SlowStartConfig { window: Duration::from_secs(60), calls: 100, growth: 50 }),
         retry: RetrySpec { retries_max: 3, on_error: true, ..RetrySpec::default() },
         hedge: Some(HedgeSpec { after: HedgeAfter::Percentile(90), load_percent: 5 }),
+        backpressure: Some(BackpressureSpec {
+            window: Nanos::from_secs(10),
+            threshold: 7,
+            decrease_percent: 50,
+            increase_percent: 10,
+        }),
         breaker: Some(BreakerSpec {
             failure_percent: 40,
             calls_min: 20,

@@ -13,6 +13,8 @@
 //! Always: little endian, every number a u64 at a multiple of 8, sections and rows multiples of 64.
 
 use engine::counters::COUNTER_TABLE;
+use engine::limits::DOWNSTREAMS_MAX;
+use protocol::DOWNSTREAM_NAME_SIZE_MAX;
 
 use crate::stats::ShardCounters;
 
@@ -150,6 +152,22 @@ pub const FUNCTION_NUMBERS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// What has pushed a function back, one after the other behind its numbers: a name, and numbers in this order.
+pub const DOWNSTREAM_NUMBERS: &[(&str, &str, &str)] = &[
+    (
+        "per_second",
+        "calls/s",
+        "How often the function is called at most on this account; 0: it does not limit.",
+    ),
+    ("refusals", "count", "Refusals that the function told of since it first named this."),
+];
+
+/// Bytes for one of them.
+pub const DOWNSTREAM_SIZE: usize = DOWNSTREAM_NAME_SIZE_MAX + DOWNSTREAM_NUMBERS.len() * 8;
+
+/// Where the first of them begins in the row of a function.
+pub const DOWNSTREAMS_AFTER_NUMBERS: usize = NUMBERS_AFTER_NAME + FUNCTION_NUMBERS.len() * 8;
+
 /// Numbers of a worker, in this order.
 pub const WORKER_NUMBERS: &[(&str, &str, &str)] = &[
     (
@@ -210,6 +228,21 @@ pub fn columns() -> Vec<Column> {
     let named = |row: &(&str, &'static str, &'static str)| (row.0.to_owned(), row.1, row.2);
     columns.push(name(Section::Functions, "The function's name."));
     numbers(&mut columns, Section::Functions, NUMBERS_AFTER_NAME, FUNCTION_NUMBERS.iter().map(named));
+    for index in 0..DOWNSTREAMS_MAX {
+        let offset = DOWNSTREAMS_AFTER_NUMBERS + index * DOWNSTREAM_SIZE;
+        columns.push(Column {
+            section: Section::Functions,
+            kind: ColumnType::Text,
+            offset,
+            size: DOWNSTREAM_NAME_SIZE_MAX,
+            name: format!("downstream_{index}"),
+            unit: "text",
+            meaning: "The name of something that has pushed the function back; empty: of nothing.",
+        });
+        let of_it =
+            DOWNSTREAM_NUMBERS.iter().map(|row| (format!("downstream_{index}_{}", row.0), row.1, row.2));
+        numbers(&mut columns, Section::Functions, offset + DOWNSTREAM_NAME_SIZE_MAX, of_it);
+    }
     numbers(&mut columns, Section::Workers, 0, WORKER_NUMBERS.iter().map(named));
     columns.push(name(Section::Histograms, "What is measured."));
     numbers(&mut columns, Section::Histograms, NUMBERS_AFTER_NAME, HISTOGRAM_NUMBERS.iter().map(named));

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use engine::{BlockedOn, Engine, Limits, Nanos, WorkerId};
+use engine::limits::DOWNSTREAMS_MAX;
+use engine::{BlockedOn, DownstreamView, Engine, Limits, Nanos, WorkerId};
 use hdrhistogram::Histogram;
+use protocol::DOWNSTREAM_NAME_SIZE_MAX;
 use shm_ring::{MapError, Mapped, Memory};
 
 use super::buckets;
@@ -45,6 +47,8 @@ pub struct Publisher<M: Memory> {
     written: Vec<Option<WorkerId>>,
     /// Free slots by function, summed anew in every publishing.
     credit_free: Vec<u64>,
+    /// The rows of these functions tell of downstreams.
+    had_downstreams: Vec<bool>,
     histograms_at: Nanos,
     histograms_measured: u64,
     turn_ns_max: u64,
@@ -109,6 +113,7 @@ impl<M: Memory> Publisher<M> {
             sequence: 0,
             written: vec![None; spec.workers_max as usize],
             credit_free: vec![0; spec.functions.len()],
+            had_downstreams: vec![false; spec.functions.len()],
             histograms_at: Nanos::ZERO,
             histograms_measured: 0,
             turn_ns_max: 0,
@@ -143,7 +148,7 @@ impl<M: Memory> Publisher<M> {
         self.numbers(row, counted.chain([self.turn_ns_max]));
     }
 
-    fn function_rows(&self, engine: &Engine, stats: &ShardStats) {
+    fn function_rows(&mut self, engine: &Engine, stats: &ShardStats) {
         let place = self.place(Section::Functions);
         for (index, view) in engine.functions().enumerate().take(place.row_count) {
             let counted = stats.functions.get(index).copied().unwrap_or_default();
@@ -164,6 +169,23 @@ impl<M: Memory> Publisher<M> {
                 if view.blocked.on == BlockedOn::Nothing { 0 } else { view.blocked.since.0 },
             ];
             self.numbers(place.row(index) + NUMBERS_AFTER_NAME, numbers);
+            self.downstreams(index, &view.downstreams);
+        }
+    }
+
+    /// Nearly always there are none, and there were none the last time.
+    fn downstreams(&mut self, index: usize, views: &[Option<DownstreamView>; DOWNSTREAMS_MAX]) {
+        let had_any = std::mem::replace(&mut self.had_downstreams[index], views[0].is_some());
+        if !had_any && views[0].is_none() {
+            return;
+        }
+        let row = self.place(Section::Functions).row(index);
+        for (place, view) in views.iter().enumerate() {
+            let offset = row + layout::DOWNSTREAMS_AFTER_NUMBERS + place * layout::DOWNSTREAM_SIZE;
+            let name = view.as_ref().map_or(&[0; DOWNSTREAM_NAME_SIZE_MAX], |view| view.name.as_padded());
+            self.memory.write(offset, name);
+            let numbers = view.map_or([0; 2], |view| [view.per_second.map_or(0, u64::from), view.refusals]);
+            self.numbers(offset + DOWNSTREAM_NAME_SIZE_MAX, numbers);
         }
     }
 

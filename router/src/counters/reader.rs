@@ -77,6 +77,16 @@ pub struct Function {
     pub run_ns: u64,
     pub blocked_on: u64,
     pub blocked_since_ns: u64,
+    pub downstreams: Vec<Downstream>,
+}
+
+/// Something that has pushed a function back; docs/spec/counters.md has the meanings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the columns of the specification")]
+pub struct Downstream {
+    pub name: String,
+    pub per_second: u64,
+    pub refusals: u64,
 }
 
 /// An attached worker; docs/spec/counters.md has the meanings.
@@ -365,7 +375,12 @@ impl Row<'_> {
     }
 
     fn name(&self) -> String {
-        let column = self.table.column("name");
+        self.text("name")
+    }
+
+    /// A text; empty where the file has no such column.
+    fn text(&self, name: &str) -> String {
+        let column = self.table.column(name);
         column
             .map_or_else(String::new, |column| self.table.image.text(self.start + column.offset, column.size))
     }
@@ -397,7 +412,18 @@ impl Row<'_> {
             run_ns: self.get("run_ns"),
             blocked_on: self.get("blocked_on"),
             blocked_since_ns: self.get("blocked_since_ns"),
+            downstreams: (0..).map_while(|index| self.downstream(index)).collect(),
         }
+    }
+
+    /// The n-th of them; none if there is none, or the file has no columns for it.
+    fn downstream(&self, index: usize) -> Option<Downstream> {
+        let name = self.text(&format!("downstream_{index}"));
+        (!name.is_empty()).then(|| Downstream {
+            name,
+            per_second: self.get(&format!("downstream_{index}_per_second")),
+            refusals: self.get(&format!("downstream_{index}_refusals")),
+        })
     }
 
     fn worker(&self) -> Worker {
