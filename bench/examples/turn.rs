@@ -52,7 +52,8 @@ struct Shard {
     input: Vec<u8>,
     requests: Vec<Request>,
     pushes: Vec<Push>,
-    ended: Vec<(Answer, Completion)>,
+    completions: Vec<Completion>,
+    ended: Vec<Answer>,
     output: Vec<u8>,
 }
 
@@ -83,6 +84,7 @@ impl Shard {
             input,
             requests: Vec::with_capacity(batch),
             pushes: Vec::with_capacity(batch),
+            completions: Vec::with_capacity(batch),
             ended: Vec::with_capacity(batch),
             output: Vec::with_capacity(1 << 16),
         }
@@ -130,7 +132,14 @@ fn decode(shard: &mut Shard) {
 /// Stages 2 and 3: admission, into the run queue or bound to the worker at once.
 #[inline(never)]
 fn admit(shard: &mut Shard) {
-    for request in shard.requests.drain(..) {
+    let mut pushed = 0;
+    if let Some(mut batch) = shard.engine.open_batch(shard.now, FunctionId(0)) {
+        let pushes = shard.requests.iter().map_while(|request| batch.push(request));
+        shard.pushes.extend(pushes);
+        pushed = batch.count() as usize;
+        batch.close();
+    }
+    for request in shard.requests.drain(..).skip(pushed) {
         match shard.engine.handle_request(shard.now, request) {
             Verdict::Pushed(push) => shard.pushes.push(push),
             Verdict::Admitted(_) => {}
@@ -177,30 +186,30 @@ fn work(shard: &mut Shard) {
 /// Stage 8, first half: completions out of the ring, and the engine's word on each.
 #[inline(never)]
 fn reap(shard: &mut Shard) {
-    while let Ok(Some(completion)) = next_completion(shard) {
+    let first = shard.completions.len();
+    let completions = &mut shard.completions;
+    let found = shard.ring.next_completions(BATCH as usize, |completion| completions.push(completion));
+    found.expect("an honest worker");
+    let taken = &shard.completions[first..];
+    taken.iter().for_each(|completion| shard.engine.prefetch(InvocationId(completion.invocation_id)));
+    let results = taken.iter().map(|completion| {
         let finished = Finished {
             outcome: RunOutcome::Ok,
             started_at: Nanos(completion.started_at_ns),
             finished_at: Nanos(completion.finished_at_ns),
         };
-        let invocation = InvocationId(completion.invocation_id);
-        let answer = shard.engine.complete_in_time(shard.now, shard.worker_id, invocation, finished);
-        shard.ended.push((answer.expect("a call of ours ends as nearly every one does"), completion));
-    }
-}
-
-fn next_completion(shard: &mut Shard) -> Result<Option<Completion>, shm_ring::WorkerMisbehaved> {
-    if let Some(ahead) = shard.ring.prefetch_answer() {
-        shard.engine.prefetch(InvocationId(ahead));
-    }
-    shard.ring.next_completion()
+        (InvocationId(completion.invocation_id), finished)
+    });
+    let ended = &mut shard.ended;
+    shard.engine.handle_results(shard.now, shard.worker_id, results, |answer| ended.push(answer));
+    assert_eq!(shard.ended.len(), shard.completions.len(), "calls of ours end as nearly every one does");
 }
 
 /// Stage 8, second half: reply frames, and slots free again.
 #[inline(never)]
 fn reply(shard: &mut Shard) -> u64 {
     let count = shard.ended.len() as u64;
-    for (answer, completion) in shard.ended.drain(..) {
+    for (answer, completion) in shard.ended.drain(..).zip(shard.completions.drain(..)) {
         let parts = FrameParts::reply(answer.origin.call_id, answer.status);
         let payload_size = completion.result_size as usize;
         protocol::encode_front(&mut shard.output, &parts, &Extensions::NONE, payload_size);

@@ -109,6 +109,11 @@ impl Counters {
         self.0[counter as usize] += 1;
     }
 
+    #[inline]
+    pub(crate) fn add(&mut self, counter: Counter, count: u64) {
+        self.0[counter as usize] += count;
+    }
+
     /// The value of one counter.
     pub fn value(&self, counter: Counter) -> u64 {
         self.0[counter as usize]

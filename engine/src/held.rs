@@ -32,9 +32,21 @@ impl Held {
     /// The worker `index` was given a call.
     #[inline]
     pub fn push(&mut self, id: InvocationId, index: u32, invocations: &Slab) {
-        if self.len() == self.ids.len() {
+        self.make_room(1, index, invocations);
+        self.push_into_room(id);
+    }
+
+    /// Room for this many calls, which the ring has room for.
+    #[inline]
+    pub fn make_room(&mut self, count: u32, index: u32, invocations: &Slab) {
+        if self.ids.len() - self.len() < count as usize {
             self.sweep(index, invocations);
         }
+    }
+
+    /// The worker was given a call, for which there is room.
+    #[inline]
+    pub fn push_into_room(&mut self, id: InvocationId) {
         let place = self.place(self.tail);
         self.ids[place] = id;
         self.tail = self.tail.wrapping_add(1);

@@ -45,6 +45,14 @@ pub struct ShardId(pub u8);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InvocationId(pub u64);
 
+impl Origin {
+    /// Both are calls of one connection.
+    #[inline]
+    pub fn is_same_caller(&self, other: &Origin) -> bool {
+        self.connection == other.connection && self.connection_generation == other.connection_generation
+    }
+}
+
 impl InvocationId {
     /// The id of no invocation.
     pub const NONE: InvocationId = InvocationId(0);

@@ -11,7 +11,6 @@ use protocol::{Flags, FunctionId, Status};
 
 use crate::Engine;
 use crate::admission::Refusal;
-use crate::attachment::current;
 use crate::counters::Counter;
 use crate::invocation::{Event, Invocation, InvocationId, Marks, Origin, State};
 use crate::stamps::Stamps;
@@ -197,7 +196,6 @@ impl Run {
 
 impl Engine {
     /// A worker gave a call back. If this is its answer, it is returned at once, while the result is in the ring.
-    #[inline]
     pub fn handle_completion(
         &mut self,
         now: Nanos,
@@ -205,57 +203,18 @@ impl Engine {
         invocation: InvocationId,
         finished: Finished,
     ) -> Completed {
-        match self.complete_in_time(now, worker, invocation, finished) {
+        let mut found = None;
+        self.handle_results(now, worker, std::iter::once((invocation, finished)), |answer| {
+            found = Some(answer)
+        });
+        match found {
             Some(answer) => Completed::Answer(answer),
             None => self.complete_otherwise(now, worker, invocation, finished),
         }
     }
 
-    /// The same for nearly every call: its worker holds it, its caller waits, and no policy wants to know. None: it is not so, and nothing was
-    /// done; `handle_completion` will tell what this result is.
-    ///
-    /// Always inlined, and a way of its own, so that no other end of a call writes the answer to memory: it is then taken
-    /// apart into registers by whoever looks at it, which is a tenth of a call.
-    #[inline(always)]
-    pub fn complete_in_time(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        invocation: InvocationId,
-        finished: Finished,
-    ) -> Option<Answer> {
-        let entry = current(&mut self.workers, worker)?;
-        let call = self.invocations.current_mut(invocation)?;
-        if call.state != State::Pushed || call.worker != worker.index {
-            return None;
-        }
-        let function = &mut self.functions[call.function.0 as usize];
-        if function.checks.any_at_completion() || call.marks.has(Marks::PERMITTED) {
-            return None;
-        }
-        entry.give_back(now, invocation);
-        let (is_warm, is_empty) = (entry.is_warm, entry.held_count() == 0);
-        let run = run_of(now, call, finished);
-        let is_resorted = run.length().is_some_and(|length| function.note_run(&self.limits, length));
-        let answer = Answer::new(call, invocation, now, Ending::Finished(finished.outcome), run);
-        call.on(Event::Complete);
-        // Held in time, and so without a timer.
-        self.invocations.release(invocation.slot());
-        self.counters.count(counter_of(answer.status));
-        if is_resorted {
-            self.sort_workers(answer.function.0);
-        }
-        if !is_warm {
-            self.reopen(worker.index);
-        }
-        if is_empty {
-            self.on_worker_empty(now, worker.index);
-        }
-        Some(answer)
-    }
-
-    /// The same for a call that a policy has to do with, whose deadline was acted on, or whose caller has an answer or is
-    /// gone.
+    /// The same for an end that is not a result in time, for a call that a policy has to do with, and for one whose caller has an
+    /// answer or is gone.
     #[cold]
     fn complete_otherwise(
         &mut self,
@@ -387,7 +346,13 @@ impl Engine {
 
 impl Answer {
     #[inline(always)]
-    fn new(call: &Invocation, invocation: InvocationId, now: Nanos, ending: Ending, run: Run) -> Answer {
+    pub(crate) fn new(
+        call: &Invocation,
+        invocation: InvocationId,
+        now: Nanos,
+        ending: Ending,
+        run: Run,
+    ) -> Answer {
         let may_have_started = run != Run::Never || call.marks.has(Marks::MAY_HAVE_STARTED);
         Answer {
             origin: call.origin,

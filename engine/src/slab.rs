@@ -29,14 +29,36 @@ impl Slab {
         self.free.pop()
     }
 
+    /// Slots that `claim` gives out before it fails.
+    #[inline]
+    pub fn claimable(&self) -> u32 {
+        self.free.len() as u32
+    }
+
+    #[inline]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
     /// Gives a slot back that is in state `Free` again. Ids of its last use are stale from here on.
     #[inline]
     pub fn release(&mut self, slot: u32) {
-        let entry = &mut self.entries[slot as usize];
-        assert!(entry.state == State::Free, "slot {slot} is released while {:?}", entry.state);
-        // 0 is skipped, so that no id is 0.
-        entry.generation = entry.generation.checked_add(1).unwrap_or(1);
+        end_use(&mut self.entries[slot as usize]);
         self.free.push(slot);
+    }
+
+    /// The same for the slot of an id that came from outside, if it still means what it meant, and if `end` ends that call.
+    #[inline(always)]
+    pub fn release_if<T>(
+        &mut self,
+        id: InvocationId,
+        end: impl FnOnce(&mut Invocation) -> Option<T>,
+    ) -> Option<T> {
+        let entry = self.entries.get_mut(id.slot() as usize).filter(|it| is_current(it, id, self.shard))?;
+        let ended = end(entry)?;
+        end_use(entry);
+        self.free.push(id.slot());
+        Some(ended)
     }
 
     pub fn in_use(&self) -> u32 {
@@ -58,13 +80,6 @@ impl Slab {
     pub fn slot_of(&self, id: InvocationId) -> Option<u32> {
         let entry = self.entries.get(id.slot() as usize)?;
         is_current(entry, id, self.shard).then_some(id.slot())
-    }
-
-    /// The same, to be changed.
-    #[inline]
-    pub fn current_mut(&mut self, id: InvocationId) -> Option<&mut Invocation> {
-        let entry = self.entries.get_mut(id.slot() as usize)?;
-        is_current(entry, id, self.shard).then_some(entry)
     }
 
     #[inline]
@@ -119,6 +134,13 @@ impl Slab {
             assert!(entry.generation != 0, "slot {slot} has generation 0");
         }
     }
+}
+
+/// The ids of this use are stale from here on. 0 is skipped, so that no id is 0.
+#[inline]
+fn end_use(entry: &mut Invocation) {
+    assert!(entry.state == State::Free, "a slot is released while {:?}", entry.state);
+    entry.generation = entry.generation.checked_add(1).unwrap_or(1);
 }
 
 /// Whether this entry is still the call that the id means.

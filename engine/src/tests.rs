@@ -7,6 +7,7 @@ use crate::*;
 mod admission;
 mod ageing;
 mod backpressure;
+mod batch;
 mod blocked;
 mod breaker;
 mod cancellation;

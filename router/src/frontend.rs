@@ -28,7 +28,7 @@ use queue::{Full, LaneIndex, Receiver, Sender, priority_queue};
 use crate::kept::KeptCall;
 use crate::net::Desk;
 use crate::payloads::{Body, Manner};
-use crate::workers::Workers;
+use crate::workers::{ResultBytes, Workers};
 
 /// `Origin::connection` of in-process calls; no slab of connections grows that far.
 pub const LOCAL: u32 = u32::MAX;
@@ -134,7 +134,7 @@ impl Answer {
 
     /// What the engine says of the end of a call. Always inlined, as `Stamps::timings` is.
     #[inline(always)]
-    pub(crate) fn without_payload(answer: engine::Answer) -> Answer {
+    pub(crate) fn without_payload(answer: &engine::Answer) -> Answer {
         Answer {
             status: answer.status,
             retry_after_us: answer.retry_after_us,
@@ -422,27 +422,31 @@ impl LocalEnd {
         }
     }
 
-    /// Gives an answer to its ticket, with the payload that `write` appends.
-    pub fn answer(
+    /// Gives answers to their tickets; `result` tells the bytes that the n-th carries.
+    pub fn answer<R: ResultBytes>(
         &mut self,
         desk: &mut Desk<'_>,
-        call_id: CallId,
-        ending: Answer,
-        payload_size: usize,
-        write: impl FnOnce(&mut Vec<u8>),
+        answers: &[engine::Answer],
+        result: impl Fn(usize) -> R,
     ) {
-        let pending = self.pending.get_mut(call_id.slot() as usize);
-        let promise = pending
-            .filter(|pending| pending.generation == call_id.generation())
-            .and_then(|pending| pending.outstanding.take());
-        let Some((_, promise)) = promise else {
-            desk.stats.counters.replies_orphaned += 1;
-            return;
-        };
-        self.free.push(call_id.slot());
-        let mut payload = Vec::with_capacity(payload_size);
-        write(&mut payload);
-        promise.keep(Answer { payload: payload.into(), ..ending });
+        for (n, answer) in answers.iter().enumerate() {
+            let call_id = answer.origin.call_id;
+            let pending = self.pending.get_mut(call_id.slot() as usize);
+            let promise = pending
+                .filter(|pending| pending.generation == call_id.generation())
+                .and_then(|pending| pending.outstanding.take());
+            let Some((_, promise)) = promise else {
+                desk.stats.counters.replies_orphaned += 1;
+                continue;
+            };
+            self.free.push(call_id.slot());
+            let result = result(n);
+            let mut payload = Vec::with_capacity(result.size());
+            if result.size() > 0 {
+                result.append_to(&mut payload);
+            }
+            promise.keep(Answer { payload: payload.into(), ..Answer::without_payload(answer) });
+        }
     }
 
     /// Cancels what is outstanding; the answers come as usual.

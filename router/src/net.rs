@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use engine::{Answer, CancelReason, Engine, Nanos};
+use engine::{Answer, CancelReason, Engine, Nanos, Origin};
 use protocol::{Extensions, Flags, FrameParts, Status, encode_front, encode_padding, limits};
 
 use crate::io::{Chunk, Io, SourceId};
@@ -32,7 +32,7 @@ use crate::placement::balance::Candidate;
 use crate::shard::Owner;
 use crate::stats::ShardStats;
 use crate::tape::Tape;
-use crate::workers::Workers;
+use crate::workers::{ResultBytes, Workers};
 
 use connection::{Connection, Intake, Offence};
 use life::{Happening, Life};
@@ -246,39 +246,39 @@ impl Net {
         self.happen(desk, io, index, Happening::PeerGone);
     }
 
-    /// Writes an answer that has `payload_size` bytes of payload, which `write` appends.
+    /// Writes answers to calls of one connection; `result` tells the bytes that the n-th carries.
     #[inline(always)]
-    pub fn answer(
+    pub fn answer<R: ResultBytes>(
         &mut self,
         desk: &mut Desk<'_>,
         io: &mut Io,
-        answer: Answer,
-        payload_size: usize,
-        write: impl FnOnce(&mut Vec<u8>),
+        origin: Origin,
+        answers: &[Answer],
+        result: impl Fn(usize) -> R,
     ) {
-        let index = answer.origin.connection;
-        let connection = self
-            .connections
-            .get_mut(index as usize)
-            .filter(|connection| connection.generation == answer.origin.connection_generation);
-        let Some(connection) = connection else {
-            desk.stats.counters.replies_orphaned += 1;
-            return;
-        };
-        if !connection.calls.remove(answer.origin.call_id) || !connection.life.is_answered() {
-            desk.stats.counters.replies_orphaned += 1;
-            return;
-        }
-        desk.stats.counters.replies += 1;
-        let frame_size_max = connection.frame_size_max;
-        let output = self.outbox.open(connection, index);
-        write_reply(output, answer, frame_size_max, payload_size, write);
-        let is_slow = connection.is_slow(desk.now, &self.options);
-        let is_last = connection.life == Life::Leaving && connection.calls.count() == 0;
-        if is_slow {
-            self.offend(desk, io, index, &Offence::SlowReader);
-        } else if is_last {
-            self.finish_leaving(desk, io, index);
+        let index = origin.connection;
+        for (n, answer) in answers.iter().enumerate() {
+            let connection = self
+                .connections
+                .get_mut(index as usize)
+                .filter(|connection| connection.generation == origin.connection_generation)
+                .and_then(|connection| connection.calls.remove(answer.origin.call_id).then_some(connection))
+                .filter(|connection| connection.life.is_answered());
+            let Some(connection) = connection else {
+                desk.stats.counters.replies_orphaned += 1;
+                continue;
+            };
+            desk.stats.counters.replies += 1;
+            let frame_size_max = connection.frame_size_max;
+            let output = self.outbox.open(connection, index);
+            write_reply(output, answer, frame_size_max, &result(n));
+            let is_slow = connection.is_slow(desk.now, &self.options);
+            let is_last = connection.life == Life::Leaving && connection.calls.count() == 0;
+            if is_slow {
+                self.offend(desk, io, index, &Offence::SlowReader);
+            } else if is_last {
+                self.finish_leaving(desk, io, index);
+            }
         }
     }
 
@@ -507,13 +507,8 @@ fn cancel_all(connection: &mut Connection, desk: &mut Desk<'_>) {
 
 /// Appends a REPLY.
 #[inline(always)]
-fn write_reply(
-    output: &mut Vec<u8>,
-    answer: Answer,
-    frame_size_max: u32,
-    payload_size: usize,
-    write: impl FnOnce(&mut Vec<u8>),
-) {
+fn write_reply(output: &mut Vec<u8>, answer: &Answer, frame_size_max: u32, result: &impl ResultBytes) {
+    let payload_size = result.size();
     let timings = answer.want_timings.then(|| answer.stamps.timings());
     let extensions = Extensions { timings, ..Extensions::NONE };
     let extension_size = if timings.is_some() { Flags::TIMINGS.known_extension_size() } else { 0 };
@@ -529,9 +524,11 @@ fn write_reply(
         return;
     }
     encode_front(output, &parts, &extensions, payload_size);
-    let before = output.len();
-    write(output);
-    assert_eq!(output.len(), before + payload_size, "the payload is as large as announced");
+    if payload_size > 0 {
+        let before = output.len();
+        result.append_to(output);
+        assert_eq!(output.len(), before + payload_size, "the payload is as large as announced");
+    }
     encode_padding(output, payload_size);
 }
 

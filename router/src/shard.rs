@@ -16,13 +16,13 @@ use engine::{
     Answer, CallView, Engine, EngineRefused, FunctionSpec, InvocationId, Keep, Limits, Nanos, ShardId,
     TenantSpec,
 };
-use protocol::Status;
+
 use queue::{Ledger, Mailbox};
 
 use crate::clock;
 use crate::config::IoChoice;
 use crate::drain::{Drain, DrainOptions, Remaining, Step};
-use crate::frontend::{self, Bell, LOCAL, LocalEnd};
+use crate::frontend::{Bell, LOCAL, LocalEnd};
 use crate::idle::{Idle, IdleStrategy, Rest, Surroundings};
 use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
 use crate::kept::{self, KeptBounds, KeptCalls};
@@ -302,7 +302,7 @@ impl Shard {
             if answer.keep != Keep::No {
                 replies.keep_taken_back(&mut desk, &self.io, &answer); //       quarantine          kept.rs
             }
-            replies.deliver(&mut desk, &mut self.io, answer, 0, &NoResult); //   stage 8           engine: reply.rs
+            replies.deliver(&mut desk, &mut self.io, &[answer], |_| NoResult); //    stage 8           engine: reply.rs
             desk.payloads.release(invocation);
             work += 1;
         }
@@ -601,30 +601,29 @@ impl<const IS_RECORDED: bool> Replies<'_, IS_RECORDED> {
 
 impl<const IS_RECORDED: bool> Deliver for Replies<'_, IS_RECORDED> {
     #[inline(always)]
-    fn deliver(
+    fn deliver<R: ResultBytes>(
         &mut self,
         desk: &mut Desk<'_>,
         io: &mut Io,
-        answer: Answer,
-        payload_size: usize,
-        result: &impl ResultBytes,
+        answers: &[Answer],
+        result: impl Fn(usize) -> R,
     ) {
-        measure(desk.stats, &answer);
+        measure(desk.stats, answers);
         if IS_RECORDED {
-            record(desk, &answer, payload_size, result);
+            answers.iter().enumerate().for_each(|(n, answer)| record(desk, answer, &result(n)));
         }
-        let append = |out: &mut Vec<u8>| {
-            if payload_size > 0 {
-                result.append_to(out);
+        let mut first = 0;
+        for run in answers.chunk_by(|one, next| one.origin.is_same_caller(&next.origin)) {
+            let origin = run[0].origin;
+            let result = |n| result(first + n);
+            if origin.connection == LOCAL {
+                self.local.answer(desk, run, result);
+            } else if ShmClients::is_origin(&origin) {
+                self.shm.answer(desk, origin, run, result);
+            } else {
+                self.net.answer(desk, io, origin, run, result);
             }
-        };
-        if answer.origin.connection == LOCAL {
-            let ending = frontend::Answer::without_payload(answer);
-            self.local.answer(desk, answer.origin.call_id, ending, payload_size, append);
-        } else if ShmClients::is_origin(&answer.origin) {
-            self.shm.answer(desk, answer, payload_size, result);
-        } else {
-            self.net.answer(desk, io, answer, payload_size, append);
+            first += run.len();
         }
     }
 
@@ -639,29 +638,18 @@ impl<const IS_RECORDED: bool> Deliver for Replies<'_, IS_RECORDED> {
 
 /// The call's end, for `quickfire record`.
 #[inline(never)]
-fn record(desk: &mut Desk<'_>, answer: &Answer, result_size: usize, result: &impl ResultBytes) {
+fn record(desk: &mut Desk<'_>, answer: &Answer, result: &impl ResultBytes) {
     let waiting_size = desk.payloads.size_of(answer.invocation);
-    desk.tape.answered(desk.engine, answer, result_size, |out| result.request(out).unwrap_or(waiting_size));
+    let request = |out: Option<&mut Vec<u8>>| result.request(out).unwrap_or(waiting_size);
+    desk.tape.answered(desk.engine, answer, result.size(), request);
 }
 
-/// Where the call's time went, into the histograms.
-#[inline(always)]
-fn measure(stats: &mut ShardStats, answer: &Answer) {
-    let run_ns = answer.stamps.run().map(|run| run.0);
-    stats.latencies.total_ns.record(answer.stamps.total().0);
-    if let Some(queue_wait) = answer.stamps.queue_wait() {
-        stats.latencies.queue_wait_ns.record(queue_wait.0);
-    }
-    if let Some(run_ns) = run_ns {
-        stats.latencies.run_ns.record(run_ns);
-    }
-    if let Some(function) = stats.function(answer.function) {
-        function.run_ns += run_ns.unwrap_or(0);
-        match answer.status {
-            Status::Ok => function.answered_ok += 1,
-            Status::FunctionError => function.answered_error += 1,
-            _ => function.answered_otherwise += 1,
-        }
+/// Where the time of calls went, into the histograms.
+#[inline]
+fn measure(stats: &mut ShardStats, answers: &[Answer]) {
+    for run in answers.chunk_by(|one, next| one.function == next.function) {
+        let function = stats.functions.get_mut(run[0].function.0 as usize);
+        stats.latencies.note(run, function);
     }
 }
 

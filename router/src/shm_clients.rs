@@ -55,6 +55,10 @@ const PARK_AFTER: Nanos = Nanos::from_us(200);
 /// Times a client may ring without calling, as for workers: an honest one rings at most once for each call (S-46).
 const BELLS_UNEARNED_MAX: u64 = 1024;
 
+/// Calls that are taken from a ring before the first of them is admitted: so many that what is asked once for a batch costs
+/// each call little, and so few that what was read is still in the first cache.
+const BATCH_MAX: usize = 32;
+
 /// The bounds of a shard's shared-memory clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShmOptions {
@@ -160,38 +164,25 @@ impl ShmClients {
         work
     }
 
-    /// Writes an answer that has `payload_size` bytes of result into its call's slot.
+    /// Writes answers to calls of one client into their slots; `result` tells the bytes that the n-th carries.
     #[inline(always)]
-    pub fn answer(
+    pub fn answer<R: ResultBytes>(
         &mut self,
         desk: &mut Desk<'_>,
-        answer: Answer,
-        payload_size: usize,
-        result: &impl ResultBytes,
+        origin: Origin,
+        answers: &[Answer],
+        result: impl Fn(usize) -> R,
     ) {
-        let Origin { connection, connection_generation: generation, call_id } = answer.origin;
-        let (index, slot) = (connection & !SHM, SlotIndex(call_id.slot()));
-        let client = client_of(&mut self.clients, ClientId { index, generation })
-            .filter(|client| client.ring.tag(slot) == Some(answer.invocation.0));
-        let Some(client) = client else {
-            desk.stats.counters.replies_orphaned += 1;
-            return;
-        };
-        desk.stats.counters.replies += 1;
-        // The client said how large a result it takes; one beyond it can only be told of (S-40).
-        let (status, result_size) = match u32::try_from(payload_size) {
-            Ok(size) if size <= client.ring.geometry().region_size() => (answer.status, size),
-            _ => (Status::ResultTooLarge, 0),
-        };
-        let timings = answer.want_timings.then(|| answer.stamps.timings().encode());
-        let parts = client_ring::Answer {
-            status: status_byte(status),
-            flags: answer.flags.0,
-            retry_after_us: answer.retry_after_us,
-            timings: timings.as_ref(),
-        };
-        client.ring.answer(slot, parts, result_size, |memory, place| result.copy_to(memory, place));
-        touch(&mut self.touched, client, index);
+        let id = ClientId { index: origin.connection & !SHM, generation: origin.connection_generation };
+        let mut count = 0;
+        if let Some(client) = client_of(&mut self.clients, id) {
+            for (n, answer) in answers.iter().enumerate() {
+                count += u64::from(client.answer(answer, &result(n)));
+            }
+            touch(&mut self.touched, client, id.index);
+        }
+        desk.stats.counters.replies += count;
+        desk.stats.counters.replies_orphaned += answers.len() as u64 - count;
     }
 
     /// Shows each answered client its answers, and wakes it if it sleeps. Who was answered will call again: it is watched.
@@ -403,21 +394,28 @@ impl ShmClients {
         index: u32,
     ) -> Result<usize, ClientMisbehaved> {
         let Some(client) = self.clients[index as usize].as_mut() else { return Ok(0) };
+        let mut calls = [TakenCall::NONE; BATCH_MAX];
         let mut count = 0;
-        while count < client.ring.geometry().slot_count()
-            && let Some(call) = client.ring.next_call()?
-        {
-            count += 1;
-            if !admit(desk, workers, client, &call) {
+        let result = loop {
+            let room = calls.len().min(client.ring.geometry().slot_count() as usize - count);
+            let (taken, misbehaved) = client.ring.next_calls(&mut calls[..room]);
+            if !admit_all(desk, workers, client, &calls[..taken]) {
                 touch(&mut self.touched, client, index);
             }
-        }
+            count += taken;
+            if let Some(misbehaved) = misbehaved {
+                break Err(misbehaved);
+            }
+            if taken < BATCH_MAX {
+                break Ok(count);
+            }
+        };
         if count > 0 {
             client.called_at = desk.now;
-            client.call_count += u64::from(count);
-            desk.stats.counters.shm_calls += u64::from(count);
+            client.call_count += count as u64;
+            desk.stats.counters.shm_calls += count as u64;
         }
-        Ok(count as usize)
+        result
     }
 
     /// Parks a ring that has been quiet. True: it is not to be watched any more.
@@ -467,15 +465,58 @@ impl ShmClients {
     }
 }
 
-/// Asks for a call to be admitted. False: it is not, and has its answer.
+/// Asks for calls to be admitted. False: some were not, and have their answers.
 #[inline]
-fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: &TakenCall) -> bool {
-    let (received_at, budget_us) = time_left(desk.now, call.deadline_at_ns);
-    let flags = Flags(call.flags);
-    let request = Request {
+fn admit_all(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, calls: &[TakenCall]) -> bool {
+    let mut are_admitted = true;
+    let mut rest = calls;
+    while let Some(first) = rest.first() {
+        let pushed = push_batch(desk, workers, client, FunctionId(first.function_id), rest);
+        rest = &rest[pushed..];
+        // The one that the batch ended with, unless it is of another function and may begin a batch itself.
+        if let Some((call, behind)) = rest.split_first()
+            && call.function_id == first.function_id
+        {
+            are_admitted &= admit(desk, workers, client, call);
+            rest = behind;
+        }
+    }
+    are_admitted
+}
+
+/// Pushes calls of one function, as far as they can go to a worker at once. Says how many those were.
+#[inline]
+fn push_batch(
+    desk: &mut Desk<'_>,
+    workers: &mut Workers,
+    client: &mut Client,
+    function: FunctionId,
+    calls: &[TakenCall],
+) -> usize {
+    let Some(mut batch) = desk.engine.open_batch(desk.now, function) else { return 0 };
+    let mut ring = workers.open(desk.now, batch.worker());
+    for call in calls {
+        let Some(push) = batch.push(&request_of(desk.now, client.id, call)) else { break };
+        client.ring.note(call.slot, push.invocation.0);
+        let manner = manner_of(call);
+        let context = context(&client.ring, call.slot, manner.flags);
+        ring.push_with(push, manner, context.as_ref(), |into, request| {
+            push_payload(&client.ring, call.slot, call.payload_size, into, request)
+        });
+    }
+    batch.close();
+    let count = ring.close();
+    desk.stats.counters.pushes += u64::from(count);
+    count as usize
+}
+
+#[inline]
+fn request_of(now: Nanos, client: ClientId, call: &TakenCall) -> Request {
+    let (received_at, budget_us) = time_left(now, call.deadline_at_ns);
+    Request {
         origin: Origin {
-            connection: SHM | client.id.index,
-            connection_generation: client.id.generation,
+            connection: SHM | client.index,
+            connection_generation: client.generation,
             call_id: CallId::new(call.slot.0, 0),
         },
         received_at,
@@ -483,10 +524,20 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
         criticality: call.criticality,
         budget_us,
         payload_size: call.payload_size,
-        flags,
-    };
-    let manner = Manner { flags, criticality: call.criticality, extension_size: 0 };
-    let verdict = if flags.contains(Flags::IDEMPOTENCY_KEY) {
+        flags: Flags(call.flags),
+    }
+}
+
+#[inline]
+fn manner_of(call: &TakenCall) -> Manner {
+    Manner { flags: Flags(call.flags), criticality: call.criticality, extension_size: 0 }
+}
+
+/// Asks for a call to be admitted. False: it is not, and has its answer.
+fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: &TakenCall) -> bool {
+    let request = request_of(desk.now, client.id, call);
+    let manner = manner_of(call);
+    let verdict = if request.flags.contains(Flags::IDEMPOTENCY_KEY) {
         admit_keyed(desk, client, call, request)
     } else {
         desk.engine.handle_request(desk.now, request)
@@ -494,7 +545,7 @@ fn admit(desk: &mut Desk<'_>, workers: &mut Workers, client: &mut Client, call: 
     match verdict {
         Verdict::Pushed(push) => {
             client.ring.note(call.slot, push.invocation.0);
-            let context = context(&client.ring, call.slot, flags);
+            let context = context(&client.ring, call.slot, manner.flags);
             let size = call.payload_size;
             workers.push_with(desk, push, manner, context.as_ref(), |into, request| {
                 push_payload(&client.ring, call.slot, size, into, request)

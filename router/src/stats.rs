@@ -7,8 +7,8 @@
 
 mod latency;
 
-use engine::Nanos;
-use protocol::FunctionId;
+use engine::{Answer, Nanos};
+use protocol::{FunctionId, Status};
 
 use crate::counters::Roster;
 use crate::io::IoCounters;
@@ -125,6 +125,28 @@ pub struct Latencies {
 }
 
 impl Latencies {
+    /// Calls of one function were answered.
+    #[inline]
+    pub fn note(&mut self, answers: &[Answer], function: Option<&mut FunctionStats>) {
+        let mut unknown = FunctionStats::default();
+        let function = function.unwrap_or(&mut unknown);
+        for answer in answers {
+            self.total_ns.record(answer.stamps.total().0);
+            if let Some(queue_wait) = answer.stamps.queue_wait() {
+                self.queue_wait_ns.record(queue_wait.0);
+            }
+            if let Some(run) = answer.stamps.run() {
+                self.run_ns.record(run.0);
+                function.run_ns += run.0;
+            }
+            match answer.status {
+                Status::Ok => function.answered_ok += 1,
+                Status::FunctionError => function.answered_error += 1,
+                _ => function.answered_otherwise += 1,
+            }
+        }
+    }
+
     /// Brings all of them up to date.
     #[inline]
     pub fn settle(&mut self) {

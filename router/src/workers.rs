@@ -42,14 +42,13 @@ pub use seat::Seat;
 
 /// Where answers go.
 pub trait Deliver {
-    /// An answer with `payload_size` bytes of result.
-    fn deliver(
+    /// Answers, in their order; `result` tells the bytes that the n-th carries.
+    fn deliver<R: ResultBytes>(
         &mut self,
         desk: &mut Desk<'_>,
         io: &mut Io,
-        answer: Answer,
-        payload_size: usize,
-        result: &impl ResultBytes,
+        answers: &[Answer],
+        result: impl Fn(usize) -> R,
     );
 
     /// Those who attach beside workers.
@@ -70,6 +69,9 @@ pub struct Workers {
     touched: Vec<u32>,
     /// The ring slot of each pushed call, by the slot of its invocation.
     ring_slots: Vec<SlotIndex>,
+    /// What was taken from a ring, and those of it that are answers: between two batches empty.
+    completions: Vec<Completion>,
+    answers: Vec<Answer>,
     /// Workers whose socket closed and whose process has not ended yet, with the time to end it. In order.
     leaving: VecDeque<(Nanos, WorkerId)>,
     attached_count: u32,
@@ -84,6 +86,9 @@ const EXIT_GRACE: Nanos = Nanos::from_secs(1);
 /// Times a worker may wake the router without an answer. An honest one rings at most once for each answer (S-35); the
 /// room is for rings that the kernel tells of twice.
 const BELLS_UNEARNED_MAX: u64 = 1024;
+
+/// Results that are taken from a ring before the first of them is told to the engine; as for calls, `shm_clients.rs`.
+const BATCH_MAX: usize = 32;
 
 impl Workers {
     /// Writes a call into its worker's ring. The worker sees it after [`Workers::publish`].
@@ -137,29 +142,23 @@ impl Workers {
         context: Option<&Context>,
         write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request<'_>) -> Result<SlotIndex, PushRefused>,
     ) {
-        let seat = self.seats[push.worker.index as usize]
-            .as_mut()
-            .expect("the engine pushes to attached workers only");
-        let request = Request {
-            invocation_id: push.invocation.0,
-            deadline_at_ns: push.deadline_at.0,
-            pushed_at_ns: now.0,
-            flags: manner.flags.0,
-            criticality: manner.criticality,
-            context,
-        };
-        // The engine's credits are the ring's slots and its bound of payloads the ring's: a refusal is our bug.
-        let slot = write_payload(&mut seat.ring, request).expect("a free slot and room for the payload");
-        let index = push.invocation.slot() as usize;
-        if index >= self.ring_slots.len() {
-            self.ring_slots.resize((index + 1).next_power_of_two().max(1024), SlotIndex(0));
+        let mut ring = self.open(now, push.worker);
+        ring.push_with(push, manner, context, write_payload);
+        ring.close();
+    }
+
+    /// The ring of an attached worker, to write calls into.
+    #[inline]
+    pub fn open(&mut self, now: Nanos, worker: WorkerId) -> OpenRing<'_> {
+        let seat = self.seats[worker.index as usize].as_mut();
+        OpenRing {
+            seat: seat.expect("the engine pushes to attached workers only"),
+            ring_slots: &mut self.ring_slots,
+            busy: &mut self.busy,
+            touched: &mut self.touched,
+            now,
+            count: 0,
         }
-        self.ring_slots[index] = slot;
-        if seat.held_count == 0 {
-            self.busy.push(push.worker.index);
-        }
-        seat.held_count += 1;
-        touch(&mut self.touched, seat, push.worker.index);
     }
 
     /// Takes what workers have finished. Results are copied from their slots straight to where `deliver` wants them.
@@ -193,17 +192,15 @@ impl Workers {
         let mut count = 0;
         // A ring holds at most its slots, and nothing is pushed meanwhile: the loop is bounded, whatever the worker does.
         let misbehaved = loop {
-            if let Some(ahead) = seat.ring.prefetch_answer() {
-                desk.engine.prefetch(InvocationId(ahead));
-            }
-            match seat.ring.next_completion() {
-                Ok(Some(completion)) => {
-                    count += 1;
-                    seat.held_count -= 1;
-                    complete(desk, io, replies, seat, completion);
-                }
-                Ok(None) => break None,
-                Err(misbehaved) => break Some(misbehaved),
+            let found = seat.ring.next_completions(BATCH_MAX, |completion| self.completions.push(completion));
+            let taken = self.completions.len();
+            complete_all(desk, io, replies, seat, &self.completions, &mut self.answers);
+            self.completions.drain(..).for_each(|completion| seat.ring.release(completion));
+            count += taken as u64;
+            seat.held_count -= taken as u32;
+            match found {
+                Ok(()) if taken == BATCH_MAX => {}
+                found => break found.err(),
             }
         };
         if count > 0 {
@@ -456,6 +453,68 @@ impl Workers {
     }
 }
 
+/// See [`Workers::open`].
+pub struct OpenRing<'a> {
+    seat: &'a mut Seat,
+    ring_slots: &'a mut Vec<SlotIndex>,
+    busy: &'a mut Vec<u32>,
+    touched: &'a mut Vec<u32>,
+    now: Nanos,
+    count: u32,
+}
+
+impl OpenRing<'_> {
+    /// Writes a call, whose payload `write_payload` brings into the ring. The worker sees it after [`Workers::publish`].
+    #[inline(always)]
+    pub fn push_with(
+        &mut self,
+        push: Push,
+        manner: Manner,
+        context: Option<&Context>,
+        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request<'_>) -> Result<SlotIndex, PushRefused>,
+    ) {
+        let request = Request {
+            invocation_id: push.invocation.0,
+            deadline_at_ns: push.deadline_at.0,
+            pushed_at_ns: self.now.0,
+            flags: manner.flags.0,
+            criticality: manner.criticality,
+            context,
+        };
+        // The engine's credits are the ring's slots and its bound of payloads the ring's: a refusal is our bug.
+        let slot = write_payload(&mut self.seat.ring, request).expect("a free slot and room for the payload");
+        let index = push.invocation.slot() as usize;
+        match self.ring_slots.get_mut(index) {
+            Some(place) => *place = slot,
+            None => note_ring_slot(self.ring_slots, index, slot),
+        }
+        self.count += 1;
+    }
+
+    /// Says how many calls were written.
+    #[inline]
+    pub fn close(self) -> u32 {
+        let OpenRing { seat, count, .. } = self;
+        if count == 0 {
+            return 0;
+        }
+        let index = seat.id.index;
+        if seat.held_count == 0 {
+            self.busy.push(index);
+        }
+        seat.held_count += count;
+        touch(self.touched, seat, index);
+        count
+    }
+}
+
+/// Rare: an invocation's slot that no call had before.
+#[cold]
+fn note_ring_slot(ring_slots: &mut Vec<SlotIndex>, index: usize, slot: SlotIndex) {
+    ring_slots.resize((index + 1).next_power_of_two().max(1024), SlotIndex(0));
+    ring_slots[index] = slot;
+}
+
 impl StartEvidence for Workers {
     fn started(&self, worker: WorkerId, invocation: InvocationId) -> engine::Started {
         let seat =
@@ -476,41 +535,35 @@ impl StartEvidence for Workers {
     }
 }
 
-/// One result: to the engine, and if it is the call's answer, to its caller.
-#[inline]
-fn complete(
-    desk: &mut Desk<'_>,
-    io: &mut Io,
-    replies: &mut impl Deliver,
-    seat: &mut Seat,
-    completion: Completion,
-) {
-    if !complete_in_time(desk, io, replies, seat, &completion) {
-        complete_otherwise(desk, io, replies, seat, &completion);
-    }
-    seat.ring.release(completion);
-}
-
-/// A function's result for a caller who waits: nearly every one. False: it is not so, and nothing was done. A way of its
-/// own, because what is certain of it (a result, an answer) need not be asked again by everybody behind.
+/// Results: to the engine, and those that are their calls' answers to the callers.
 #[inline(always)]
-fn complete_in_time(
+fn complete_all(
     desk: &mut Desk<'_>,
     io: &mut Io,
     replies: &mut impl Deliver,
     seat: &Seat,
-    completion: &Completion,
-) -> bool {
-    if completion.outcome != Outcome::Ok {
-        return false;
+    completions: &[Completion],
+    answers: &mut Vec<Answer>,
+) {
+    for completion in completions {
+        desk.engine.prefetch(InvocationId(completion.invocation_id));
     }
-    let (finished, invocation) = finished(completion, RunOutcome::Ok);
-    let Some(answer) = desk.engine.complete_in_time(desk.now, seat.id, invocation, finished) else {
-        return false;
-    };
-    let result = RingResult { ring: &seat.ring, completion };
-    replies.deliver(desk, io, answer, completion.result_size as usize, &result);
-    true
+    let mut rest = completions;
+    while !rest.is_empty() {
+        let results = rest.iter().map_while(|completion| {
+            let is_result = completion.outcome == Outcome::Ok;
+            is_result.then(|| finished(completion, RunOutcome::Ok))
+        });
+        desk.engine.handle_results(desk.now, seat.id, results, |answer| answers.push(answer));
+        let (simple, behind) = rest.split_at(answers.len());
+        replies.deliver(desk, io, answers, |n| RingResult::new(&seat.ring, &simple[n], true));
+        answers.clear();
+        rest = behind;
+        if let Some((completion, behind)) = rest.split_first() {
+            complete_otherwise(desk, io, replies, seat, completion);
+            rest = behind;
+        }
+    }
 }
 
 /// Everything else that a worker may bring.
@@ -530,7 +583,7 @@ fn complete_otherwise(
         Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
         Outcome::Backpressure => RunOutcome::Backpressure,
     };
-    let (finished, invocation) = finished(completion, outcome);
+    let (invocation, finished) = finished(completion, outcome);
     let completed = match outcome {
         RunOutcome::Backpressure => {
             let signal = signal(seat, completion);
@@ -571,9 +624,9 @@ fn signal(seat: &Seat, completion: &Completion) -> Signal {
 
 /// The engine's view of it.
 #[inline]
-fn finished(completion: &Completion, outcome: RunOutcome) -> (Finished, InvocationId) {
+fn finished(completion: &Completion, outcome: RunOutcome) -> (InvocationId, Finished) {
     let (started_at, finished_at) = (Nanos(completion.started_at_ns), Nanos(completion.finished_at_ns));
-    (Finished { outcome, started_at, finished_at }, InvocationId(completion.invocation_id))
+    (InvocationId(completion.invocation_id), Finished { outcome, started_at, finished_at })
 }
 
 fn deliver(
@@ -585,9 +638,7 @@ fn deliver(
     answer: Answer,
 ) {
     let has_result = matches!(answer.status, Status::Ok | Status::FunctionError | Status::Backpressure);
-    let payload_size = if has_result { completion.result_size as usize } else { 0 };
-    let result = RingResult { ring: &seat.ring, completion };
-    replies.deliver(desk, io, answer, payload_size, &result);
+    replies.deliver(desk, io, &[answer], |_| RingResult::new(&seat.ring, completion, has_result));
 }
 
 /// What was pushed into the slot of an answer that is not released yet: its payload is appended to `payload`.

@@ -440,6 +440,12 @@ impl Geometry {
         self.slots() + slot.0 as usize * slot::SIZE
     }
 
+    /// The slot that comes so many after another one, round and round; of a number that is no slot, some slot.
+    #[inline]
+    pub(crate) fn slot_ahead(&self, slot: SlotIndex, distance: u32) -> SlotIndex {
+        SlotIndex(slot.0.wrapping_add(distance) & (self.slot_count - 1))
+    }
+
     /// Offset of a slot's request region.
     #[inline]
     pub fn request_region(&self, slot: SlotIndex) -> usize {

@@ -221,9 +221,7 @@ impl<M: Memory> RouterEnd<M> {
             return Err(PushRefused::PayloadTooLarge { payload_size, payload_size_max });
         }
         let Some(slot) = self.free.take() else { return Err(PushRefused::NoCredit) };
-        if let Some(later) = self.free.peek_untouched(PREFETCH_DISTANCE) {
-            self.memory.prefetch_to_write(self.geometry.slot(later));
-        }
+        self.memory.prefetch_to_write(self.geometry.slot(self.geometry.slot_ahead(slot, PREFETCH_DISTANCE)));
         let control = self.write_request(slot, &request, payload_size as u32, write);
         let entry = &mut self.entries[slot.0 as usize];
         *entry = Entry {
@@ -278,44 +276,53 @@ impl<M: Memory> RouterEnd<M> {
         self.memory.futex_wake(router_line::WAKE_COUNT);
     }
 
-    /// The next answer, checked against the private table. After an error the worker is to be killed; the slots it
-    /// still holds are in [`Self::in_flight`].
+    /// Takes the next answers, at most `count_max`, checked against the private table. After an error the worker is to be killed:
+    /// the answers before it count, and the slots that it still holds are in [`Self::in_flight`].
     ///
     /// To be called only while every push is published, as the router's turn does: it reaps, pushes, publishes, in this
     /// order. A worker may scribble an answer to a slot whose request it was not shown yet. That answer would be taken,
     /// the slot given to another request, and both stand in the submission ring at the next `publish`: more unread entries
     /// than there are slots, which a worker that has come to its senses takes for damage.
-    #[inline]
-    pub fn next_completion(&mut self) -> Result<Option<Completion>, WorkerMisbehaved> {
+    #[inline(always)]
+    pub fn next_completions(
+        &mut self,
+        count_max: usize,
+        mut on_completion: impl FnMut(Completion),
+    ) -> Result<(), WorkerMisbehaved> {
         debug_assert_eq!(
             self.submission_tail, self.submission_tail_published,
             "answers are read only while every push is published"
         );
-        if self.completion_head == self.completion_tail_cached && !self.refresh_completion_tail()? {
-            return Ok(None);
+        for _ in 0..count_max {
+            if self.completion_head == self.completion_tail_cached && !self.refresh_completion_tail()? {
+                break;
+            }
+            let entry = self.geometry.completion_entry(self.completion_head);
+            let index = self.memory.load_u32(entry, Ordering::Relaxed);
+            self.prefetch_answer(index);
+            // Counted as read before it is judged: asked again after an error, we do not stumble over the same entry.
+            self.completion_head = self.completion_head.wrapping_add(1);
+            on_completion(self.check_answer(index)?);
         }
-        let entry = self.geometry.completion_entry(self.completion_head);
-        let index = self.memory.load_u32(entry, Ordering::Relaxed);
-        // Counted as read before it is judged: asked again after an error, we do not stumble over the same entry.
-        self.completion_head = self.completion_head.wrapping_add(1);
-        self.check_answer(index).map(Some)
+        Ok(())
     }
 
-    /// Fetches the answer a few ahead of the next one, if it is there already, and gives the invocation it is about, for a
-    /// caller who wants to fetch what it keeps of that call. A hint: the worker's word is only looked at for it, and read
-    /// again and checked when its turn comes.
+    /// The next answer: [`Self::next_completions`] for one.
+    pub fn next_completion(&mut self) -> Result<Option<Completion>, WorkerMisbehaved> {
+        let mut found = None;
+        self.next_completions(1, |completion| found = Some(completion))?;
+        Ok(found)
+    }
+
+    /// Fetches the answer a few ahead of this one, if there are so many. A hint: workers answer in the order in which slots
+    /// are given, mostly.
     #[inline]
-    pub fn prefetch_answer(&self) -> Option<u64> {
-        if self.completion_tail_cached.wrapping_sub(self.completion_head) <= PREFETCH_DISTANCE {
-            return None;
+    fn prefetch_answer(&self, index: u32) {
+        if self.completion_tail_cached.wrapping_sub(self.completion_head) > PREFETCH_DISTANCE {
+            let place = self.geometry.slot(self.geometry.slot_ahead(SlotIndex(index), PREFETCH_DISTANCE));
+            self.memory.prefetch_to_read(place + slot::WORKER_CONTROL);
+            self.memory.prefetch_to_write(place);
         }
-        let ahead = self.completion_head.wrapping_add(PREFETCH_DISTANCE);
-        let index = self.memory.load_u32(self.geometry.completion_entry(ahead), Ordering::Relaxed);
-        let entry = self.entries.get(index as usize)?;
-        let place = self.geometry.slot(SlotIndex(index));
-        self.memory.prefetch_to_read(place + slot::WORKER_CONTROL);
-        self.memory.prefetch_to_write(place);
-        Some(entry.invocation_id)
     }
 
     /// Appends the result's bytes to `out`.
@@ -376,7 +383,7 @@ impl<M: Memory> RouterEnd<M> {
     }
 
     /// Gives the slot back.
-    #[inline]
+    #[inline(always)]
     pub fn release(&mut self, completion: Completion) {
         self.assert_answered(&completion);
         let slot = completion.slot;
@@ -558,7 +565,7 @@ impl<M: Memory> RouterEnd<M> {
         Ok(unread != 0)
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_answer(&mut self, index: u32) -> Result<Completion, WorkerMisbehaved> {
         let slot_count = self.geometry.slot_count();
         let slot = SlotIndex(index);

@@ -30,7 +30,7 @@ impl Default for Latency {
 
 impl Latency {
     /// One call's. More than an hour counts as an hour.
-    #[inline]
+    #[inline(always)]
     pub fn record(&mut self, value_ns: u64) {
         if value_ns != self.value_ns {
             self.settle();
@@ -40,7 +40,7 @@ impl Latency {
     }
 
     /// Brings the histogram up to date.
-    #[inline]
+    #[inline(never)]
     pub fn settle(&mut self) {
         if self.run > 0 {
             self.settled.saturating_record_n(self.value_ns, self.run);

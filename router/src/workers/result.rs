@@ -5,6 +5,8 @@ use shm_ring::{Completion, CopyFrom, Mapped, RouterEnd};
 
 /// Bytes that an answer carries.
 pub trait ResultBytes {
+    /// How many.
+    fn size(&self) -> usize;
     /// Appends them to a frame.
     fn append_to(&self, out: &mut Vec<u8>);
     /// Copies them to a place in a client's memory.
@@ -17,6 +19,10 @@ pub trait ResultBytes {
 pub struct NoResult;
 
 impl ResultBytes for NoResult {
+    fn size(&self) -> usize {
+        0
+    }
+
     fn append_to(&self, _out: &mut Vec<u8>) {}
     fn copy_to(&self, _memory: &Mapped, _place: usize) {}
 
@@ -27,11 +33,25 @@ impl ResultBytes for NoResult {
 
 /// A result in its worker's slot.
 pub(super) struct RingResult<'a> {
-    pub ring: &'a RouterEnd<Mapped>,
-    pub completion: &'a Completion,
+    ring: &'a RouterEnd<Mapped>,
+    completion: &'a Completion,
+    /// The answer carries it.
+    is_wanted: bool,
+}
+
+impl<'a> RingResult<'a> {
+    #[inline]
+    pub fn new(ring: &'a RouterEnd<Mapped>, completion: &'a Completion, is_wanted: bool) -> RingResult<'a> {
+        RingResult { ring, completion, is_wanted }
+    }
 }
 
 impl ResultBytes for RingResult<'_> {
+    #[inline]
+    fn size(&self) -> usize {
+        if self.is_wanted { self.completion.result_size as usize } else { 0 }
+    }
+
     #[inline]
     fn append_to(&self, out: &mut Vec<u8>) {
         self.ring.read_result(self.completion, out);

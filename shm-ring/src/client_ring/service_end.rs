@@ -43,6 +43,19 @@ pub struct TakenCall {
     pub flags: u16,
 }
 
+impl TakenCall {
+    /// Fills a place that no call was taken into yet.
+    pub const NONE: TakenCall = TakenCall {
+        slot: SlotIndex(u32::MAX),
+        call_id: 0,
+        function_id: u32::MAX,
+        criticality: 0,
+        deadline_at_ns: 0,
+        payload_size: 0,
+        flags: 0,
+    };
+}
+
 /// How a call ended, beside its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
@@ -129,24 +142,47 @@ impl<M: Memory> ServiceEnd<M> {
         self.memory.load_u32(client_line::SUBMISSION_TAIL, Ordering::Relaxed) != self.submission_head
     }
 
-    /// The next call. After an error the client is to be closed; the slots it still holds are in [`Self::taken`].
+    /// Takes the next calls, as many as there are and `calls` has room for: how many, and why it ended early. Then the client
+    /// is to be closed; the slots it still holds are in [`Self::taken`].
+    #[inline]
+    pub fn next_calls(&mut self, calls: &mut [TakenCall]) -> (usize, Option<ClientMisbehaved>) {
+        let mut count = 0;
+        for call in calls {
+            if self.submission_head == self.submission_tail_cached {
+                match self.refresh_submission_tail() {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(misbehaved) => return (count, Some(misbehaved)),
+                }
+            }
+            let entry = self.geometry.submission_entry(self.submission_head);
+            let index = self.memory.load_u32(entry, Ordering::Relaxed);
+            self.prefetch_call(index);
+            // Counted as read before it is judged: asked again after an error, we do not stumble over the same entry.
+            self.submission_head = self.submission_head.wrapping_add(1);
+            match self.check_call(index) {
+                Ok(taken) => *call = taken,
+                Err(misbehaved) => return (count, Some(misbehaved)),
+            }
+            count += 1;
+        }
+        (count, None)
+    }
+
+    /// The next call: [`Self::next_calls`] for one.
     #[inline]
     pub fn next_call(&mut self) -> Result<Option<TakenCall>, ClientMisbehaved> {
-        if self.submission_head == self.submission_tail_cached && !self.refresh_submission_tail()? {
-            return Ok(None);
+        let mut calls = [TakenCall::NONE];
+        match self.next_calls(&mut calls) {
+            (_, Some(misbehaved)) => Err(misbehaved),
+            (count, None) => Ok((count > 0).then_some(calls[0])),
         }
-        self.prefetch_call();
-        let entry = self.geometry.submission_entry(self.submission_head);
-        let index = self.memory.load_u32(entry, Ordering::Relaxed);
-        // Counted as read before it is judged: asked again after an error, we do not stumble over the same entry.
-        self.submission_head = self.submission_head.wrapping_add(1);
-        self.check_call(index).map(Some)
     }
 
     /// Notes under which number the router knows the call in a taken slot: any but 0.
     #[inline]
     pub fn note(&mut self, slot: SlotIndex, tag: u64) {
-        assert!(tag != FREE, "this number says that a slot is free");
+        debug_assert!(tag != FREE, "this number says that a slot is free");
         let entry = &mut self.entries[slot.0 as usize];
         assert!(entry.tag != FREE, "only a taken slot has a number");
         entry.tag = tag;
@@ -175,19 +211,23 @@ impl<M: Memory> ServiceEnd<M> {
         self.taken_count
     }
 
-    /// Answers a taken slot; the client learns of it by [`Self::publish`]. `write` writes the result's bytes to a place
-    /// in the memory it is given. The result must fit a region.
+    /// Answers the call that is known under `tag`, if it has this slot; the client learns of it by [`Self::publish`]. `write`
+    /// writes the result's bytes to a place in the memory it is given. The result must fit a region. False: the slot holds
+    /// another call, or none.
     #[inline(always)]
-    pub fn answer(
+    pub fn answer_tagged(
         &mut self,
         slot: SlotIndex,
+        tag: u64,
         answer: Answer<'_>,
         result_size: u32,
         write: impl FnOnce(&M, usize),
-    ) {
+    ) -> bool {
         assert!(result_size <= self.geometry.region_size(), "the caller answers `result too large` instead");
-        let entry = &mut self.entries[slot.0 as usize];
-        assert!(entry.tag != FREE, "a call is answered once");
+        let Some(entry) = self.entries.get_mut(slot.0 as usize) else { return false };
+        if entry.tag != tag || tag == FREE {
+            return false;
+        }
         let call_id = entry.call_id;
         entry.tag = FREE;
         self.taken_count -= 1;
@@ -209,6 +249,19 @@ impl<M: Memory> ServiceEnd<M> {
         let entry = self.geometry.completion_entry(self.completion_tail);
         self.memory.store_u32(entry, slot.0, Ordering::Relaxed);
         self.completion_tail = self.completion_tail.wrapping_add(1);
+        true
+    }
+
+    /// Answers a taken slot, whatever its call is known under.
+    pub fn answer(
+        &mut self,
+        slot: SlotIndex,
+        answer: Answer<'_>,
+        result_size: u32,
+        write: impl FnOnce(&M, usize),
+    ) {
+        let tag = self.tag(slot).expect("a call is answered once");
+        self.answer_tagged(slot, tag, answer, result_size, write);
     }
 
     /// Shows everything answered since the last call to the client: one store for the batch. `true` means that the
@@ -277,8 +330,8 @@ impl<M: Memory> ServiceEnd<M> {
     /// client's to change.
     #[inline]
     pub fn payload_place(&self, slot: SlotIndex, payload_size: u32) -> usize {
-        assert!(payload_size <= self.geometry.region_size(), "larger than anything that was taken");
-        assert!(slot.0 < self.geometry.slot_count(), "a slot of another ring");
+        debug_assert!(payload_size <= self.geometry.region_size(), "larger than anything that was taken");
+        debug_assert!(slot.0 < self.geometry.slot_count(), "a slot of another ring");
         self.geometry.payload_place(slot, payload_size)
     }
 
@@ -330,18 +383,14 @@ impl<M: Memory> ServiceEnd<M> {
         Ok(unread != 0)
     }
 
-    /// Fetches the call a few ahead, and takes the line of its answer away from the client's cache. Its index is only looked
-    /// at for this hint, and read again when its turn comes.
+    /// Fetches the call a few ahead of this one, if there are so many, and takes the line of its answer away from the client's
+    /// cache. A hint: clients use their slots in order, mostly.
     #[inline]
-    fn prefetch_call(&self) {
-        let ahead = self.submission_head.wrapping_add(PREFETCH_DISTANCE);
+    fn prefetch_call(&self, index: u32) {
         if self.submission_tail_cached.wrapping_sub(self.submission_head) > PREFETCH_DISTANCE {
-            let index = self.memory.load_u32(self.geometry.submission_entry(ahead), Ordering::Relaxed);
-            if index < self.geometry.slot_count() {
-                let place = self.geometry.slot(SlotIndex(index));
-                self.memory.prefetch_to_read(place);
-                self.memory.prefetch_to_write(place + call_slot::SERVICE_CONTROL);
-            }
+            let place = self.geometry.slot(self.geometry.slot_ahead(SlotIndex(index), PREFETCH_DISTANCE));
+            self.memory.prefetch_to_read(place);
+            self.memory.prefetch_to_write(place + call_slot::SERVICE_CONTROL);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::payloads::Payloads;
 use crate::placement::{Board, Thresholds};
 use crate::stats::ShardStats;
 use crate::tape::Tape;
-use crate::workers::Workers;
+use crate::workers::{NoResult, Workers};
 
 /// A generous limit after which a test gives up instead of hanging.
 const TURNS_MAX: usize = 20_000;
@@ -86,7 +86,7 @@ impl Side {
         net.on_time(desk, io);
         while let Some(answer) = desk.engine.poll_answer() {
             desk.payloads.release(answer.invocation);
-            net.answer(desk, io, answer, 0, |_| {});
+            net.answer(desk, io, answer.origin, &[answer], |_| NoResult);
         }
         net.flush(desk, io);
         net.balance(desk, io);
