@@ -249,7 +249,7 @@ impl Engine {
             State::Pushed if self.is_poison(slot, started) => {
                 self.put_answer(now, slot, Ending::Quarantined, run);
             }
-            State::Pushed if self.wait_for_twin(slot) => return,
+            State::Pushed if self.wait_for_twin(now, slot) => return,
             State::Pushed => match self.try_again(now, slot, run) {
                 Ok(()) => return,
                 Err(NotAgain::Unwanted) => self.put_answer(now, slot, ending, run),

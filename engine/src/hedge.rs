@@ -262,12 +262,12 @@ impl Engine {
     }
 
     /// The worker of a call that has a twin is gone: from now on the call waits for the twin. False: it has none.
-    pub(crate) fn wait_for_twin(&mut self, slot: u32) -> bool {
+    pub(crate) fn wait_for_twin(&mut self, now: Nanos, slot: u32) -> bool {
         let Some(twin) = self.part(slot) else { return false };
         self.invocations.at_mut(slot).on(Event::Join);
         let deadline_at = self.invocations.at(slot).deadline_at;
         self.timers.arm(slot, deadline_at);
-        self.follow_twin(slot, twin);
+        self.follow_twin(now, slot, twin);
         true
     }
 

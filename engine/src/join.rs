@@ -8,6 +8,8 @@
 //!   call 1 is cancelled, or its client gone, or its deadline comes ─┬─ not in a worker's hands ──▶ call 2 takes its place
 //!                                                                   └─ in a worker's hands ──▶ it runs on for the others
 //!   the last of the others leaves ──▶ the worker is asked to stop
+//!
+//!   call 2 is to take a place, and call 4 got the key after call 1's deadline ──▶ call 2 and the others wait for call 4
 //! ```
 //!
 //! In: a request with a key; how the call that it joined ends.  Out: one answer for each, as for any call.
@@ -16,7 +18,9 @@
 //! Always: what the worker says is for all of them: a result, an error, its death. What happened to one caller only, the end
 //! of its time or its patience, is for that one.
 //! Always: a call can be joined until its own deadline, so that a run which hangs is not kept alive by ever new callers: it
-//! is stopped at the latest one time-out of the function after that deadline.
+//! is stopped at the latest one time-out of the function after that deadline. Whoever comes then with the key runs beside it.
+//! Always: who is to run for the others first looks whether another call has the key by now, and waits for that one with all of
+//! them. If those are more than may wait for it, the call runs beside that one, and cannot be joined.
 //! Always: who joined and leaves early is told `STARTED` unless the call was in nobody's hands by then. That it may begin
 //! later is on the account of the others.
 //! Never: a comparison of payloads: a key says that the calls are the same. Across shards; see docs/spec/wire.md, W-59.
@@ -39,7 +43,7 @@ use crate::time::Nanos;
 mod keys;
 
 pub use keys::IdempotencyKey;
-use keys::{Found, Keys, Place};
+use keys::{Found, Key, Keys, NO_KEY};
 
 #[derive(Debug)]
 pub(crate) struct Joins {
@@ -58,11 +62,13 @@ struct Group {
     count: u32,
     /// While `Joined`: the slot of the call it waits for.
     leader: u32,
-    /// Where its key stands; none if it came without one.
-    place: Option<Place>,
+    key: Key,
+    /// Whose key it is: of the slot's call, or of one that had the slot before, while the call has none.
+    key_of: InvocationId,
 }
 
-const ALONE: Group = Group { joiners: List::EMPTY, count: 0, leader: u32::MAX, place: None };
+const ALONE: Group =
+    Group { joiners: List::EMPTY, count: 0, leader: u32::MAX, key: NO_KEY, key_of: InvocationId::NONE };
 
 /// One result, several callers.
 #[derive(Debug)]
@@ -88,14 +94,14 @@ impl Engine {
         &mut self,
         now: Nanos,
         request: Request,
-        key: IdempotencyKey,
+        name: IdempotencyKey,
         called_by: Option<CalledBy>,
     ) -> Verdict {
         // W-49: who gives a key says that a second run does no harm.
         let request = Request { flags: request.flags.with(Flags::IDEMPOTENT), ..request };
         self.joins.keys.claim(self.limits.keys_max, || self.chance.up_to(u64::MAX));
-        let is_joinable = |id| self.is_joinable(now, id);
-        let place = match self.joins.keys.find(request.function, &key, is_joinable) {
+        let key = Key { function: request.function, name };
+        let place = match self.joins.keys.find(&key, |id| self.is_joinable(now, id)) {
             Found::Call(leader) => return self.join(now, request, leader, called_by),
             Found::Vacant(place) => place,
             Found::Full => {
@@ -108,8 +114,8 @@ impl Engine {
             Some(called_by) => self.handle_nested_request(now, request, called_by),
         };
         if let Verdict::Admitted(id) | Verdict::Pushed(crate::Push { invocation: id, .. }) = verdict {
-            self.joins.keys.put(place, request.function, key, id);
-            *self.group_mut(id.slot()) = Group { place: Some(place), ..ALONE };
+            self.joins.keys.put(place, key, id);
+            *self.group_mut(id.slot()) = Group { key, key_of: id, ..ALONE };
         }
         verdict
     }
@@ -182,8 +188,8 @@ impl Engine {
         if let Some(called_by) = called_by {
             self.note_nested(self.invocations.id_of(slot), called_by);
         }
-        let place = self.joins.group(leader.slot()).place;
-        *self.group_mut(slot) = Group { place, ..ALONE };
+        let key = self.joins.group(leader.slot()).key;
+        *self.group_mut(slot) = Group { key, key_of: self.invocations.id_of(slot), ..ALONE };
         self.follow(leader.slot(), slot);
         Ok(slot)
     }
@@ -203,7 +209,10 @@ impl Engine {
     pub(crate) fn on_caller_left(&mut self, now: Nanos, slot: u32, run: Run) {
         self.end_hedge(now, slot);
         let is_running = self.invocations.at(slot).state.is_held() && run != Run::Never;
-        if !is_running && let Some(next) = self.hand_over(slot) {
+        if !is_running
+            && let Some(next) = self.hand_over(slot)
+            && !self.wait_for_same(now, next)
+        {
             self.invocations.at_mut(next).on(Event::Requeue);
             self.stand_in_line(now, next);
         }
@@ -231,6 +240,7 @@ impl Engine {
         let Some(next) = self.hand_over(slot) else { return };
         let ending = match self.is_poison(next, started) {
             true => Ending::Quarantined,
+            false if self.wait_for_same(now, next) => return,
             false if self.try_again(now, next, run).is_ok() => return,
             false => ending,
         };
@@ -239,17 +249,14 @@ impl Engine {
     }
 
     /// The call of a slot has lost its worker, and waits for its twin now, and with it all who joined it.
-    pub(crate) fn follow_twin(&mut self, slot: u32, twin: u32) {
-        let mut joiners = self.take_joiners(slot);
-        let place = self.joins.group(slot).place;
-        *self.group_mut(twin) = Group { place, ..ALONE };
-        if let Some(place) = place {
-            self.joins.keys.hand_on(place, self.invocations.id_of(slot), self.invocations.id_of(twin));
-        }
-        self.follow(twin, slot);
-        while let Some(joiner) = joiners.pop_front(&mut self.run_links) {
-            self.follow(twin, joiner);
-        }
+    pub(crate) fn follow_twin(&mut self, now: Nanos, slot: u32, twin: u32) {
+        let key = self.key_of(slot);
+        *self.group_mut(twin) = match key {
+            Some(key) => Group { key, key_of: self.invocations.id_of(twin), ..ALONE },
+            None => ALONE,
+        };
+        self.claim_key(now, twin);
+        self.follow_with_joiners(twin, slot);
     }
 
     /// A worker gave the call of a slot back. What it brought is for all, if it ran. True: somebody had joined it.
@@ -325,13 +332,47 @@ impl Engine {
         }
         let mut joiners = self.take_joiners(slot);
         let next = joiners.pop_front(&mut self.run_links)?;
-        if let Some(place) = self.joins.group(slot).place {
-            self.joins.keys.hand_on(place, self.invocations.id_of(slot), self.invocations.id_of(next));
-        }
         while let Some(other) = joiners.pop_front(&mut self.run_links) {
             self.follow(next, other);
         }
         Some(next)
+    }
+
+    /// A joined call is to run for those who follow it. If another one has the key, all of them wait for that one: true.
+    fn wait_for_same(&mut self, now: Nanos, slot: u32) -> bool {
+        let Some(other) = self.claim_key(now, slot) else { return false };
+        let count = self.joins.group(other.slot()).count + 1 + self.joins.group(slot).count;
+        let has_room = count <= self.limits.joiners_max;
+        if has_room {
+            self.follow_with_joiners(other.slot(), slot);
+        }
+        has_room
+    }
+
+    /// From now on the key of this call leads to it; or another one can be joined under it, which is returned.
+    fn claim_key(&mut self, now: Nanos, slot: u32) -> Option<InvocationId> {
+        let key = self.key_of(slot)?;
+        match self.joins.keys.find(&key, |id| self.is_joinable(now, id)) {
+            Found::Call(other) => return Some(other),
+            Found::Vacant(place) => self.joins.keys.put(place, key, self.invocations.id_of(slot)),
+            // It was admitted and runs; only it cannot be joined.
+            Found::Full => {}
+        }
+        None
+    }
+
+    /// The key that the call of a slot came with.
+    fn key_of(&self, slot: u32) -> Option<Key> {
+        let group = self.joins.group(slot);
+        (group.key_of == self.invocations.id_of(slot)).then_some(group.key)
+    }
+
+    fn follow_with_joiners(&mut self, leader: u32, slot: u32) {
+        let mut joiners = self.take_joiners(slot);
+        self.follow(leader, slot);
+        while let Some(joiner) = joiners.pop_front(&mut self.run_links) {
+            self.follow(leader, joiner);
+        }
     }
 
     /// All who joined get the same answer, which is no result. Of one call, one is kept.

@@ -15,6 +15,17 @@ use crate::invocation::InvocationId;
 /// A caller's name for what it wants done once.
 pub type IdempotencyKey = [u8; 16];
 
+/// What calls that are the same have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// The one that was asked for, though another may stand in for it.
+    pub function: FunctionId,
+    pub name: IdempotencyKey,
+}
+
+/// Stands for no key.
+pub(crate) const NO_KEY: Key = Key { function: FunctionId(0), name: [0; 16] };
+
 /// Places where a key may stand: 8 cache lines in a row.
 const WINDOW: usize = 16;
 
@@ -27,12 +38,11 @@ pub(crate) struct Keys {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    key: IdempotencyKey,
-    function: FunctionId,
+    key: Key,
     call: InvocationId,
 }
 
-const EMPTY: Entry = Entry { key: [0; 16], function: FunctionId(0), call: InvocationId::NONE };
+const EMPTY: Entry = Entry { key: NO_KEY, call: InvocationId::NONE };
 
 /// What is under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +73,13 @@ impl Keys {
     }
 
     /// Looks a key up. `is_joinable` tells of the calls met on the way whether they are still in flight.
-    pub fn find(
-        &self,
-        function: FunctionId,
-        key: &IdempotencyKey,
-        is_joinable: impl Fn(InvocationId) -> bool,
-    ) -> Found {
-        let first = hash(self.seed, function, key) as usize;
+    pub fn find(&self, key: &Key, is_joinable: impl Fn(InvocationId) -> bool) -> Found {
+        let first = hash(self.seed, key) as usize;
         let mut vacant = Found::Full;
         for distance in 0..WINDOW.min(self.entries.len()) {
             let place = first.wrapping_add(distance) & (self.entries.len() - 1);
             let entry = &self.entries[place];
-            let is_same = entry.function == function && entry.key == *key;
+            let is_same = entry.key == *key;
             if !is_same && vacant != Found::Full {
                 continue;
             }
@@ -88,25 +93,17 @@ impl Keys {
     }
 
     /// From now on the key is this call's.
-    pub fn put(&mut self, place: Place, function: FunctionId, key: IdempotencyKey, call: InvocationId) {
-        self.entries[place.0 as usize] = Entry { key, function, call };
-    }
-
-    /// The key of one call is another one's now, unless somebody else has it.
-    pub fn hand_on(&mut self, place: Place, from: InvocationId, to: InvocationId) {
-        let entry = &mut self.entries[place.0 as usize];
-        if entry.call == from {
-            entry.call = to;
-        }
+    pub fn put(&mut self, place: Place, key: Key, call: InvocationId) {
+        self.entries[place.0 as usize] = Entry { key, call };
     }
 }
 
 /// Two rounds of multiply and fold, as in wyhash: it spreads keys, and guards nothing but the evenness of the table.
-fn hash(seed: u64, function: FunctionId, key: &IdempotencyKey) -> u64 {
-    let whole = u128::from_le_bytes(*key);
+fn hash(seed: u64, key: &Key) -> u64 {
+    let whole = u128::from_le_bytes(key.name);
     let (low, high) = (whole as u64, (whole >> 64) as u64);
     let once = fold(low ^ seed, high ^ 0x9E37_79B9_7F4A_7C15);
-    fold(once ^ u64::from(function.0), 0xBF58_476D_1CE4_E5B9 ^ seed)
+    fold(once ^ u64::from(key.function.0), 0xBF58_476D_1CE4_E5B9 ^ seed)
 }
 
 fn fold(one: u64, other: u64) -> u64 {
@@ -126,14 +123,14 @@ mod tests {
         keys
     }
 
-    fn key(number: u128) -> IdempotencyKey {
-        number.to_le_bytes()
+    fn key(number: u128) -> Key {
+        Key { function: ECHO, name: number.to_le_bytes() }
     }
 
     /// Puts a key in, and answers whether there was a place.
     fn insert(keys: &mut Keys, number: u64, is_joinable: impl Fn(InvocationId) -> bool) -> bool {
-        let Found::Vacant(place) = keys.find(ECHO, &key(number.into()), is_joinable) else { return false };
-        keys.put(place, ECHO, key(number.into()), InvocationId(number + 1));
+        let Found::Vacant(place) = keys.find(&key(number.into()), is_joinable) else { return false };
+        keys.put(place, key(number.into()), InvocationId(number + 1));
         true
     }
 
@@ -145,10 +142,11 @@ mod tests {
     fn a_key_is_found_for_its_function_while_its_call_is_in_flight() {
         let mut keys = keys(64);
         assert!(insert(&mut keys, 1, is_some));
-        assert_eq!(keys.find(ECHO, &key(1), is_some), Found::Call(InvocationId(2)));
-        assert!(matches!(keys.find(FunctionId(4), &key(1), is_some), Found::Vacant(_)));
-        assert!(matches!(keys.find(ECHO, &key(2), is_some), Found::Vacant(_)));
-        assert!(matches!(keys.find(ECHO, &key(1), |_| false), Found::Vacant(_)), "its call is over");
+        assert_eq!(keys.find(&key(1), is_some), Found::Call(InvocationId(2)));
+        let elsewhere = Key { function: FunctionId(4), ..key(1) };
+        assert!(matches!(keys.find(&elsewhere, is_some), Found::Vacant(_)));
+        assert!(matches!(keys.find(&key(2), is_some), Found::Vacant(_)));
+        assert!(matches!(keys.find(&key(1), |_| false), Found::Vacant(_)), "its call is over");
     }
 
     #[test]
@@ -157,14 +155,14 @@ mod tests {
         for number in 0..WINDOW as u64 {
             assert!(insert(&mut keys, number, is_some));
         }
-        assert_eq!(keys.find(ECHO, &key(99), is_some), Found::Full);
+        assert_eq!(keys.find(&key(99), is_some), Found::Full);
         for number in 0..WINDOW as u64 {
             let call = InvocationId(number + 1);
-            assert_eq!(keys.find(ECHO, &key(number.into()), is_some), Found::Call(call));
+            assert_eq!(keys.find(&key(number.into()), is_some), Found::Call(call));
         }
         assert!(insert(&mut keys, 99, |call| is_some(call) && call != InvocationId(5)));
-        assert_eq!(keys.find(ECHO, &key(99), is_some), Found::Call(InvocationId(100)));
-        assert_eq!(keys.find(ECHO, &key(4), is_some), Found::Full, "its place is another's");
+        assert_eq!(keys.find(&key(99), is_some), Found::Call(InvocationId(100)));
+        assert_eq!(keys.find(&key(4), is_some), Found::Full, "its place is another's");
     }
 
     #[test]
@@ -174,13 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_handed_on_only_by_who_has_it() {
+    fn a_key_whose_call_is_over_is_given_to_the_next_one_in_the_same_place() {
         let mut keys = keys(64);
-        let Found::Vacant(place) = keys.find(ECHO, &key(1), is_some) else { panic!("it is empty") };
-        keys.put(place, ECHO, key(1), InvocationId(5));
-        keys.hand_on(place, InvocationId(4), InvocationId(6));
-        assert_eq!(keys.find(ECHO, &key(1), is_some), Found::Call(InvocationId(5)));
-        keys.hand_on(place, InvocationId(5), InvocationId(6));
-        assert_eq!(keys.find(ECHO, &key(1), is_some), Found::Call(InvocationId(6)));
+        assert!(insert(&mut keys, 1, is_some));
+        let Found::Vacant(place) = keys.find(&key(1), |_| false) else { panic!("its call is over") };
+        keys.put(place, key(1), InvocationId(6));
+        assert_eq!(keys.find(&key(1), is_some), Found::Call(InvocationId(6)));
+        assert_eq!(keys.entries.iter().filter(|entry| entry.key == key(1)).count(), 1);
     }
 }

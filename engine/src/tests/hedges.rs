@@ -348,3 +348,20 @@ fn who_joined_a_hedged_call_gets_the_first_answer_too() {
         story.engine.invariants();
     }
 }
+
+#[test]
+fn the_twin_of_a_call_without_a_key_is_not_found_under_the_key_of_who_had_its_slot_before() {
+    let mut story = hedged(2, SOON);
+    let keyed = |story: &mut Story| {
+        let asked = Request { received_at: story.now, ..request() };
+        story.engine.handle_keyed_request(story.now, asked, [1; 16], None)
+    };
+    let Verdict::Admitted(before) = keyed(&mut story) else { panic!("a worker is free") };
+    let push = story.push().expect("a worker is free");
+    story.complete(push, RunOutcome::Ok);
+    let (first, _) = story.hedge();
+    assert_eq!(first.invocation.slot(), before.slot());
+    story.lose(first.worker, HAS_STARTED);
+    keyed(&mut story);
+    assert_eq!(story.count(Counter::CallsJoined), 0);
+}

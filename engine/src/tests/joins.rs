@@ -231,6 +231,111 @@ fn a_call_that_its_worker_found_too_late_is_run_for_those_with_more_time() {
     assert_eq!(story.result(push, RunOutcome::Ok), [(second, Status::Ok)]);
 }
 
+/// How a run ends without a result after the deadline of its own caller.
+#[derive(Clone, Copy, Debug)]
+enum LateEnd {
+    /// Its worker dies before anybody looked at the deadline, and had not taken it.
+    LostUnseen,
+    /// Its worker dies of it, its caller has been told.
+    LostRunning,
+    /// Its worker finds it too late.
+    GivenBack,
+}
+
+const LATE_ENDS: [LateEnd; 3] = [LateEnd::LostUnseen, LateEnd::LostRunning, LateEnd::GivenBack];
+
+impl Story {
+    /// A call in a worker's hands past its deadline, and one that joined it and has more time.
+    fn late_run(&mut self, end: LateEnd) -> (Push, InvocationId) {
+        self.attach(ECHO, 1);
+        self.keyed(brief());
+        let push = self.push().expect("a worker is free");
+        let second = self.keyed(request());
+        match end {
+            LateEnd::LostRunning => self.pass(PAST_BRIEF, HAS_STARTED),
+            LateEnd::LostUnseen | LateEnd::GivenBack => self.now = self.now.plus(PAST_BRIEF),
+        }
+        (push, second)
+    }
+
+    /// Ends that run. Another worker with room for two is there afterwards.
+    fn end_late(&mut self, end: LateEnd, push: Push) {
+        let expected = match end {
+            LateEnd::LostUnseen => {
+                self.lose(push.worker, NOT_STARTED);
+                self.pass(Nanos::from_ms(1), HAS_STARTED);
+                vec![(push.invocation, Status::Expired, false)]
+            }
+            LateEnd::LostRunning => {
+                self.lose(push.worker, HAS_STARTED);
+                vec![(push.invocation, Status::TimedOut, true)]
+            }
+            LateEnd::GivenBack => {
+                let told = self.result(push, RunOutcome::Expired);
+                assert_eq!(told, [(push.invocation, Status::Expired)]);
+                self.lose(push.worker, NOT_STARTED);
+                vec![]
+            }
+        };
+        assert_eq!(self.told(), expected, "{end:?}");
+        self.attach(ECHO, 2);
+    }
+}
+
+#[test]
+fn who_waited_for_a_lost_run_waits_for_the_one_that_has_the_key_by_then() {
+    for end in LATE_ENDS {
+        let mut story = Story::new();
+        let (push, second) = story.late_run(end);
+        // Given: a call after the deadline of the first, which runs by itself.
+        let third = story.keyed(request());
+        story.end_late(end, push);
+        let fourth = story.keyed(request());
+        // Expect: one run for all who are left.
+        let push = story.push().expect("it is queued");
+        assert_eq!((push.invocation, story.push()), (third, None), "{end:?}");
+        let told = story.result(push, RunOutcome::Ok);
+        assert_eq!(told, [(third, Status::Ok), (second, Status::Ok), (fourth, Status::Ok)], "{end:?}");
+        assert!(story.engine.is_idle());
+    }
+}
+
+#[test]
+fn who_runs_for_others_can_be_joined_whatever_stood_under_its_key_meanwhile() {
+    // Given: the one place of the table went to a call with the same key, or with another one, that is over again.
+    for (end, key) in LATE_ENDS.into_iter().flat_map(|end| [(end, KEY), (end, OTHER_KEY)]) {
+        let mut story = Story::with(Limits { keys_max: 1, ..Limits::default() }, vec![spec("echo")]);
+        let (push, second) = story.late_run(end);
+        let Verdict::Admitted(third) = story.keyed_verdict(request(), key) else { panic!("there is room") };
+        story.cancel(third, CancelReason::ClientGone);
+        story.end_late(end, push);
+        let fourth = story.keyed(request());
+        let push = story.push().expect("it is queued");
+        assert_eq!((push.invocation, story.push()), (second, None), "{end:?}");
+        assert_eq!(
+            story.result(push, RunOutcome::Ok),
+            [(second, Status::Ok), (fourth, Status::Ok)],
+            "{end:?}"
+        );
+    }
+}
+
+#[test]
+fn who_finds_too_many_waiting_for_the_one_with_the_key_runs_beside_it() {
+    for end in LATE_ENDS {
+        let mut story = Story::with(Limits { joiners_max: 1, ..Limits::default() }, vec![spec("echo")]);
+        let (push, second) = story.late_run(end);
+        let (third, fourth) = (story.keyed(request()), story.keyed(request()));
+        story.end_late(end, push);
+        let pushes = story.pushes();
+        let mut told: Vec<_> =
+            pushes.into_iter().flat_map(|push| story.result(push, RunOutcome::Ok)).collect();
+        told.sort_by_key(|(id, _)| *id);
+        assert_eq!(told, [(second, Status::Ok), (third, Status::Ok), (fourth, Status::Ok)], "{end:?}");
+        assert_eq!(story.count(Counter::CallsJoined), 2);
+    }
+}
+
 #[test]
 fn what_became_of_the_worker_is_for_all_of_them() {
     // Given: a worker that died of it, and no attempt left.

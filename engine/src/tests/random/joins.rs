@@ -36,11 +36,12 @@ impl World {
         if let (Some(running), Some(_)) = (running, id)
             && self.engine.is_unanswered(running)
         {
-            assert_eq!(leader, Some(running), "a call runs beside the same one");
+            let joined = leader.map(|leader| self.stands_for(leader));
+            assert_eq!(joined, Some(running), "a call runs beside the same one");
         }
         self.note_verdict(asked, caller, verdict);
         if let Some(leader) = leader {
-            let known = &self.calls[&leader];
+            let known = &self.calls[&self.stands_for(leader)];
             assert!(same(known) && self.now < known.deadline_at, "{leader:?} was joined");
             assert!(caller.is_none_or(|caller| !self.chain(caller).contains(&leader)), "it waits for itself");
         }
@@ -50,6 +51,11 @@ impl World {
             call.is_joined = leader.is_some();
         }
         self.sync_queued();
+    }
+
+    /// The call that an attempt is made for.
+    fn stands_for(&self, attempt: InvocationId) -> InvocationId {
+        self.calls[&attempt].twin_of.unwrap_or(attempt)
     }
 
     /// Who waits for the result of a call.
