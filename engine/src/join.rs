@@ -238,9 +238,11 @@ impl Engine {
             return self.on_caller_left(now, slot, run);
         }
         let Some(next) = self.hand_over(slot) else { return };
+        if self.wait_for_same(now, next) {
+            return;
+        }
         let ending = match self.is_poison(next, started) {
             true => Ending::Quarantined,
-            false if self.wait_for_same(now, next) => return,
             false if self.try_again(now, next, run).is_ok() => return,
             false => ending,
         };

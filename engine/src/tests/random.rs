@@ -407,8 +407,10 @@ impl World {
             let suspect = self.calls[id].twin_of.unwrap_or(*id);
             self.calls.get_mut(&suspect).expect("a held call is known").deaths += 1;
         }
+        let bereaved = self.bereaved(worker);
         self.engine.handle_worker_lost(self.now, worker, &|_, id| look(held, id));
         self.workers.remove(&worker);
+        self.note_heirs(bereaved);
         self.sync_queued();
     }
 

@@ -67,6 +67,25 @@ impl World {
         self.calls.keys().copied().filter(waits).collect()
     }
 
+    /// Who waits for runs that this worker has begun, and whose own callers have left.
+    pub(super) fn bereaved(&self, worker: WorkerId) -> Vec<InvocationId> {
+        let held = self.workers[&worker].held.iter();
+        let begun = held.filter(|(_, slot)| matches!(slot, Slot::Taken { .. })).map(|(id, _)| *id);
+        let left = begun.filter(|id| !self.engine.is_pushed(*id));
+        // A call that waits for its twin is told of as the one that the attempt is made for.
+        let waits = |id| self.joined_to(id).into_iter().filter(move |heir| *heir != self.stands_for(id));
+        left.flat_map(waits).collect()
+    }
+
+    /// The one of them that takes the place of a lost run has had a death too.
+    pub(super) fn note_heirs(&mut self, bereaved: Vec<InvocationId>) {
+        for id in bereaved {
+            if self.engine.is_unanswered(id) && !self.engine.is_joined(id) {
+                self.call(id).deaths += 1;
+            }
+        }
+    }
+
     /// A result is given to exactly those who waited for it; without one they wait on.
     pub(super) fn note_shared(
         &mut self,
