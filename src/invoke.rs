@@ -6,18 +6,20 @@ use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
-use quickfire_client::shm::Flags;
+use protocol::limits::FRAME_ROOM;
 use quickfire_client::{
     Answer, CallError, Client, ConnectError, Criticality, Fault, ResolveError, Retry, RouterUrl,
 };
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
 
-mod ring;
 mod timings;
 
 /// How long a router may take to answer the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a function may return unless configured otherwise: a ring has room for that anyway.
+const RESULT_SIZE_USUAL: usize = 1 << 20;
 
 /// Arguments and help.
 pub fn command() -> Command {
@@ -108,11 +110,7 @@ pub fn url(matches: &ArgMatches) -> Result<RouterUrl, Failure> {
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let name = matches.get_one::<String>("name").map(String::as_str).unwrap_or_default();
     let request = request(matches)?;
-    let reached = match url(matches)? {
-        RouterUrl::Shm(run_dir) => ring::call(matches, &run_dir, name, &request)?,
-        url => call(matches, url, name, &request)?,
-    };
-    let Reached { answer, connected, round_trip } = reached;
+    let Reached { answer, connected, round_trip } = call(matches, url(matches)?, name, &request)?;
     if let Some(timings) = &answer.timings {
         eprint!("{}", timings::draw(name, timings, connected, round_trip));
     }
@@ -129,8 +127,12 @@ struct Reached {
 
 fn call(matches: &ArgMatches, url: RouterUrl, name: &str, request: &[u8]) -> Result<Reached, Failure> {
     let begun = Instant::now();
-    let client =
-        Client::builder().connect_timeout(CONNECT_TIMEOUT).connect_to(url).map_err(cannot_connect)?;
+    let mut builder = Client::builder().connect_timeout(CONNECT_TIMEOUT).credits(1);
+    if matches!(url, RouterUrl::Shm(_)) && request.len() > RESULT_SIZE_USUAL {
+        // A ring is as large as it was asked for.
+        builder = builder.frame_size_max(frame_size(request.len()));
+    }
+    let client = builder.connect_to(url).map_err(cannot_connect)?;
     let connected = begun.elapsed();
     let function = client.function(name).map_err(cannot_resolve)?;
     let mut call = function.call(request).criticality(criticality(matches));
@@ -148,12 +150,9 @@ fn call(matches: &ArgMatches, url: RouterUrl, name: &str, request: &[u8]) -> Res
     Ok(Reached { answer, connected, round_trip: begun.elapsed() })
 }
 
-/// What `--idempotent` and `--timings` ask for, as flags of the call.
-fn options(matches: &ArgMatches) -> Flags {
-    [("idempotent", Flags::IDEMPOTENT), ("timings", Flags::WANT_TIMINGS)]
-        .into_iter()
-        .filter(|(id, _)| matches.get_flag(id))
-        .fold(Flags::NONE, |flags, (_, flag)| flags.with(flag))
+/// A frame that holds such a payload.
+fn frame_size(payload_size: usize) -> u32 {
+    u32::try_from(payload_size).unwrap_or(u32::MAX).saturating_add(FRAME_ROOM)
 }
 
 fn request(matches: &ArgMatches) -> Result<Vec<u8>, Failure> {

@@ -24,6 +24,7 @@ mod client_end;
 mod fault;
 mod lane;
 mod service_end;
+mod unanswered;
 
 pub use client_end::{Answered, Call, ClientEnd, WaitOutcome};
 pub use fault::{ClientMisbehaved, ServiceMisbehaved};

@@ -75,6 +75,11 @@ impl Router {
     pub fn kill_and_start_again(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.start_again();
+    }
+
+    /// Another router in the place of one that has ended, with the same addresses.
+    pub fn start_again(&mut self) {
         self.child = up(&self.home, &self.url, self.filter);
         self.wait_until_it_answers();
     }

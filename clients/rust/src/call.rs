@@ -18,6 +18,7 @@ use crate::client::{Client, Function};
 use crate::connection::Invocation;
 use crate::error::{CallError, Expiry};
 use crate::link::Started;
+use crate::ring::Looker;
 
 /// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +96,7 @@ impl<'a> CallBuilder<'a> {
 
     /// Sends the call and waits for its end.
     pub fn wait(self) -> Result<Answer, CallError> {
-        self.start()?.wait()
+        self.function.client.call(self.function, &self.invocation, self.payload)
     }
 
     /// Sends the call and returns at once; many calls may be outstanding. Waits only while every credit of the
@@ -128,13 +129,15 @@ impl Call {
     /// Waits for the end of the call.
     pub fn wait(self) -> Result<Answer, CallError> {
         self.client.link().flush_held();
+        self.look(None);
         self.cell.take_by(None).unwrap_or(Err(CallError::Expired(Expiry::NoAnswer)))
     }
 
     /// Waits for the end of the call, at most for `timeout`; then the call, still on its way, is given back.
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Answer, CallError>, Call> {
-        self.client.link().flush_held();
         let give_up_at = Instant::now().checked_add(timeout);
+        self.client.link().flush_held();
+        self.look(give_up_at);
         self.cell.take_by(give_up_at).ok_or(self)
     }
 
@@ -142,6 +145,12 @@ impl Call {
     /// that was faster.
     pub fn cancel(&self) {
         self.client.link().cancel(self.connection, self.call_id);
+    }
+
+    /// Whoever is about to sleep for an answer in a ring looks for it himself first.
+    fn look(&self, give_up_at: Option<Instant>) {
+        let is_time_up = || give_up_at.is_some_and(|at| at <= Instant::now());
+        self.client.link().look(self.connection, Looker::Caller, || self.cell.is_done() || is_time_up());
     }
 
     /// The call has ended: waiting would return at once.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use protocol::{FunctionName, Status, limits};
 
-use crate::call::{Call, CallBuilder};
+use crate::call::{Answer, Call, CallBuilder};
 use crate::connection::Invocation;
 use crate::dial::Dial;
 use crate::error::{CallError, ConnectError, ResolveError};
 use crate::io_thread;
-use crate::link::Link;
+use crate::link::{Link, Patience};
 use crate::url::{RouterUrl, UrlError};
 
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub struct ClientBuilder {
 }
 
 impl Client {
-    /// Connects to `quickfire://HOST:PORT` or `unix:///PATH`.
+    /// Connects to `quickfire://HOST:PORT`, `unix:///PATH` or `shm:///RUN_DIR`.
     ///
     /// # Errors
     /// If there is no router, or none that speaks this protocol.
@@ -110,7 +110,7 @@ impl Client {
         invocation: &Invocation,
         payload: &[u8],
     ) -> Result<Call, CallError> {
-        let started = self.inner.link.start(function.index, invocation, payload, true)?;
+        let started = self.inner.link.start(function.index, invocation, payload, Patience::UntilSent)?;
         Ok(Call::new(self.clone(), started))
     }
 
@@ -120,8 +120,17 @@ impl Client {
         invocation: &Invocation,
         payload: &[u8],
     ) -> Result<Call, CallError> {
-        let started = self.inner.link.start(function.index, invocation, payload, false)?;
+        let started = self.inner.link.start(function.index, invocation, payload, Patience::None)?;
         Ok(Call::new(self.clone(), started))
+    }
+
+    pub(crate) fn call(
+        &self,
+        function: &Function,
+        invocation: &Invocation,
+        payload: &[u8],
+    ) -> Result<Answer, CallError> {
+        self.inner.link.call(function.index, invocation, payload)
     }
 
     pub(crate) fn link(&self) -> &Link {
@@ -142,7 +151,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The largest frame to exchange, in bytes. 0, the default, leaves it to the router.
+    /// The largest frame to exchange, in bytes. 0, the default, leaves it to the router; through shared memory it stands for
+    /// payloads of 1 MiB, and the smaller it is, the more credits the same memory holds.
     pub fn frame_size_max(mut self, size: u32) -> Self {
         self.frame_size_max = match size {
             0 => 0,
@@ -151,7 +161,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to `quickfire://HOST:PORT` or `unix:///PATH`.
+    /// Connects to `quickfire://HOST:PORT`, `unix:///PATH` or `shm:///RUN_DIR`.
     ///
     /// # Errors
     /// If there is no router, or none that speaks this protocol.

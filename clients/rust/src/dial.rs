@@ -1,13 +1,16 @@
-//! Makes a connection: socket, HELLO, and the numbers of all functions known so far.
+//! Makes a connection: socket and HELLO, or a ring; and the numbers of all functions known so far.
 //!
 //! In: an address and wishes.  Out: [`Dialled`], ready for calls, or a [`ConnectError`].
 //! Always: blocking, with a time limit on every step; the same code connects first and again.
 //! Why names are resolved here: a router that restarted may number its functions anew, and a handle must never
 //! reach another function. When a connection opens, every handle is already right for it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process;
 use std::time::Duration;
 
 use protocol::{
@@ -15,9 +18,18 @@ use protocol::{
     decode_header, encode, limits,
 };
 
-use crate::error::{ConnectError, RouterMisbehaved};
+use crate::error::{ConnectError, ResolveError, RouterMisbehaved};
+use crate::ring::Sleeper;
+use crate::shm::{self, ShmClient, attach_socket};
 use crate::stream::Stream;
 use crate::url::RouterUrl;
+
+/// An invocation's id can name as many shards.
+const SHARDS_MAX: u32 = 256;
+
+/// The largest payload through a ring unless said otherwise: as much as functions take by default, and as a connection
+/// over a socket takes. Memory is used up as far as payloads reach, whatever their bound.
+const RING_PAYLOAD_SIZE_DEFAULT: u32 = 1 << 20;
 
 /// What to ask for.
 #[derive(Debug, Clone)]
@@ -31,10 +43,16 @@ pub(crate) struct Dial {
 /// A connection on which calls can be made.
 #[derive(Debug)]
 pub(crate) struct Dialled {
-    pub(crate) stream: Stream,
-    pub(crate) hello: Hello,
+    pub(crate) line: Line,
     /// One for each name asked for, in the same order.
     pub(crate) functions: Vec<Result<FunctionId, Status>>,
+}
+
+/// What the calls go through.
+#[derive(Debug)]
+pub(crate) enum Line {
+    Socket { stream: Stream, hello: Hello },
+    Ring { client: Box<ShmClient>, sleeper: Sleeper },
 }
 
 impl Dial {
@@ -50,7 +68,16 @@ impl Dial {
     }
 
     fn try_dial(&self, names: &[String]) -> Result<Dialled, Failed> {
-        let stream = self.open()?;
+        match &self.url {
+            RouterUrl::Shm(run_dir) => self.dial_ring(run_dir, names),
+            RouterUrl::Unix(path) => self.dial_socket(Stream::Unix(UnixStream::connect(path)?), names),
+            RouterUrl::Tcp { host, port } => {
+                self.dial_socket(Stream::Tcp(self.open_tcp(host, *port)?), names)
+            }
+        }
+    }
+
+    fn dial_socket(&self, stream: Stream, names: &[String]) -> Result<Dialled, Failed> {
         stream.set_timeouts(self.timeout)?;
         let mut buffer = Vec::new();
         let hello = self.greet(&stream, &mut buffer)?;
@@ -59,31 +86,66 @@ impl Dial {
             .map(|name| resolve(&stream, name, hello.frame_size_max, &mut buffer))
             .collect::<Result<_, _>>()?;
         stream.set_nonblocking()?;
-        Ok(Dialled { stream, hello, functions })
+        Ok(Dialled { line: Line::Socket { stream, hello }, functions })
     }
 
-    fn open(&self) -> io::Result<Stream> {
-        match &self.url {
-            RouterUrl::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path)?)),
-            RouterUrl::Shm(_) => {
-                let text = "this client speaks over sockets; shm:// addresses are for ShmClient";
-                Err(io::Error::new(io::ErrorKind::Unsupported, text))
-            }
-            RouterUrl::Tcp { host, port } => {
-                let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-                for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, self.timeout) {
-                        Ok(stream) => {
-                            // Small frames must not wait for others to fill a segment.
-                            stream.set_nodelay(true)?;
-                            return Ok(Stream::Tcp(stream));
-                        }
-                        Err(error) => last = error,
-                    }
+    /// Asks the shards in turn, beginning anywhere, so that many clients spread over them; the first with room takes it.
+    fn dial_ring(&self, run_dir: &Path, names: &[String]) -> Result<Dialled, Failed> {
+        let shard_count = (0..SHARDS_MAX).take_while(|shard| attach_socket(run_dir, *shard).exists()).count();
+        let shard_count = shard_count.max(1) as u32;
+        let first = (RandomState::new().hash_one(process::id()) % u64::from(shard_count)) as u32;
+        let mut refused = None;
+        for turn in 0..shard_count {
+            let shard = (first + turn) % shard_count;
+            let attached = ShmClient::attach_shared(run_dir, &self.ring_options(shard));
+            let (mut client, sleeper) = match attached {
+                Ok(attached) => attached,
+                Err(failed) => {
+                    // What the first one says is told: the others are worth no more than a try.
+                    refused.get_or_insert(failed);
+                    continue;
                 }
-                Err(last)
+            };
+            let functions = names
+                .iter()
+                .map(|name| match client.resolve(name) {
+                    Ok(id) => Ok(Ok(id)),
+                    Err(ResolveError::Failed { .. }) => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                    Err(_) => Ok(Err(Status::UnknownFunction)),
+                })
+                .collect::<io::Result<_>>()?;
+            return Ok(Dialled { line: Line::Ring { client: Box::new(client), sleeper }, functions });
+        }
+        Err(refused.map_or_else(|| io::Error::from(io::ErrorKind::NotFound).into(), Failed::from))
+    }
+
+    fn ring_options(&self, shard: u32) -> shm::Options {
+        let payload_size_max = match self.frame_size_max {
+            0 => RING_PAYLOAD_SIZE_DEFAULT,
+            size => limits::payload_size_max(size, 0),
+        };
+        shm::Options {
+            shard,
+            slot_count: self.credits,
+            payload_size_max,
+            timeout: self.timeout,
+            ..shm::Options::default()
+        }
+    }
+
+    fn open_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in (host, port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, self.timeout) {
+                Ok(stream) => {
+                    // Small frames must not wait for others to fill a segment.
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
             }
         }
+        Err(last)
     }
 
     fn greet(&self, stream: &Stream, buffer: &mut Vec<u8>) -> Result<Hello, Failed> {
@@ -185,6 +247,18 @@ enum Failed {
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<shm::Failed> for Failed {
+    fn from(failed: shm::Failed) -> Self {
+        match failed {
+            shm::Failed::Io(error) => Self::Io(error),
+            shm::Failed::Misbehaved(what) => Self::Misbehaved(what),
+            shm::Failed::Refused(reason) => {
+                Self::Refused { status: shm::status_of(reason), reason: reason.to_string() }
+            }
+        }
     }
 }
 

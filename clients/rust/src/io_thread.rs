@@ -1,4 +1,5 @@
-//! The one background thread of a client: reads answers, keeps deadlines, finishes blocked writes, connects again.
+//! The one background thread of a client: reads answers, keeps deadlines, finishes blocked writes, connects again. On a ring
+//! (`ring_thread.rs`) it reads only the answers that no waiting caller looks for himself.
 //!
 //! In: the socket, the wake-up descriptor, the clock.  Out: completed calls.
 //! Owns: the bytes received and not yet decoded.
@@ -15,8 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::backoff::Backoff;
 use crate::connection::Event;
 use crate::dial::Dial;
-use crate::error::{CallError, Disconnect, Expiry};
-use crate::link::{Hurry, Life, Link, Sleep, Waiter};
+use crate::error::Disconnect;
+use crate::link::{Hurry, Life, Link, Sleep, Up, Waiter, complete};
+use crate::ring_thread;
 use crate::stream::Stream;
 
 /// Room for received bytes at first: one read takes hundreds of small answers. Grows to the largest frame that came.
@@ -29,7 +31,8 @@ pub(crate) fn run(link: &Link, dial: &Dial) {
         Reader { inbound: vec![0; INBOUND_SIZE], filled: 0, events: Vec::new(), expired: Vec::new() };
     let mut backoff = Backoff::new();
     loop {
-        let cause = reader.serve(link);
+        let is_ring = matches!(link.lock().life, Life::Up(Up::Ring(_)));
+        let cause = if is_ring { ring_thread::serve(link) } else { reader.serve(link) };
         link.go_down(cause);
         loop {
             if !link.pause(backoff.next_delay()) {
@@ -69,13 +72,13 @@ impl Reader {
     fn serve(&mut self, link: &Link) -> Disconnect {
         self.filled = 0;
         let stream = match &link.lock().life {
-            Life::Up(up) => Arc::clone(&up.stream),
-            Life::Down | Life::Closed => return Disconnect::ClientDropped,
+            Life::Up(Up::Socket(up)) => Arc::clone(&up.stream),
+            Life::Up(Up::Ring(_)) | Life::Down | Life::Closed => return Disconnect::ClientDropped,
         };
         loop {
             let read = self.read(&stream);
             let handled = self.handle(link);
-            self.complete();
+            complete(&mut self.events, &mut self.expired);
             let interest = match (handled, read) {
                 (Err(cause), _) | (_, Err(cause)) => return cause,
                 (Ok(_), Ok(Read::More)) => continue,
@@ -110,7 +113,7 @@ impl Reader {
     /// Gives what was received to the session and lets it act. `Ok(None)`: look again before sleeping.
     fn handle(&mut self, link: &Link) -> Result<Option<Interest>, Disconnect> {
         let mut state = link.lock();
-        let Life::Up(up) = &mut state.life else { return Err(Disconnect::ClientDropped) };
+        let Life::Up(Up::Socket(up)) = &mut state.life else { return Err(Disconnect::ClientDropped) };
         let outbound_size = up.session.outbound_size();
         let received = self.inbound.get(..self.filled).unwrap_or_default();
         let consumed =
@@ -137,23 +140,6 @@ impl Reader {
         Ok(Some(interest))
     }
 
-    /// Tells those whose calls ended.
-    fn complete(&mut self) {
-        for event in self.events.drain(..) {
-            match event {
-                Event::Answered { waiter: Waiter::Call(cell), outcome } => cell.put(outcome),
-                Event::Resolved { waiter: Waiter::Function(cell), outcome } => cell.put(outcome),
-                // The session checks that each answer is of the kind its slot asked for.
-                Event::Answered { .. } | Event::Resolved { .. } => {
-                    debug_assert!(false, "answer of another kind")
-                }
-            }
-        }
-        for waiter in self.expired.drain(..) {
-            waiter.fail(CallError::Expired(Expiry::NoAnswer));
-        }
-    }
-
     fn sleep(&self, link: &Link, stream: &Stream, interest: Interest) {
         let wanted = if interest.is_blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let mut descriptors = [PollFd::new(stream, wanted), PollFd::new(&link.wake, PollFlags::IN)];
@@ -173,7 +159,7 @@ impl Reader {
         }
         let mut state = link.lock();
         state.sleeps_until = Sleep::Awake;
-        if let Life::Up(up) = &mut state.life
+        if let Life::Up(Up::Socket(up)) = &mut state.life
             && is_writable
         {
             up.is_blocked = false;

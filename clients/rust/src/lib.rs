@@ -30,6 +30,7 @@
 //! link.rs    Link                 the lock between callers and the I/O thread; writes
 //! connection.rs  Session          slots, frames, deadlines: pure, no socket, no clock
 //! io_thread.rs                    reads, deadlines, reconnecting
+//! ring.rs, link/looking.rs, ring_thread.rs    the same three through shared memory
 //! dial.rs, stream.rs, url.rs      socket, HELLO, addresses
 //! shm.rs                          ShmClient: the same calls through shared memory, for one thread
 //! ```
@@ -47,6 +48,8 @@ mod dial;
 mod error;
 mod io_thread;
 mod link;
+mod ring;
+mod ring_thread;
 pub mod shm;
 mod stream;
 mod url;

@@ -1,14 +1,15 @@
 //! What the callers' threads and the I/O thread of one client share: the connection of the moment, and a lock.
 //!
-//! In: calls from any thread.  Out: frames on the socket; the I/O thread (`io_thread.rs`) does the rest.
-//! Owns: the session, the buffer being written, the names of all functions asked for.
-//! Always: one thread at a time writes. It takes everything that waits, writes it without holding the lock, and
+//! In: calls from any thread.  Out: frames on the socket, or calls in the ring; the client's thread (`io_thread.rs`) does the
+//! rest.
+//! Owns: the session or the ring, the buffer being written, the names of all functions asked for.
+//! Always: on a socket one thread at a time writes. It takes everything that waits, writes it without holding the lock, and
 //! looks again: calls started meanwhile by others ride in its next write. What a full socket does not take is left
 //! to the I/O thread, so that no caller ever blocks in a write.
 //! Never: completes a call while holding the lock (a waker may call back into the client).
 //!
 //! ```text
-//! Down -- the I/O thread dialled --> Up -- error, EOF, GOAWAY and idle --> Down
+//! Down -- the thread dialled ------> Up -- error, EOF, GOAWAY and idle --> Down
 //!   |                                 |
 //!   +-------- client dropped ---------+--> Closed
 //! ```
@@ -22,10 +23,17 @@ use rustix::fd::OwnedFd;
 
 use crate::call::Answer;
 use crate::cell::Cell;
-use crate::connection::{Invocation, NotTaken, Session};
+use crate::connection::{Invocation, NotTaken};
 use crate::dial::Dialled;
 use crate::error::{CallError, Disconnect, Expiry};
+use crate::ring::Looker;
 use crate::stream::Stream;
+
+mod looking;
+mod up;
+
+pub(crate) use looking::complete;
+pub(crate) use up::Up;
 
 /// While writes are held, this much is written all the same: one full socket buffer's worth, so that holding longer
 /// would only add delay.
@@ -85,16 +93,6 @@ pub(crate) enum Life {
     Closed,
 }
 
-#[derive(Debug)]
-pub(crate) struct Up {
-    pub(crate) session: Session<Waiter>,
-    pub(crate) stream: Arc<Stream>,
-    is_writing: bool,
-    /// The socket is full: the I/O thread watches it, nobody else tries.
-    pub(crate) is_blocked: bool,
-    spare: Vec<u8>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sleep {
     Awake,
@@ -111,7 +109,7 @@ struct Named {
 impl Link {
     pub(crate) fn new(dialled: Dialled, connect_timeout: Duration) -> std::io::Result<Self> {
         let state = State {
-            life: Life::Up(Up::new(dialled)),
+            life: Life::Up(Up::new(dialled.line)),
             connection: 1,
             functions: Vec::new(),
             waiting: 0,
@@ -128,14 +126,15 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a call, waiting for room if `may_wait`.
+    /// Starts a call. Where its caller waits for its end at once, he looks for its answer himself.
     pub(crate) fn start(
         &self,
         function_index: usize,
         invocation: &Invocation,
         payload: &[u8],
-        may_wait: bool,
+        patience: Patience,
     ) -> Result<Started, CallError> {
+        let may_wait = patience != Patience::None;
         let cell = Arc::new(Cell::new());
         let give_up_at = invocation.deadline_at;
         let (state, started) = self.with_room(may_wait, give_up_at, |state| {
@@ -148,7 +147,7 @@ impl Link {
                 invocation.budget_us = budget_us(at)?;
                 invocation.deadline_at = Some(at + DEADLINE_GRACE);
             }
-            match up.session.invoke(&invocation, payload, Waiter::Call(Arc::clone(&cell))) {
+            match up.invoke(&invocation, payload, Waiter::Call(Arc::clone(&cell))) {
                 Ok(call_id) => {
                     Ok(Some(Started { cell: Arc::clone(&cell), connection: state.connection, call_id }))
                 }
@@ -159,11 +158,26 @@ impl Link {
             }
         })?;
         let wake = invocation.deadline_at.is_some_and(|at| state.sleeps_until.is_later_than(at));
-        self.flush(state, Hurry::UnlessHeld);
+        match patience {
+            Patience::UntilAnswered => self.flush(state, Hurry::Now),
+            Patience::UntilSent | Patience::None => self.flush_and_watch(state, Hurry::UnlessHeld),
+        }
         if wake {
             self.ring();
         }
         Ok(started)
+    }
+
+    /// Makes a call and waits for its end.
+    pub(crate) fn call(
+        &self,
+        function_index: usize,
+        invocation: &Invocation,
+        payload: &[u8],
+    ) -> Result<Answer, CallError> {
+        let started = self.start(function_index, invocation, payload, Patience::UntilAnswered)?;
+        self.look(started.connection, Looker::Caller, || started.cell.is_done());
+        started.cell.take_by(None).unwrap_or(Err(CallError::Expired(Expiry::NoAnswer)))
     }
 
     /// Asks for a function's number on the present connection.
@@ -171,10 +185,10 @@ impl Link {
         let cell = Arc::new(Cell::new());
         let (state, connection) = self.with_room(true, None, |state| {
             let Life::Up(up) = &mut state.life else { return Ok(None) };
-            let taken = up.session.resolve(name, Waiter::Function(Arc::clone(&cell)));
-            Ok(taken.ok().map(|_call_id| state.connection))
+            let taken = up.resolve(name, Waiter::Function(Arc::clone(&cell)));
+            Ok(taken.then_some(state.connection))
         })?;
-        self.flush(state, Hurry::Now);
+        self.flush_and_watch(state, Hurry::Now);
         let id = cell.take_by(None).unwrap_or(Err(CallError::Expired(Expiry::NoAnswer)))?;
         Ok(Resolved { id, connection })
     }
@@ -197,16 +211,21 @@ impl Link {
 
     pub(crate) fn cancel(&self, connection: u64, call_id: CallId) {
         let mut state = self.lock();
-        if let Some(up) = state.up_of(connection) {
-            up.session.cancel(call_id);
+        match state.up_of(connection) {
+            Some(Up::Socket(up)) => up.session.cancel(call_id),
+            Some(Up::Ring(ring)) => ring.cancel(call_id),
+            None => {}
         }
-        self.flush(state, Hurry::Now);
+        self.flush_and_watch(state, Hurry::Now);
     }
 
     pub(crate) fn abandon(&self, connection: u64, call_id: CallId) {
         let mut state = self.lock();
-        let waiter = state.up_of(connection).and_then(|up| up.session.abandon(call_id));
-        self.flush(state, Hurry::UnlessHeld);
+        let waiter = state.up_of(connection).and_then(|up| match up {
+            Up::Socket(up) => up.session.abandon(call_id),
+            Up::Ring(ring) => ring.abandon(call_id),
+        });
+        self.flush_and_watch(state, Hurry::UnlessHeld);
         drop(waiter);
     }
 
@@ -217,14 +236,23 @@ impl Link {
     pub(crate) fn release_hold(&self) {
         let mut state = self.lock();
         state.holds -= 1;
-        self.flush(state, Hurry::UnlessHeld);
+        self.flush_and_watch(state, Hurry::UnlessHeld);
     }
 
     /// Someone is about to wait: what is held back would keep him waiting.
     pub(crate) fn flush_held(&self) {
         let state = self.lock();
         if state.holds > 0 {
-            self.flush(state, Hurry::Now);
+            self.flush_and_watch(state, Hurry::Now);
+        }
+    }
+
+    /// Sends what waits to be sent, and makes sure that somebody sees the answers.
+    fn flush_and_watch<'a>(&'a self, state: MutexGuard<'a, State>, hurry: Hurry) {
+        let is_ring = matches!(state.life, Life::Up(Up::Ring(_)));
+        self.flush(state, hurry);
+        if is_ring {
+            self.watch(self.lock());
         }
     }
 
@@ -233,7 +261,12 @@ impl Link {
         loop {
             let is_held = state.holds > 0 && hurry == Hurry::UnlessHeld;
             let connection = state.connection;
-            let Life::Up(up) = &mut state.life else { return };
+            let up = match &mut state.life {
+                Life::Up(Up::Socket(up)) => up,
+                // Shown all at once, however many there are.
+                Life::Up(Up::Ring(ring)) if !is_held => return ring.publish(),
+                Life::Up(Up::Ring(_)) | Life::Down | Life::Closed => return,
+            };
             let size = up.session.outbound_size();
             if up.is_writing || up.is_blocked || size == 0 || (is_held && size < HELD_SIZE_MAX) {
                 return;
@@ -247,7 +280,7 @@ impl Link {
             let written = write_some(&stream, &bytes);
 
             state = self.lock();
-            let Some(up) = state.up_of(connection) else { return };
+            let Some(Up::Socket(up)) = state.up_of(connection) else { return };
             up.is_writing = false;
             match written {
                 Ok(count) if count == bytes.len() => {
@@ -271,7 +304,7 @@ impl Link {
         }
     }
 
-    /// Wakes the I/O thread. The write fails only when a wake-up is pending already.
+    /// Wakes the I/O thread from `poll`. The write fails only when a wake-up is pending already.
     pub(crate) fn ring(&self) {
         let _pending_already = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
@@ -315,7 +348,7 @@ impl Link {
             known.id = *id;
         }
         state.connection += 1;
-        state.life = Life::Up(Up::new(dialled));
+        state.life = Life::Up(Up::new(dialled.line));
         self.notify(&state);
         true
     }
@@ -355,7 +388,7 @@ impl Link {
             let connected_by = match state.life {
                 Life::Closed => return Err(not_sent(Disconnect::ClientDropped)),
                 // A router that drains is as good as gone: the next connection is what is waited for.
-                Life::Up(ref up) if up.session.goaway().is_none() => None,
+                Life::Up(ref up) if up.goaway().is_none() => None,
                 Life::Up(_) | Life::Down => {
                     Some(*down_until.get_or_insert_with(|| Instant::now() + self.connect_timeout))
                 }
@@ -375,7 +408,7 @@ impl Link {
             }
             // What is held back would keep the room we wait for.
             if state.holds > 0 {
-                self.flush(state, Hurry::Now);
+                self.flush_and_watch(state, Hurry::Now);
                 state = self.lock();
                 if let Some(done) = attempt(&mut state)? {
                     return Ok((state, done));
@@ -409,23 +442,22 @@ pub(crate) struct Started {
     pub(crate) call_id: CallId,
 }
 
+/// How long a caller waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all: room must be there.
+    None,
+    /// Until there is room.
+    UntilSent,
+    /// Until the call has ended.
+    UntilAnswered,
+}
+
 /// Whether [`Link::flush`] respects held writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hurry {
     UnlessHeld,
     Now,
-}
-
-impl Up {
-    fn new(dialled: Dialled) -> Self {
-        Self {
-            session: Session::new(&dialled.hello),
-            stream: Arc::new(dialled.stream),
-            is_writing: false,
-            is_blocked: false,
-            spare: Vec::new(),
-        }
-    }
 }
 
 impl State {
@@ -437,11 +469,11 @@ impl State {
     }
 
     /// Ends the present connection; its waiters are the caller's to tell, after unlocking.
-    fn go(&mut self, life: Life) -> Option<Session<Waiter>> {
+    fn go(&mut self, life: Life) -> Option<Up> {
         match std::mem::replace(&mut self.life, life) {
             Life::Up(up) => {
-                up.stream.shut_down();
-                Some(up.session)
+                up.shut_down();
+                Some(up)
             }
             Life::Down | Life::Closed => None,
         }
@@ -457,13 +489,13 @@ impl Sleep {
     }
 }
 
-fn fail_all(session: Option<Session<Waiter>>, cause: Disconnect) {
+fn fail_all(up: Option<Up>, cause: Disconnect) {
     // A router that said why and then closed has said why.
-    let cause = match (cause, session.as_ref().and_then(Session::goaway)) {
+    let cause = match (cause, up.as_ref().and_then(Up::goaway)) {
         (Disconnect::Closed | Disconnect::Io(_), Some(status)) => Disconnect::GoAway(status),
         _ => cause,
     };
-    for (waiter, maybe_started) in session.into_iter().flat_map(Session::into_waiters) {
+    for (waiter, maybe_started) in up.into_iter().flat_map(Up::into_waiters) {
         waiter.fail(CallError::Disconnected { maybe_started, cause });
     }
 }

@@ -32,25 +32,28 @@
 //! calls [`ShmClient::look_at_socket`] now and then, because a dead router writes nothing. [`ShmClient::poll`] first gives
 //! out the answers that were published before the end, then an error, and the same error for good. Calls without an
 //! answer may have run, or may still be running: the function processes outlive their router. Nothing is sent again on
-//! its own; drop this client, attach to the next router, and repeat what may be repeated. [`ShmClient::submit`] goes on
-//! writing into a ring that nobody reads, until its slots run out.
+//! its own: [`ShmClient::unanswered`] names those calls, [`ShmClient::reattach`] waits for the next router, and repeating
+//! what may be repeated is its user's. [`ShmClient::submit`] goes on writing into a ring that nobody reads, until its slots
+//! run out.
 //! Never: allocates after connecting (except in [`ShmClient::call`], which copies, and when a lane ends), or makes a system
 //! call in `submit`, `poll`, `result` and `release`.
-//! Why not behind [`Client`](crate::Client): that one gives handles to many threads and futures, and pays a lock and two
-//! thread switches for it; who attaches a ring wants the nanoseconds.
-//! Reading order: this file, `attachment.rs` (how a ring is had), `lane.rs` (the way past the router).
+//! For many threads and futures there is [`Client`](crate::Client), which has such a ring too where its address says
+//! `shm://`, and pays a lock and some allocations for each call.
+//! Reading order: this file, `attachment.rs` (how a ring is had), `lane.rs` (the way past the router), `reattach.rs` (the next
+//! router), `shared.rs` (what `ring.rs` needs beside).
 //! Spec: docs/spec/shm.md, "Client rings".  Tests: `router/tests/shm_clients.rs`, `tests/e2e.rs`.
 
-use std::io::{self, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::attach::{self, ClientAttached, MESSAGE_SIZE_MAX, Message};
 use protocol::{FunctionName, Status, Timings};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use shm_ring::Mapped;
 use shm_ring::client_ring::{ClientEnd, WaitOutcome};
 use shm_ring::doorbell::EventDoorbell;
@@ -62,8 +65,11 @@ use crate::url::RouterUrl;
 
 mod attachment;
 mod lane;
+mod reattach;
+mod shared;
 
-use attachment::{Failed, attach_socket, status_of, try_attach};
+use attachment::try_attach;
+pub(crate) use attachment::{Failed, attach_socket, status_of};
 use lane::{Lane, Place};
 
 pub use lane::LaneNotOpened;
@@ -185,11 +191,29 @@ pub struct ShmClient {
     /// Bytes of the socket that are no whole record yet.
     unread: Vec<u8>,
     attached: ClientAttached,
+    aside: Box<Aside>,
     goaway: Option<Status>,
     ended: Option<Disconnect>,
     spin_count_max: u32,
     lane: Option<Box<Lane>>,
     lane_end: Option<LaneEnd>,
+}
+
+/// What no call looks at.
+struct Aside {
+    /// Where and what was asked for, to ask the next router for the same.
+    run_dir: PathBuf,
+    options: Options,
+    /// Functions asked for whose numbers were not taken.
+    asked_count: u32,
+    /// The answers to the first of them.
+    resolved: VecDeque<Result<FunctionId, Status>>,
+}
+
+impl Aside {
+    fn is_answer_due(&self) -> bool {
+        self.resolved.len() < self.asked_count as usize
+    }
 }
 
 impl ShmClient {
@@ -212,14 +236,7 @@ impl ShmClient {
     /// # Errors
     /// As for [`ShmClient::connect`].
     pub fn attach(run_dir: &Path, options: &Options) -> Result<Self, ConnectError> {
-        let url = RouterUrl::Shm(run_dir.to_owned());
-        try_attach(&attach_socket(run_dir, options.shard), options).map_err(|failed| match failed {
-            Failed::Io(source) => ConnectError::Unreachable { url, source },
-            Failed::Misbehaved(source) => ConnectError::RouterMisbehaved { url, source },
-            Failed::Refused(reason) => {
-                ConnectError::Refused { url, status: status_of(reason), reason: reason.to_string() }
-            }
-        })
+        try_attach(run_dir, options).map_err(|failed| failed.at(run_dir))
     }
 
     /// A function's number at this router. Waits for the router's answer.
@@ -232,18 +249,11 @@ impl ShmClient {
             name: name.into(),
             source: CallError::Disconnected { maybe_started: false, cause },
         };
-        let mut bytes = Vec::new();
-        Message::Resolve { name: function_name }.encode(&mut bytes);
-        (&self.socket).write_all(&bytes).map_err(|error| failed(Disconnect::Io(error.kind())))?;
+        self.ask(function_name).map_err(failed)?;
         loop {
-            while let Some(message) = self.next_message().map_err(failed)? {
-                if let Message::Resolved { function_id, status } = message {
-                    return match Status::try_from(status) {
-                        Ok(Status::Ok) => Ok(function_id),
-                        _ => Err(ResolveError::UnknownFunction { name: name.into() }),
-                    };
-                }
-                self.on_message(&message).map_err(failed)?;
+            self.take_messages().map_err(failed)?;
+            if let Some(resolved) = self.take_resolved() {
+                return resolved.map_err(|_| ResolveError::UnknownFunction { name: name.into() });
             }
             let mut bytes = [0; MESSAGE_SIZE_MAX];
             match (&self.socket).read(&mut bytes) {
@@ -402,8 +412,8 @@ impl ShmClient {
         let Some(slot) = self.cancel_in_lane(slot) else { return };
         let mut bytes = Vec::new();
         Message::CancelCall { slot: slot.0, call_id }.encode(&mut bytes);
-        // A socket that takes nothing is a router that is gone, which `poll` tells.
-        let _ = (&self.socket).write_all(&bytes);
+        // A socket that takes nothing is a router that is gone, which `poll` tells, or stands still and would not stop it.
+        let _ = rustix::net::send(&self.socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
     /// Makes one call and waits for its end; nothing else may be outstanding.
@@ -519,6 +529,16 @@ impl ShmClient {
             Message::Goaway { status } => {
                 // An unknown reason is a reason all the same.
                 self.goaway = Some(Status::try_from(*status).unwrap_or(Status::GoingAway));
+                Ok(())
+            }
+            Message::Resolved { function_id, status } if self.aside.is_answer_due() => {
+                // A reason from a newer router still means that there is no such function for us.
+                let status = Status::try_from(*status).unwrap_or(Status::UnknownFunction);
+                self.aside.resolved.push_back(if status == Status::Ok {
+                    Ok(*function_id)
+                } else {
+                    Err(status)
+                });
                 Ok(())
             }
             Message::LaneClosed { lane_id, reason } => {

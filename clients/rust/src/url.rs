@@ -38,7 +38,7 @@ pub enum RouterUrl {
     },
     /// `unix:///PATH`: a Unix stream socket at an absolute path.
     Unix(PathBuf),
-    /// `shm:///RUN_DIR`: shared memory with the router that has this run directory. For [`ShmClient`](crate::ShmClient).
+    /// `shm:///RUN_DIR`: shared memory with the router that has this run directory.
     Shm(PathBuf),
 }
 

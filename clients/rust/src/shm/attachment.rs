@@ -4,6 +4,7 @@
 //! Always: what was received is checked before it is used: the seals of the memory, the constants of the ring, and that
 //! both belong to the answer they came with.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,16 +17,17 @@ use shm_ring::client_ring::ClientEnd;
 use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Mapped, pass};
 
-use super::{Options, SPIN_ROUND_NS, ShmClient};
-use crate::error::RouterMisbehaved;
+use super::{Aside, Options, SPIN_ROUND_NS, ShmClient};
+use crate::error::{ConnectError, RouterMisbehaved};
+use crate::url::RouterUrl;
 
 /// Where a shard of the router listens for those who attach.
-pub(super) fn attach_socket(run_dir: &Path, shard: u32) -> PathBuf {
+pub(crate) fn attach_socket(run_dir: &Path, shard: u32) -> PathBuf {
     run_dir.join(format!("attach-{shard}.sock"))
 }
 
 /// Why there is no ring.
-pub(super) enum Failed {
+pub(crate) enum Failed {
     Io(io::Error),
     Misbehaved(RouterMisbehaved),
     Refused(AttachRefused),
@@ -37,9 +39,31 @@ impl<E: Into<io::Error>> From<E> for Failed {
     }
 }
 
+impl Failed {
+    /// As who asked is told.
+    pub(super) fn at(self, run_dir: &Path) -> ConnectError {
+        let url = RouterUrl::Shm(run_dir.to_owned());
+        match self {
+            Self::Io(source) => ConnectError::Unreachable { url, source },
+            Self::Misbehaved(source) => ConnectError::RouterMisbehaved { url, source },
+            Self::Refused(reason) => {
+                ConnectError::Refused { url, status: status_of(reason), reason: reason.to_string() }
+            }
+        }
+    }
+}
+
 /// One try.
-pub(super) fn try_attach(path: &Path, options: &Options) -> Result<ShmClient, Failed> {
-    let socket = UnixStream::connect(path)?;
+pub(super) fn try_attach(run_dir: &Path, options: &Options) -> Result<ShmClient, Failed> {
+    try_attach_with_memory(run_dir, options).map(|(client, _memory_fd)| client)
+}
+
+/// The same, with the descriptor of the ring's memory for those who map it once more.
+pub(super) fn try_attach_with_memory(
+    run_dir: &Path,
+    options: &Options,
+) -> Result<(ShmClient, OwnedFd), Failed> {
+    let socket = UnixStream::connect(attach_socket(run_dir, options.shard))?;
     // A time limit of zero means "none" to sockets.
     let timeout = Some(options.timeout.max(Duration::from_millis(1)));
     socket.set_read_timeout(timeout)?;
@@ -80,22 +104,29 @@ pub(super) fn try_attach(path: &Path, options: &Options) -> Result<ShmClient, Fa
     let regions_size = geometry.slot_count() as usize * 2 * geometry.region_size() as usize;
     ring.memory().populate(geometry.memory_size() - regions_size);
     let spin_rounds = u64::try_from(options.spin.as_nanos()).unwrap_or(u64::MAX) / SPIN_ROUND_NS;
-    Ok(ShmClient {
+    let client = ShmClient {
         ring,
         bell: EventDoorbell::from_fd(bell_fd),
         socket,
         unread,
         attached,
+        aside: Box::new(Aside {
+            run_dir: run_dir.to_owned(),
+            options: options.clone(),
+            asked_count: 0,
+            resolved: VecDeque::new(),
+        }),
         goaway: None,
         ended: None,
         spin_count_max: u32::try_from(spin_rounds).unwrap_or(u32::MAX),
         lane: None,
         lane_end: None,
-    })
+    };
+    Ok((client, memory_fd))
 }
 
 /// The status that says the same on a connection.
-pub(super) fn status_of(reason: AttachRefused) -> Status {
+pub(crate) fn status_of(reason: AttachRefused) -> Status {
     match reason {
         AttachRefused::TooManyClients => Status::TooManyConnections,
         AttachRefused::Draining => Status::GoingAway,

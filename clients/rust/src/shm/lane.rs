@@ -115,6 +115,12 @@ impl Lane {
 
     /// Calls without an answer that are not in the router's ring, and answers not released.
     #[inline]
+    /// Slot and call id of each call that was given to the lane and has no answer. Those that went on to the ring are there.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = (SlotIndex, u64)> + '_ {
+        let in_lane = self.ring.unanswered().map(|(slot, call_id)| (self.name_of(slot), call_id));
+        in_lane.chain(self.returned.iter().map(|returned| (returned.slot, returned.call.call_id)))
+    }
+
     pub(super) fn outstanding(&self) -> u32 {
         self.ring.outstanding() + self.returned_count() + self.settled.len() as u32
     }
@@ -347,6 +353,12 @@ impl ShmClient {
         }
         self.flush();
         self.drop_lane_if_done();
+    }
+
+    /// The slot that its caller knows, of a call in the router's ring.
+    pub(super) fn name_of(&self, slot: SlotIndex) -> SlotIndex {
+        let moved = self.lane.iter().flat_map(|lane| &lane.moved);
+        moved.into_iter().find(|(place, _)| *place == slot).map_or(slot, |(_, name)| *name)
     }
 
     /// An answer out of the router's ring, under the name its caller knows.
