@@ -4,8 +4,8 @@
 //! Always: calls are completed after unlocking, by whoever found their answers; a caller may complete the calls of others.
 //! One looks at a time: a second would only contend for the lock. It is a caller that waits, if there is one.
 //! Never: leaves an outstanding call unseen. Before the last one stops looking, the thread looks, or has announced its sleep.
-//! Why not the thread alone: a caller that is woken by it pays a switch of threads for each answer, several times what a
-//! call through a ring takes (figures: docs/decisions/0007).
+//! Why not the thread alone: a caller that is woken by it pays a switch of threads for each answer, on top of what the ring
+//! costs (docs/decisions/0007).
 
 use std::hint;
 use std::sync::MutexGuard;
