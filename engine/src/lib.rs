@@ -320,6 +320,7 @@ impl Engine {
     }
 
     /// What a call wanted that was answered just now: until the next `handle_request` its slot still tells.
+    #[inline]
     pub fn asked(&self, invocation: InvocationId) -> Asked {
         let call = self.invocations.at(invocation.slot());
         let criticality = LaneIndex::from_index(call.lane.into()).criticality();

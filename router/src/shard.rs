@@ -263,7 +263,12 @@ impl Shard {
     /// One turn: everything this thread ever does is reached from here. Returns how much there was to do.
     pub fn turn(&mut self) -> usize {
         let now = self.begin_turn(); //                                                         clock.rs
-        if self.tape.begin_turn(now) { self.turn_at::<true>(now) } else { self.turn_at::<false>(now) }
+        if !self.tape.begin_turn(now) {
+            return self.turn_at::<false>(now);
+        }
+        let work = self.turn_at::<true>(now);
+        self.tape.end_turn();
+        work
     }
 
     /// The turn, recorded or not: two bodies, so that a call that nobody records is not asked about it.
@@ -637,11 +642,13 @@ impl<const IS_RECORDED: bool> Deliver for Replies<'_, IS_RECORDED> {
 }
 
 /// The call's end, for `quickfire record`.
-#[inline(never)]
+#[inline(always)]
 fn record(desk: &mut Desk<'_>, answer: &Answer, result: &impl ResultBytes) {
-    let waiting_size = desk.payloads.size_of(answer.invocation);
-    let request = |out: Option<&mut Vec<u8>>| result.request(out).unwrap_or(waiting_size);
-    desk.tape.answered(desk.engine, answer, result.size(), request);
+    let Desk { engine, payloads, tape, .. } = desk;
+    let request = |out: Option<&mut Vec<u8>>| {
+        result.request(out).unwrap_or_else(|| payloads.size_of(answer.invocation))
+    };
+    tape.answered(engine, answer, result.size(), request);
 }
 
 /// Where the time of calls went, into the histograms.

@@ -373,6 +373,7 @@ impl<M: Memory> RouterEnd<M> {
     }
 
     /// Appends the payload of an answered request to `out`, if it is wanted, and says how many bytes it was pushed with.
+    #[inline]
     pub fn answered_payload(&self, completion: &Completion, out: Option<&mut Vec<u8>>) -> u32 {
         let payload_size = self.entries[completion.slot.0 as usize].payload_size;
         if let Some(out) = out {

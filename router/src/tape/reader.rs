@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use protocol::recording::{CALL_SIZE, RECORD_HEADER_SIZE};
 use shm_ring::{MapError, Mapped, Memory};
 
+use super::entry::{self, CELL_SIZE, Words};
 use super::{MAGIC, place};
 
 /// Reads one shard's tape.
@@ -14,6 +14,8 @@ pub struct TapeReader<M: Memory = Mapped> {
     ring_size: u64,
     head: u64,
     lost_before: u64,
+    /// What was copied off the tape; kept for its capacity.
+    copied: Vec<u8>,
     /// Its shard.
     pub shard: u16,
 }
@@ -35,11 +37,11 @@ pub enum TapeDamaged {
         /// What can be.
         ring_size: u64,
     },
-    /// A record that cannot be.
-    #[error("a record on the tape has a size of {size} bytes")]
-    BadRecord {
-        /// What it says.
-        size: u32,
+    /// An entry without an end.
+    #[error("an entry on the tape is {missing} bytes longer than what was written")]
+    EntryCut {
+        /// How much is not there.
+        missing: usize,
     },
 }
 
@@ -57,7 +59,9 @@ impl<M: Memory> TapeReader<M> {
             return Err(TapeDamaged::NotATape);
         }
         let ring_size = memory.load_u64(place::RING_SIZE, Ordering::Relaxed);
-        if ring_size == 0 || !ring_size.is_multiple_of(8) || ring_size > (memory.size() - place::RING) as u64
+        if ring_size == 0
+            || !ring_size.is_multiple_of(CELL_SIZE as u64)
+            || ring_size > (memory.size() - place::RING) as u64
         {
             return Err(TapeDamaged::NotATape);
         }
@@ -66,7 +70,7 @@ impl<M: Memory> TapeReader<M> {
         memory.store_u64(place::HEAD, head, Ordering::Release);
         let lost_before = memory.load_u64(place::LOST, Ordering::Relaxed);
         let shard = memory.load_u64(place::SHARD, Ordering::Relaxed) as u16;
-        Ok(TapeReader { memory, ring_size, head, lost_before, shard })
+        Ok(TapeReader { memory, ring_size, head, lost_before, copied: Vec::new(), shard })
     }
 
     /// The shard goes on recording until `until_ns`; 0 ends it.
@@ -75,7 +79,7 @@ impl<M: Memory> TapeReader<M> {
         self.memory.store_u64(place::UNTIL, until_ns, Ordering::Relaxed);
     }
 
-    /// Appends the records that wait, and says how many they are.
+    /// Appends a record for each call that waits, as a file has it, and says how many they are.
     pub fn drain(&mut self, out: &mut Vec<u8>) -> Result<u64, TapeDamaged> {
         // SYNC(tape.tail)
         let tail = self.memory.load_u64(place::TAIL, Ordering::Acquire);
@@ -83,18 +87,20 @@ impl<M: Memory> TapeReader<M> {
         if size > self.ring_size {
             return Err(TapeDamaged::TooMuch { size, ring_size: self.ring_size });
         }
-        let start = out.len();
+        self.copied.clear();
         let at = (self.head % self.ring_size) as usize;
         let first = (size as usize).min(self.ring_size as usize - at);
-        self.memory.append_to(place::RING + at, first, out);
-        self.memory.append_to(place::RING, size as usize - first, out);
-        let count = count_records(out.get(start..).unwrap_or_default());
+        self.memory.append_to(place::RING + at, first, &mut self.copied);
+        self.memory.append_to(place::RING, size as usize - first, &mut self.copied);
+        self.head = tail;
+        // SYNC(tape.head): copied, and may be written over while it is looked at.
+        self.memory.store_u64(place::HEAD, tail, Ordering::Release);
+
+        let start = out.len();
+        let count = write_records(&self.copied, self.shard, out);
         if count.is_err() {
             out.truncate(start);
         }
-        self.head = tail;
-        // SYNC(tape.head)
-        self.memory.store_u64(place::HEAD, tail, Ordering::Release);
         count
     }
 
@@ -104,14 +110,28 @@ impl<M: Memory> TapeReader<M> {
     }
 }
 
-/// Whole records, one behind the other?
-fn count_records(mut bytes: &[u8]) -> Result<u64, TapeDamaged> {
+/// Writes the records of these entries, and says how many they are.
+fn write_records(mut entries: &[u8], shard: u16, out: &mut Vec<u8>) -> Result<u64, TapeDamaged> {
     let mut count = 0;
-    while let Some(size) = bytes.first_chunk().map(|size| u32::from_le_bytes(*size)) {
-        let whole = size as usize;
-        let is_sound = whole >= RECORD_HEADER_SIZE.max(CALL_SIZE) && whole.is_multiple_of(8);
-        bytes = bytes.get(whole..).filter(|_| is_sound).ok_or(TapeDamaged::BadRecord { size })?;
+    while let Some((cell, rest)) = entries.split_first_chunk::<CELL_SIZE>() {
+        let (call, has_body) = entry::unpack(&words(cell), shard);
+        let body_size = if has_body { call.payload_size as usize } else { 0 };
+        let cells_size = body_size.next_multiple_of(CELL_SIZE);
+        let (cells, behind) = rest
+            .split_at_checked(cells_size)
+            .ok_or_else(|| TapeDamaged::EntryCut { missing: cells_size - rest.len() })?;
+        call.encode(cells.get(..body_size).unwrap_or_default(), out);
+        entries = behind;
         count += 1;
     }
-    if bytes.is_empty() { Ok(count) } else { Err(TapeDamaged::BadRecord { size: bytes.len() as u32 }) }
+    let missing = CELL_SIZE - entries.len();
+    if entries.is_empty() { Ok(count) } else { Err(TapeDamaged::EntryCut { missing }) }
+}
+
+fn words(cell: &[u8; CELL_SIZE]) -> Words {
+    let mut words = Words::default();
+    for (word, bytes) in words.iter_mut().zip(cell.as_chunks().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
 }
