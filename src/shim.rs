@@ -1,15 +1,18 @@
 //! `quickfire shim`: the keeper of the function processes, as the process `quickfire up` starts.
 //!
-//! In: the effective configuration on standard input, so that a file that changed meanwhile can't divide the two.
+//! In: the effective configuration on standard input, so that a file that changed meanwhile can't divide the two; and from
+//! `DIR/shim.toml`, when the router says that it goes on with another one.
 
 use std::io::Read;
+use std::path::Path;
 
 use clap::{ArgMatches, Command};
-use router::Config;
 use router::config::Command as FunctionCommand;
+use router::{Config, run_dir};
 use worker_shim::{FunctionConfig, ShimConfig, Stopped};
 
 use crate::ending::{Ending, Failure};
+use crate::flags;
 
 /// Not in the help: `quickfire up` starts it.
 pub fn command() -> Command {
@@ -22,12 +25,27 @@ pub fn run(_matches: &ArgMatches) -> Result<Ending, Failure> {
     let read = std::io::stdin().read_to_string(&mut text);
     read.map_err(|error| Failure::usage(format!("the shim cannot read its configuration: {error}")))?;
     let config = Config::parse(&text, "standard input").map_err(Failure::usage)?;
-    match worker_shim::run(shim_config(&config)?).map_err(Failure::usage)? {
+    let path = run_dir::shim_config(&config.router.run_dir);
+    let read_again = move || match read_again(&path) {
+        Ok(config) => Some(config),
+        Err(failure) => {
+            // The exit code is for a program that ends; this one goes on as it is.
+            let _ = failure.tell();
+            None
+        }
+    };
+    match worker_shim::run(shim_config(&config)?, read_again).map_err(Failure::usage)? {
         Stopped::ByRouter | Stopped::BySignal | Stopped::RouterGone => Ok(Ending::Ok),
         Stopped::Refused(reason) => {
             Err(Failure::new(Ending::Refused, format!("the router refused this shim: {reason}")))
         }
     }
+}
+
+fn read_again(path: &Path) -> Result<ShimConfig, Failure> {
+    let origin = path.to_string_lossy();
+    let config = Config::parse(&flags::read_file(&origin)?, &origin).map_err(Failure::usage)?;
+    shim_config(&config)
 }
 
 fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {

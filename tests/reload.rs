@@ -40,21 +40,9 @@ fn no_call_is_lost_or_answered_wrongly_while_the_file_is_read_again_and_again() 
     let counts: Vec<u64> = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..3u64)
             .map(|caller| {
-                let (url, is_over) = (router.url.clone(), &is_over);
-                scope.spawn(move || {
-                    let client = Client::connect(&url).unwrap();
-                    let echo = client.function("echo").unwrap();
-                    let mut count = 0u64;
-                    while !is_over.load(Ordering::Relaxed) {
-                        let payload = (caller << 32 | count).to_le_bytes();
-                        let answer = echo
-                            .call(&payload)
-                            .wait()
-                            .unwrap_or_else(|error| panic!("call {count}: {error}"));
-                        assert_eq!(answer.payload[..], payload, "the answer of another call");
-                        count += 1;
-                    }
-                    count
+                scope.spawn({
+                    let (router, is_over) = (&router, &is_over);
+                    move || call_until(router, is_over, caller)
                 })
             })
             .collect();
@@ -72,6 +60,60 @@ fn no_call_is_lost_or_answered_wrongly_while_the_file_is_read_again_and_again() 
     eventually("all are counted", || router.row("echo").ok == before.ok + answered);
     let after = router.row("echo");
     assert_eq!((after.errors, after.otherwise), (before.errors, before.otherwise));
+}
+
+#[test]
+fn processes_come_and_go_under_load_and_no_call_is_lost() {
+    // Given: two shards, and callers that check every answer.
+    let home = tempfile::tempdir().unwrap();
+    let with_warm = |warm: u32| manifest("30s", 1, "").replace("warm = 2", &format!("warm = {warm}"));
+    let router = Router::start_in(home.path(), &with_warm(2));
+    eventually("all run", || router.row("echo").workers == 4);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..3u64)
+            .map(|caller| {
+                scope.spawn({
+                    let (router, is_over) = (&router, &is_over);
+                    move || call_until(router, is_over, caller)
+                })
+            })
+            .collect();
+        // When: more, fewer, none too many, and more again.
+        for (round, warm) in (1..).zip([4, 1, 3]) {
+            reload(&router, home.path(), &with_warm(warm), "reloaded: 1 changes in force, 0 after", round);
+            let wanted = u64::from(warm) * 2;
+            eventually("as many as asked for", || {
+                router.row("echo").workers == wanted && router.workers("echo").len() as u64 == wanted
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
+        callers.into_iter().for_each(|caller| assert!(caller.join().unwrap() > 0));
+    });
+    let row = router.row("echo");
+    assert_eq!((row.errors, row.otherwise), (0, 0), "nobody noticed");
+
+    // Expect: a shim that is started again keeps as many as the last one did.
+    let old = router.workers("echo");
+    signal(router.shim().unwrap(), Signal::KILL);
+    eventually("six others", || {
+        let new = router.workers("echo");
+        new.len() == 6 && router.row("echo").workers == 6 && new.iter().all(|pid| !old.contains(pid))
+    });
+}
+
+/// Calls `echo` again and again, and checks each answer. Returns how many there were.
+fn call_until(router: &Router, is_over: &AtomicBool, caller: u64) -> u64 {
+    let client = Client::connect(&router.url).unwrap();
+    let echo = client.function("echo").unwrap();
+    let mut count = 0u64;
+    while !is_over.load(Ordering::Relaxed) {
+        let payload = (caller << 32 | count).to_le_bytes();
+        let answer = echo.call(&payload).wait().unwrap_or_else(|error| panic!("call {count}: {error}"));
+        assert_eq!(answer.payload[..], payload, "the answer of another call");
+        count += 1;
+    }
+    count
 }
 
 #[test]

@@ -20,6 +20,7 @@
 //!   |    (or Refused, then closed)    |   (or Refused, then closed)    |
 //!   |          ... calls go through the ring ...                       |
 //!   |                                 |<------------- FunctionFailing  |
+//!   |                                 |   ShimReload ----------------->|
 //!   |<-- Stop                         |   ShimStop ------------------->|
 //!   | end of stream: the peer is dead                                  |
 //!
@@ -95,6 +96,8 @@ pub enum Message {
     Stop,
     /// Router to shim: stop the processes, then exit with 0.
     ShimStop,
+    /// Router to shim: the run directory says anew how many processes are to be kept.
+    ShimReload,
     /// Shim to router: the processes of this function keep failing.
     FunctionFailing {
         /// The function.
@@ -356,6 +359,7 @@ const KIND_LANE_OPENED: u16 = 16;
 const KIND_LANE_REFUSED: u16 = 17;
 const KIND_LANE_REVOKE: u16 = 18;
 const KIND_LANE_CLOSED: u16 = 19;
+const KIND_SHIM_RELOAD: u16 = 20;
 
 /// Looks at the front of `bytes`. `Ok(None)` means that the message is not complete yet; otherwise the message and
 /// its size, behind which the next one starts.
@@ -398,6 +402,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbeh
         }
         KIND_STOP => Message::Stop,
         KIND_SHIM_STOP => Message::ShimStop,
+        KIND_SHIM_RELOAD => Message::ShimReload,
         KIND_FUNCTION_FAILING => {
             Message::FunctionFailing { name: FunctionName::from_bytes(name)?, exit_code: record.exit_code }
         }
@@ -466,7 +471,7 @@ fn check_record(record: &Record) -> Result<(), AttachPeerMisbehaved> {
     if version != VERSION {
         return Err(AttachPeerMisbehaved::VersionUnsupported { version });
     }
-    if !(KIND_ATTACH_WORKER..=KIND_LANE_CLOSED).contains(&kind) {
+    if !(KIND_ATTACH_WORKER..=KIND_SHIM_RELOAD).contains(&kind) {
         return Err(AttachPeerMisbehaved::UnknownKind(kind));
     }
     let name_size_max = match kind {
@@ -523,6 +528,7 @@ impl Message {
             }
             Message::Stop => (Record { kind: KIND_STOP, ..blank }, None),
             Message::ShimStop => (Record { kind: KIND_SHIM_STOP, ..blank }, None),
+            Message::ShimReload => (Record { kind: KIND_SHIM_RELOAD, ..blank }, None),
             Message::FunctionFailing { name, exit_code } => {
                 let name_size = name.as_bytes().len() as u16;
                 (Record { kind: KIND_FUNCTION_FAILING, name_size, exit_code, ..blank }, Some(name))

@@ -342,7 +342,7 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         env: None,
         kind: Kind::count(0, 1024),
         default: Some("1"),
-        meaning: "Processes kept warm for each shard. 0 starts none: calls are refused.",
+        meaning: "Processes kept warm for each shard. 0 starts none: calls wait until their time is over.",
         since: "0.1",
     },
     OptionSpec {

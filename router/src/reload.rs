@@ -13,8 +13,8 @@ use std::fmt;
 
 use crate::config::{Config, ConfigError, FunctionConfig, Section, Setting};
 
-/// Options of a function from which its processes and their rings are made.
-const COLD: [&str; 6] = ["command", "warm", "slots", "payload_size_max", "processors", "env"];
+/// Options of a function from which each of its processes and their rings are made.
+const COLD: [&str; 5] = ["command", "slots", "payload_size_max", "processors", "env"];
 
 /// What a reload changes, and what it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,7 +124,6 @@ fn is_hot(setting: &Setting) -> bool {
 fn with_processes_of(new: &FunctionConfig, running: &FunctionConfig) -> FunctionConfig {
     FunctionConfig {
         command: running.command.clone(),
-        warm: running.warm,
         slots: running.slots,
         payload_size_max: running.payload_size_max,
         processors: running.processors.clone(),
@@ -173,12 +172,12 @@ mod tests {
         let merged = check(
             &wanted,
             &[
+                "functions.b.warm: 1 -> 3",
                 "functions.b.timeout: \"30s\" -> \"5s\"",
                 "functions.b.queue_count_max: 100000 -> 7",
                 "functions.b.idempotent: false -> true",
             ],
             &[
-                "functions.b.warm: 1 -> 3",
                 "functions.b.slots: 1024 -> 8",
                 "functions.b.payload_size_max: \"1MiB\" -> \"1KiB\"",
                 "functions.b.processors: \"none\" -> \"0\"",
@@ -187,11 +186,10 @@ mod tests {
         );
         let b = &merged.functions[1];
         assert_eq!((b.queue_count_max, b.idempotent), (7, true));
-        assert_eq!((b.warm, b.slots, b.payload_size_max, b.env.len()), (1, 1024, 1 << 20, 0));
-        assert_eq!(merged.digest(), config(RUNNING).digest(), "the shim need not know");
+        assert_eq!((b.warm, b.slots, b.payload_size_max, b.env.len()), (3, 1024, 1 << 20, 0));
         // Taken once; what waits is told again.
         let (_, again) = merge(&merged, &config(&wanted)).unwrap();
-        assert_eq!((again.taken.len(), again.needs_restart.len()), (0, 5));
+        assert_eq!((again.taken.len(), again.needs_restart.len()), (0, 4));
     }
 
     #[test]

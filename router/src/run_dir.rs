@@ -118,6 +118,11 @@ pub fn admin_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("admin.sock")
 }
 
+/// What the shim reads when the router goes on with another configuration.
+pub fn shim_config(run_dir: &Path) -> PathBuf {
+    run_dir.join("shim.toml")
+}
+
 /// Where the shim keeps its lock.
 pub fn shim_lock(run_dir: &Path) -> PathBuf {
     run_dir.join("shim.lock")

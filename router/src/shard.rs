@@ -83,6 +83,8 @@ pub struct Reconfigure {
     pub tenants: Vec<TenantSpec>,
     /// All functions by id.
     pub functions: Vec<FunctionSpec>,
+    /// The number of processes changes, and who keeps them is to look.
+    pub tells_shim: bool,
     /// Is told what became of it. Nobody may be listening any more.
     pub done: SyncSender<Result<(), EngineRefused>>,
 }
@@ -415,9 +417,14 @@ impl Shard {
         let work = self.commands.take(COMMANDS_PER_TURN_MAX, |command| match command {
             Command::Drain => is_drain_asked = true,
             Command::Reconfigure(asked) => {
-                let Reconfigure { tenants, functions, done } = *asked;
+                let Reconfigure { tenants, functions, tells_shim, done } = *asked;
                 let functions = functions.into_iter().map(Some).collect();
-                let _ = done.try_send(desk.engine.handle_reconfigure(tenants, functions));
+                let outcome = desk.engine.handle_reconfigure(tenants, functions);
+                if tells_shim && outcome.is_ok() {
+                    // Before the workers that are too many are told to end, which is in the next turn.
+                    self.attach.reload_shim();
+                }
+                let _ = done.try_send(outcome);
             }
             Command::Explain { invocation, done } => {
                 desk.engine.look_at_queues(now);

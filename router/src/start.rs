@@ -95,6 +95,15 @@ pub enum ReloadRefused {
     /// An engine has no room for it.
     #[error(transparent)]
     Engine(#[from] EngineRefused),
+    /// The shim could not be told.
+    #[error("cannot write {path} for the shim: {error}")]
+    Shim {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        error: io::Error,
+    },
     /// It is going away, or a shard has failed.
     #[error("the router is stopping")]
     Stopping,
@@ -146,8 +155,9 @@ impl Running {
         &self,
         tenants: Vec<TenantSpec>,
         functions: Vec<FunctionSpec>,
+        tells_shim: bool,
     ) -> Result<(), ReloadRefused> {
-        let ask = |done| Command::Reconfigure(Box::new(Reconfigure { tenants, functions, done }));
+        let ask = |done| Command::Reconfigure(Box::new(Reconfigure { tenants, functions, tells_shim, done }));
         Ok(self.ask(ask)??)
     }
 
@@ -270,11 +280,30 @@ impl Router {
             return Err(ReloadRefused::Stopping);
         }
         let (merged, difference) = reload::merge(&config, wanted)?;
+        let tells_shim =
+            config.functions.iter().zip(&merged.functions).any(|(old, new)| old.warm != new.warm);
+        if tells_shim {
+            self.write_shim_config(&merged)?;
+        }
         for running in &self.shards {
-            running.reconfigure(tenant_specs(&merged), function_specs(&merged))?;
+            let functions = respecified(&config, &merged);
+            if let Err(refused) = running.reconfigure(tenant_specs(&merged), functions, tells_shim) {
+                // What a shim that attaches later would read. If it cannot be written either, the refusal still stands.
+                let _ = tells_shim.then(|| self.write_shim_config(&config));
+                return Err(refused);
+            }
         }
         *config = merged;
         Ok(difference)
+    }
+
+    /// Whole or not at all: the shim may read at any time.
+    fn write_shim_config(&self, config: &Config) -> Result<(), ReloadRefused> {
+        let path = run_dir::shim_config(self.run_dir.path());
+        let new = path.with_extension("toml.new");
+        fs::write(&new, config.to_toml())
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|error| ReloadRefused::Shim { path, error })
     }
 
     /// What `reconfigure` would change.
@@ -512,6 +541,18 @@ fn function_specs(config: &Config) -> Vec<FunctionSpec> {
         ..FunctionSpec::named(&function.name)
     };
     config.functions.iter().map(spec).collect()
+}
+
+/// The functions of a configuration that takes the place of another. A function that is to have fewer processes sends away
+/// those that are too many, and takes none beyond; as long as nothing else is applied.
+fn respecified(running: &Config, wanted: &Config) -> Vec<FunctionSpec> {
+    let mut specs = function_specs(wanted);
+    for (spec, (old, new)) in specs.iter_mut().zip(running.functions.iter().zip(&wanted.functions)) {
+        if new.warm < old.warm {
+            spec.workers_max = new.warm;
+        }
+    }
+    specs
 }
 
 fn rate(per_second: u32, burst: u32) -> Option<Rate> {

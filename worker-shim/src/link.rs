@@ -29,6 +29,8 @@ const RETRY_NS: u64 = 50_000_000;
 pub enum Word {
     /// Stop everything.
     Stop,
+    /// Look again how many processes are to be kept.
+    Reload,
     /// It will never take this shim.
     Refused(AttachRefused),
     /// There was no router for too long.
@@ -85,6 +87,7 @@ impl Link {
             match inbox.next(stream) {
                 Ok(Some(Message::ShimAccepted { .. })) => self.become_attached(),
                 Ok(Some(Message::ShimStop)) => return Some(Word::Stop),
+                Ok(Some(Message::ShimReload)) => return Some(Word::Reload),
                 Ok(Some(Message::Refused { reason })) if !passes(reason) => {
                     return Some(Word::Refused(reason));
                 }
@@ -253,8 +256,10 @@ mod tests {
         assert_eq!(link.turn(1), None);
         assert!(link.is_attached());
         assert_eq!(link.due_at_ns(), None, "an attached shim needs no timer");
+        send(&mut stream, Message::ShimReload);
         send(&mut stream, Message::ShimStop);
-        assert_eq!(link.turn(2), Some(Word::Stop));
+        assert_eq!(link.turn(2), Some(Word::Reload));
+        assert_eq!(link.turn(3), Some(Word::Stop));
     }
 
     #[test]

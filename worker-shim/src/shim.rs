@@ -4,6 +4,8 @@
 //! Out: what the lives of the places ask for; logs; `shim.json`.
 //! Owns: every process, in its place, and `DIR/shim.lock`.
 //! Always: `turn` handles exits before time, so that no place acts on a process that is no more.
+//! Always: while it runs, only the number of places of a function changes. A place too many that has no process goes at once;
+//! one that has goes with its process, which the router tells to end when its calls are done.
 //! Never: blocks anywhere but in `poll`; spins (each place has its wait, and an idle shim has no timer).
 //!
 //! ```text
@@ -11,7 +13,7 @@
 //! ```
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::FunctionName;
@@ -80,7 +82,13 @@ pub enum ShimFailed {
 
 /// Runs a shim until it is told to stop or its router is gone for good. To be called from the main thread of a
 /// process of its own: it reaps every child of the process, and function processes die with the calling thread.
-pub fn run(config: ShimConfig) -> Result<Stopped, ShimFailed> {
+///
+/// `read_again` gives the configuration as it is by now, when the router says that it is another one; nothing, if it cannot
+/// be read, and then the one before stays.
+pub fn run(
+    config: ShimConfig,
+    read_again: impl FnMut() -> Option<ShimConfig> + 'static,
+) -> Result<Stopped, ShimFailed> {
     config.check()?;
     let failed_to = |what| move |source| ShimFailed::System { what, source };
     let _lock = lock(&config.run_dir)?;
@@ -90,7 +98,7 @@ pub fn run(config: ShimConfig) -> Result<Stopped, ShimFailed> {
     process::keep_descriptors_private().map_err(failed_to("keep its descriptors to itself"))?;
     let signals = Signals::new().map_err(failed_to("listen to signals"))?;
 
-    let mut shim = Shim::new(config, &logs_dir, signals);
+    let mut shim = Shim::new(config, Box::new(read_again), logs_dir, signals);
     loop {
         shim.turn().map_err(failed_to("wait for events"))?;
         if let Some(stopped) = shim.stopped() {
@@ -123,6 +131,8 @@ struct Tally {
 
 struct Shim {
     config: ShimConfig,
+    read_again: Box<dyn FnMut() -> Option<ShimConfig>>,
+    logs_dir: PathBuf,
     patience: Patience,
     started: Instant,
     places: Vec<Place>,
@@ -137,26 +147,16 @@ struct Shim {
 }
 
 impl Shim {
-    fn new(config: ShimConfig, logs_dir: &Path, signals: Signals) -> Self {
-        let mut places = Vec::new();
-        for (index, function) in config.functions.iter().enumerate() {
-            for place in 0..(config.shards * function.warm) {
-                let shard = place / function.warm;
-                places.push(Place {
-                    function: index,
-                    number: place as usize,
-                    shard,
-                    attach_socket: config.run_dir.join(format!("attach-{shard}.sock")),
-                    life: Life::new(0),
-                    process: None,
-                    log: PlaceLog::new(logs_dir, &function.name, place as usize),
-                });
-            }
-        }
-        Self {
+    fn new(
+        config: ShimConfig,
+        read_again: Box<dyn FnMut() -> Option<ShimConfig>>,
+        logs_dir: PathBuf,
+        signals: Signals,
+    ) -> Self {
+        let mut shim = Self {
             patience: config.patience(),
             started: Instant::now(),
-            places,
+            places: Vec::new(),
             tallies: vec![Tally::default(); config.functions.len()],
             orphans_reaped: 0,
             signals,
@@ -166,6 +166,79 @@ impl Shim {
             stopping: None,
             buffer: vec![0; OUTPUT_SIZE_PER_TURN].into_boxed_slice(),
             config,
+            read_again,
+            logs_dir,
+        };
+        shim.fill_places(0);
+        shim
+    }
+
+    /// Makes the places that are missing.
+    fn fill_places(&mut self, now_ns: u64) {
+        for function in 0..self.config.functions.len() {
+            for shard in 0..self.config.shards {
+                while self.place_count(function, shard) < self.config.functions[function].warm {
+                    let place = self.new_place(now_ns, function, shard);
+                    self.places.push(place);
+                }
+            }
+        }
+    }
+
+    /// A place with the lowest number that is free in its function.
+    fn new_place(&self, now_ns: u64, function: usize, shard: u32) -> Place {
+        let is_free = |number: &usize| {
+            self.places.iter().all(|place| place.function != function || place.number != *number)
+        };
+        let number = (0..).find(is_free).unwrap_or_default();
+        Place {
+            function,
+            number,
+            shard,
+            attach_socket: self.config.run_dir.join(format!("attach-{shard}.sock")),
+            life: Life::new(now_ns),
+            process: None,
+            log: PlaceLog::new(&self.logs_dir, &self.config.functions[function].name, number),
+        }
+    }
+
+    /// Places of a function and shard that are to stay.
+    fn place_count(&self, function: usize, shard: u32) -> u32 {
+        let is_one = |place: &&Place| {
+            place.function == function
+                && place.shard == shard
+                && !matches!(place.life, Life::Stopping { .. } | Life::Gone)
+        };
+        self.places.iter().filter(is_one).count() as u32
+    }
+
+    /// Whether this place's function has more places than it is to have.
+    fn is_surplus(&self, index: usize) -> bool {
+        let Place { function, shard, .. } = self.places[index];
+        self.place_count(function, shard) > self.config.functions[function].warm
+    }
+
+    /// Goes on with as many processes as the configuration asks for by now.
+    fn reload(&mut self, now_ns: u64) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let Some(wanted) = (self.read_again)() else { return };
+        if let Err(refused) = wanted.check() {
+            // A closed stderr is no reason to stop.
+            let _ = writeln!(io::stderr(), "shim: {refused}; everything stays as it is");
+            return;
+        }
+        for function in &mut self.config.functions {
+            if let Some(new) = wanted.functions.iter().find(|new| new.name == function.name) {
+                function.warm = new.warm;
+            }
+        }
+        self.fill_places(now_ns);
+        for index in 0..self.places.len() {
+            if !self.places[index].life.has_process() && self.is_surplus(index) {
+                self.on_event(now_ns, index, Event::StopAsked);
+            }
         }
     }
 
@@ -179,12 +252,19 @@ impl Shim {
         while let Some(exit) = process::reap_next() {
             self.on_exit(now_ns, exit);
         }
-        match self.link.turn(now_ns) {
+        // What came behind that word is in the link's hands already, where `poll` does not see it.
+        let mut word = self.link.turn(now_ns);
+        while word == Some(Word::Reload) {
+            self.reload(now_ns);
+            word = self.link.turn(now_ns);
+        }
+        match word {
             Some(Word::Stop) => self.begin_stop(now_ns, Stopped::ByRouter),
             Some(Word::Refused(reason)) => self.begin_stop(now_ns, Stopped::Refused(reason)),
             Some(Word::RouterGone) => self.begin_stop(now_ns, Stopped::RouterGone),
-            None => {}
+            Some(Word::Reload) | None => {}
         }
+        self.places.retain(|place| !place.life.is_gone());
         for place in 0..self.places.len() {
             self.on_event(now_ns, place, Event::Time);
         }
@@ -236,12 +316,17 @@ impl Shim {
         place.read_output(now_ns, &mut self.buffer);
         place.process = None;
         let stderr = place.log.close(now_ns);
-        let was_asked = matches!(place.life, Life::Stopping { .. });
+        let is_surplus = self.is_surplus(index);
+        let place = &mut self.places[index];
+        let was_asked = is_surplus || matches!(place.life, Life::Stopping { .. });
         let reason = exit.cause.to_string();
         place.log.remark(now_ns, &format!("pid {} {reason}", exit.pid));
 
         let jitter = self.jitter.next_u32();
         self.on_event(now_ns, index, Event::Exited { jitter });
+        if is_surplus {
+            self.on_event(now_ns, index, Event::StopAsked);
+        }
         if !was_asked {
             self.tallies[self.places[index].function].exits += 1;
             self.tell_failure(now_ns, index, exit.cause.as_exit_code(), reason, stderr);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use protocol::attach::{self, Message};
 use rustix::process::{Pid, Signal};
-use serde_json::Value;
+use serde_json::{Value, json};
 use worker_shim::{FunctionConfig, ShimConfig};
 
 /// When a test gives up. Never reached on a machine that works.
@@ -27,6 +27,31 @@ const WAIT: &str = "exec sleep 1000";
 fn shim_process() {
     let Some(run_dir) = std::env::var_os("SHIM_TEST_DIR").map(PathBuf::from) else { return };
     let functions = std::env::var("SHIM_TEST_FUNCTIONS").unwrap();
+    let config = ShimConfig {
+        run_dir: run_dir.clone(),
+        shards: 1,
+        functions: functions_of(&functions),
+        reattach_timeout: Duration::from_millis(
+            std::env::var("SHIM_TEST_REATTACH_MS").unwrap().parse().unwrap(),
+        ),
+        stop_grace: Duration::from_millis(200),
+        config_digest: DIGEST,
+    };
+    let again = config.clone();
+    let read_again = move || {
+        let functions = functions_of(&fs::read_to_string(run_dir.join("functions")).ok()?);
+        Some(ShimConfig { functions, ..again.clone() })
+    };
+    match worker_shim::run(config, read_again) {
+        Ok(stopped) => println!("stopped: {stopped:?}"),
+        Err(error) => {
+            println!("failed: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn functions_of(lines: &str) -> Vec<FunctionConfig> {
     let function = |line: &str| {
         let mut fields = line.split('\t').map(String::from);
         let mut next = || fields.next().unwrap();
@@ -36,23 +61,12 @@ fn shim_process() {
         let processors = std::env::var("SHIM_TEST_PROCESSOR").iter().map(|it| it.parse().unwrap()).collect();
         FunctionConfig { name, command, warm, processors, env: vec![("EXTRA".into(), "given".into())] }
     };
-    let config = ShimConfig {
-        run_dir,
-        shards: 1,
-        functions: functions.lines().map(function).collect(),
-        reattach_timeout: Duration::from_millis(
-            std::env::var("SHIM_TEST_REATTACH_MS").unwrap().parse().unwrap(),
-        ),
-        stop_grace: Duration::from_millis(200),
-        config_digest: DIGEST,
-    };
-    match worker_shim::run(config) {
-        Ok(stopped) => println!("stopped: {stopped:?}"),
-        Err(error) => {
-            println!("failed: {error}");
-            std::process::exit(1);
-        }
-    }
+    lines.lines().map(function).collect()
+}
+
+fn lines_of(functions: &[Function<'_>]) -> String {
+    let line = |(name, warm, command): &Function<'_>| format!("{name}\t{warm}\t{}\n", command.join("\t"));
+    functions.iter().map(line).collect()
 }
 
 /// A shim, and everything it started.
@@ -83,15 +97,11 @@ impl Shim {
         reattach_timeout: Duration,
         processor: Option<u32>,
     ) -> Self {
-        let lines: Vec<String> = functions
-            .iter()
-            .map(|(name, warm, command)| format!("{name}\t{warm}\t{}", command.join("\t")))
-            .collect();
         let process = Command::new(std::env::current_exe().unwrap())
             // On the main thread, as in production.
             .args(["shim_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
             .env("SHIM_TEST_DIR", dir)
-            .env("SHIM_TEST_FUNCTIONS", lines.join("\n"))
+            .env("SHIM_TEST_FUNCTIONS", lines_of(functions))
             .env("SHIM_TEST_REATTACH_MS", reattach_timeout.as_millis().to_string())
             .env("A_SECRET", "of the operator")
             .envs(processor.map(|index| ("SHIM_TEST_PROCESSOR", index.to_string())))
@@ -100,6 +110,12 @@ impl Shim {
             .spawn()
             .unwrap();
         Self { process, dir: dir.to_owned() }
+    }
+
+    /// Has the router ask for this many processes from now on.
+    fn reload(&self, router: &mut Router, functions: &[Function<'_>]) {
+        fs::write(self.dir.join("functions"), lines_of(functions)).unwrap();
+        router.send(Message::ShimReload);
     }
 
     fn pid(&self) -> u32 {
@@ -465,4 +481,36 @@ fn without_a_router_everything_stops_in_time() {
     let functions: [Function<'_>; 1] = [("echo", 2, &sh(WAIT))];
     let shim = Shim::start_with_patience(dir.path(), &functions, Duration::from_millis(300));
     assert_eq!(shim.wait_for_end(), "RouterGone");
+}
+
+#[test]
+fn processes_come_at_once_and_go_when_they_end_by_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("attach-0.sock")).unwrap();
+    let shim = Shim::start(dir.path(), &[("echo", 2, &sh(WAIT)), ("broken", 3, &sh("exit 9"))]);
+    let mut router = Router::accept(&listener);
+    let count = |status: &Value, function: usize| array(&status["functions"][function]["places"]).count();
+    let living = |status: &Value| pids(&json!({ "functions": [status["functions"][0]] }));
+    let before = living(&shim.wait_for("both run", |status| living(status).len() == 2));
+
+    // Expect: more are started, and those that were there are left alone.
+    shim.reload(&mut router, &[("echo", 3, &sh(WAIT)), ("broken", 3, &sh("exit 9"))]);
+    let status = shim.wait_for("a third one", |status| living(status).len() == 3);
+    assert!(before.iter().all(|pid| living(&status).contains(pid)), "{status:#}");
+    assert_eq!(status["functions"][0]["warm_wanted"], 3);
+
+    // Expect: of too many, those that wait for a start go at once, and those that run when they end.
+    shim.reload(&mut router, &[("echo", 1, &sh(WAIT)), ("broken", 0, &sh("exit 9"))]);
+    let status = shim.wait_for("the broken ones are given up", |status| count(status, 1) == 0);
+    assert_eq!(living(&status).len(), 3, "the router ends them, when it has no more calls for them");
+    before.iter().for_each(|pid| kill(*pid, Signal::TERM));
+    let status = shim.wait_for("one is left", |status| count(status, 0) == 1);
+    assert!(!living(&status).is_empty() && !before.contains(&living(&status)[0]), "{status:#}");
+
+    // Expect: and that one is kept, as ever.
+    kill(living(&status)[0], Signal::KILL);
+    let last = living(&status)[0];
+    shim.wait_for("it is started again", |status| living(status).first().is_some_and(|pid| *pid != last));
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
 }

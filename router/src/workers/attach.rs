@@ -104,6 +104,8 @@ pub struct Attach {
     /// In the order of their time.
     deadlines: VecDeque<(Nanos, u32)>,
     is_draining: bool,
+    /// The configuration that a shim was started with is not the one in force: each is told to look.
+    is_reloaded: bool,
     own_process_id: u32,
 }
 
@@ -121,6 +123,7 @@ impl Attach {
             visitor_count: 0,
             deadlines: VecDeque::new(),
             is_draining: false,
+            is_reloaded: false,
             own_process_id: std::process::id(),
         }
     }
@@ -220,11 +223,18 @@ impl Attach {
 
     /// Tells the shim to stop its processes and exit.
     pub fn stop_shim(&mut self) {
-        for peer in self.peers.iter().flatten() {
-            if matches!(peer.role, Role::Shim) {
-                send(&peer.socket, Message::ShimStop);
-            }
-        }
+        self.tell_shim(Message::ShimStop);
+    }
+
+    /// Tells the shim, and each that comes after it, to look how many processes are to be kept.
+    pub fn reload_shim(&mut self) {
+        self.is_reloaded = true;
+        self.tell_shim(Message::ShimReload);
+    }
+
+    fn tell_shim(&self, message: Message) {
+        let shims = self.peers.iter().flatten().filter(|peer| matches!(peer.role, Role::Shim));
+        shims.for_each(|peer| send(&peer.socket, message));
     }
 
     /// Takes the complete messages of a peer. False: it is to be closed.
@@ -331,6 +341,9 @@ impl Attach {
         self.visitor_count -= 1;
         self.shim.set(Some(peer.credentials.pid));
         send(&peer.socket, Message::ShimAccepted { shard: self.options.shard });
+        if self.is_reloaded {
+            send(&peer.socket, Message::ShimReload);
+        }
         Ok(())
     }
 
