@@ -236,6 +236,26 @@ impl Engine {
         }
     }
 
+    /// The calls of a function need something from now on: those that were pushed without it count as if they had it. How busy
+    /// their workers are is seen from the next call of each on.
+    pub(crate) fn count_running(&mut self, number: u32) {
+        let function = &mut self.functions[number as usize];
+        let tenants = self.permits.place_of(function.spec.tenant);
+        for &index in &function.members {
+            let held = &self.workers[index as usize].held;
+            let slots: Vec<_> = held.iter(index, &self.invocations).collect();
+            for slot in slots {
+                let call = self.invocations.at_mut(slot);
+                if !call.marks.has(Marks::PERMITTED) {
+                    call.marks = call.marks.with(Marks::PERMITTED, true);
+                    function.running += 1;
+                    self.permits.ledger.try_take(number as usize, u32::MAX);
+                    self.permits.ledger.try_take(tenants, u32::MAX);
+                }
+            }
+        }
+    }
+
     /// The function that has waited longest for its tenant's concurrency, and still does.
     fn next_of_tenant(&mut self, tenant: TenantIndex) -> Option<u32> {
         let waiting = &mut self.permits.tenant_mut(tenant).waiting;

@@ -53,8 +53,8 @@ impl TokenBucket {
         self.next_at.since(now).since(self.tolerance)
     }
 
-    /// As [`TokenBucket::take`] at a share of the rate, of [`WHOLE`]. The advice is never longer than after which the share
-    /// may be another one.
+    /// Takes one call's worth at a share of the rate, of [`WHOLE`], or says when to ask again: never later than the share may be
+    /// another one.
     pub fn take_share(&mut self, now: Nanos, share: u64) -> Result<(), Nanos> {
         let wait = self.next_at.since(now);
         if share == 0 || wait > self.tolerance {
@@ -65,15 +65,17 @@ impl TokenBucket {
         Ok(())
     }
 
-    /// Takes one call's worth, or says after how long there will be one.
+    /// Whether there is one call's worth, or after how long there will be.
     #[inline]
-    pub fn take(&mut self, now: Nanos) -> Result<(), Nanos> {
-        let wait = self.next_at.since(now);
-        if wait > self.tolerance {
-            return Err(wait.since(self.tolerance));
-        }
+    pub fn ask(&self, now: Nanos) -> Result<(), Nanos> {
+        let wait = self.wait(now);
+        if wait > Nanos::ZERO { Err(wait) } else { Ok(()) }
+    }
+
+    /// Takes one call's worth, which is there.
+    #[inline]
+    pub fn take(&mut self, now: Nanos) {
         self.next_at = self.next_at.max(now).plus(self.interval);
-        Ok(())
     }
 }
 
@@ -85,38 +87,42 @@ mod tests {
         TokenBucket::new(Rate { per_second, burst })
     }
 
+    fn call(bucket: &mut TokenBucket, now: Nanos) -> Result<(), Nanos> {
+        bucket.ask(now).inspect(|()| bucket.take(now))
+    }
+
     #[test]
     fn a_full_bucket_lets_the_burst_through_and_says_when_to_come_again() {
         let now = Nanos::from_secs(5);
         let mut bucket = bucket(1000, 3);
         for _ in 0..3 {
-            assert_eq!(bucket.take(now), Ok(()));
+            assert_eq!(call(&mut bucket, now), Ok(()));
         }
-        assert_eq!(bucket.take(now), Err(Nanos::from_ms(1)));
-        assert_eq!(bucket.take(now.plus(Nanos::from_ms(1))), Ok(()));
-        assert_eq!(bucket.take(now.plus(Nanos::from_us(1_200))), Err(Nanos::from_us(800)));
+        assert_eq!(call(&mut bucket, now), Err(Nanos::from_ms(1)));
+        assert_eq!(call(&mut bucket, now.plus(Nanos::from_ms(1))), Ok(()));
+        assert_eq!(call(&mut bucket, now.plus(Nanos::from_us(1_200))), Err(Nanos::from_us(800)));
     }
 
     #[test]
     fn a_refused_call_uses_nothing_up() {
         let mut bucket = bucket(1, 1);
-        assert_eq!(bucket.take(Nanos::ZERO), Ok(()));
+        assert_eq!(call(&mut bucket, Nanos::ZERO), Ok(()));
         for _ in 0..1000 {
-            assert!(bucket.take(Nanos::from_ms(999)).is_err());
+            assert!(call(&mut bucket, Nanos::from_ms(999)).is_err());
         }
-        assert_eq!(bucket.take(Nanos::from_secs(1)), Ok(()));
+        assert_eq!(call(&mut bucket, Nanos::from_secs(1)), Ok(()));
     }
 
     #[test]
     fn another_rate_counts_from_the_call_before_it() {
         let now = Nanos::from_secs(5);
         let mut bucket = bucket(1000, 1);
-        assert_eq!(bucket.take(now), Ok(()));
+        assert_eq!(call(&mut bucket, now), Ok(()));
         bucket.set_rate(Rate { per_second: 100, burst: 1 });
         let next = now.plus(Nanos::from_ms(1));
         assert_eq!((bucket.wait(now), bucket.wait(next)), (Nanos::from_ms(1), Nanos::ZERO));
-        assert_eq!(bucket.take(next), Ok(()));
-        assert_eq!(bucket.take(next), Err(Nanos::from_ms(10)));
+        assert_eq!(call(&mut bucket, next), Ok(()));
+        assert_eq!(call(&mut bucket, next), Err(Nanos::from_ms(10)));
     }
 
     #[test]
@@ -127,7 +133,7 @@ mod tests {
             // Steps of odd length, so that calls come before, at and after the time of the next token.
             for step in 0..20_000u64 {
                 let now = Nanos(step * 331);
-                if bucket.take(now).is_ok() {
+                if call(&mut bucket, now).is_ok() {
                     passed.push(now);
                 }
             }

@@ -110,6 +110,9 @@ impl Engine {
         let tenant = self.permits.tenant_mut(spec.tenant);
         let function = &mut self.functions[number as usize];
         function.respecify(FunctionSpec { payload_size_max, ..spec }, &tenant.spec, is_host_limited);
+        if function.checks.any_at_dispatch() {
+            self.count_running(number);
+        }
         // Whatever limit closed it may be another one.
         self.open_gate(number);
         self.look_at_pressure(number);

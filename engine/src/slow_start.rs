@@ -13,7 +13,7 @@ use crate::time::Nanos;
 pub struct SlowStart {
     /// The length of a window.
     pub window: Nanos,
-    /// Calls that a window may always have.
+    /// Calls that a window may always have, at least 1.
     pub calls_min: u32,
     /// What it may have beyond the calls of the window before.
     pub growth_percent: u32,
@@ -33,18 +33,20 @@ impl Ramp {
         Ramp { spec, began_at: Nanos::ZERO, calls: 0, calls_max: spec.calls_min }
     }
 
-    /// Counts a call, or says after how long the next window begins.
-    pub fn take(&mut self, now: Nanos) -> Result<(), Nanos> {
+    /// Whether the window has room for a call, or after how long the next one begins.
+    pub fn ask(&self, now: Nanos) -> Result<(), Nanos> {
+        let is_full = self.calls >= self.calls_max && now.since(self.began_at) < self.spec.window;
+        if is_full { Err(self.began_at.plus(self.spec.window).since(now)) } else { Ok(()) }
+    }
+
+    /// Counts a call for which there is room.
+    pub fn take(&mut self, now: Nanos) {
         let age = now.since(self.began_at);
         if age >= self.spec.window {
             let is_next = age.0 / self.spec.window.0.max(1) == 1;
             self.begin_window(now, if is_next { self.calls } else { 0 });
         }
-        if self.calls >= self.calls_max {
-            return Err(self.began_at.plus(self.spec.window).since(now));
-        }
         self.calls += 1;
-        Ok(())
     }
 
     fn begin_window(&mut self, now: Nanos, calls_before: u32) {
@@ -63,10 +65,14 @@ mod tests {
 
     const MINUTE: Nanos = Nanos::from_secs(60);
 
+    fn call(ramp: &mut Ramp, now: Nanos) -> Result<(), Nanos> {
+        ramp.ask(now).inspect(|()| ramp.take(now))
+    }
+
     /// How many of endless calls pass in each window.
     fn passed(ramp: &mut Ramp, window: u64) -> u32 {
         let now = Nanos(window * MINUTE.0 + 1);
-        (0..100_000).take_while(|_| ramp.take(now).is_ok()).count() as u32
+        (0..100_000).take_while(|_| call(ramp, now).is_ok()).count() as u32
     }
 
     #[test]
@@ -88,7 +94,7 @@ mod tests {
     fn who_is_refused_is_told_when_the_window_ends() {
         let mut ramp = Ramp::new(SlowStart { window: MINUTE, calls_min: 1, growth_percent: 0 });
         let now = MINUTE.plus(Nanos::from_secs(20));
-        assert_eq!(ramp.take(now), Ok(()));
-        assert_eq!(ramp.take(now), Err(Nanos::from_secs(40)));
+        assert_eq!(call(&mut ramp, now), Ok(()));
+        assert_eq!(call(&mut ramp, now), Err(Nanos::from_secs(40)));
     }
 }

@@ -27,6 +27,18 @@ pub enum Contract {
     NoIdle,
     /// Only who lied is quarantined.
     HonestWorkers,
+    /// No span of time has more admitted calls than the burst and the rate allow.
+    Rate,
+    /// No window has more calls than slow start allows after the one before.
+    SlowStart,
+    /// A breaker opens, refuses, probes and closes as its operator was told.
+    Breaker,
+    /// Attempts that may have begun are tried again for no more than a fraction of the traffic.
+    RetryBudget,
+    /// No more calls are in workers' hands than their function, their tenant and the host may have.
+    Concurrency,
+    /// A call that has waited long has its turn within the documented bound.
+    Ageing,
 }
 
 /// All of them, with what `--list` says.
@@ -50,6 +62,12 @@ pub const CONTRACTS: &[(Contract, &str, &str)] = &[
     (Contract::TrueRefusal, "true-refusal", "a call is refused for the reason that is true, and only then"),
     (Contract::NoIdle, "no-idle", "no call waits while a worker of its function has nothing to do"),
     (Contract::HonestWorkers, "honest-workers", "only who lied is quarantined"),
+    (Contract::Rate, "rate", "no span of time has more admitted calls than the burst and the rate allow"),
+    (Contract::SlowStart, "slow-start", "no window has more calls than the one before allows"),
+    (Contract::Breaker, "breaker", "a breaker opens, refuses, probes and closes as its operator was told"),
+    (Contract::RetryBudget, "retry-budget", "retries of what may have begun are a fraction of the traffic"),
+    (Contract::Concurrency, "concurrency", "no more calls are in workers' hands than may be"),
+    (Contract::Ageing, "ageing", "a call that has waited long has its turn within the documented bound"),
 ];
 
 impl Contract {

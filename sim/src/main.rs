@@ -9,7 +9,7 @@
 //! functions, what is downstream of them, and the router's shell around the engine (`router.rs`, which does what
 //! `router/src/shard.rs` does).
 //! Reading order: `contract.rs` (what is promised), `scenario.rs` and `plan.rs` (what happens), `world.rs` (the run),
-//! `oracle.rs` (the judge), `shrink.rs`.  Page: docs/simulation.md.
+//! `oracle.rs` and `rules.rs` (the judges), `shrink.rs`.  Page: docs/simulation.md.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod oracle;
 mod plan;
 mod replay;
 mod router;
+mod rules;
 mod scenario;
 mod service;
 mod shim;

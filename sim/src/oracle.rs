@@ -7,6 +7,10 @@
 //! "exactly one answer".
 //! Always: a call is named by the router's life (its epoch) and the engine's id, because a new router counts from the
 //! beginning again.
+//! Reading order: this file is a call's life; `turns.rs` says whose turn it was, `limits.rs` who may run.
+
+mod limits;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -40,7 +44,16 @@ pub struct Call {
     pub deadline_at_ns: u64,
     pub is_idempotent: bool,
     pub mark: u64,
+    pub admitted_at_ns: u64,
+    /// Since when it stands in its queue, this time.
+    pub waits_since_ns: u64,
+    /// Once it has surely aged: pushes of its function that may still come before its own.
+    pub pushes_left: Option<u32>,
     pub start_count: u32,
+    /// It began in the attempt that is, or that was last.
+    pub has_begun: bool,
+    /// It is to be pushed again though it has begun.
+    pub is_retry: bool,
     pub answer: Option<Status>,
     /// Its answer came without `STARTED`.
     pub is_promised_unstarted: bool,
@@ -53,15 +66,20 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call that was admitted just now.
-    pub fn new(function: u32, criticality: u8, deadline_at_ns: u64, is_idempotent: bool, mark: u64) -> Call {
+    /// A call that was admitted at this time, and nothing else is known of it.
+    pub fn admitted_at(now_ns: u64) -> Call {
         Call {
-            function,
-            criticality,
-            deadline_at_ns,
-            is_idempotent,
-            mark,
+            function: 0,
+            criticality: 0,
+            deadline_at_ns: 0,
+            is_idempotent: false,
+            mark: 0,
+            admitted_at_ns: now_ns,
+            waits_since_ns: now_ns,
+            pushes_left: None,
             start_count: 0,
+            has_begun: false,
+            is_retry: false,
             answer: None,
             is_promised_unstarted: false,
             was_cancelled: false,
@@ -92,6 +110,8 @@ pub struct Bounds {
     pub invocations_max: u32,
     /// From a call's deadline to the kill of who holds it.
     pub kill_grace_ns: u64,
+    /// Processes that hold calls.
+    pub running_max: Option<u32>,
 }
 
 /// Everything admitted in this run.
@@ -105,11 +125,14 @@ pub struct Oracle {
     owed: BTreeSet<CallKey>,
     /// In the ring of a worker, whether or not anybody waits for them.
     held: BTreeMap<CallKey, ProcessId>,
+    /// What is configured of functions and tenants.
+    limits: limits::Limits,
+    /// By function, pushes since an aged call last had its turn before others.
+    pushes_since_turn: BTreeMap<u32, u32>,
+    /// By function, since when calls wait though a worker has nothing to do and no limit is met.
+    unblocked_at_ns: BTreeMap<u32, u64>,
 }
 
-/// By how much more than twice its remaining time a call may be overtaken: the width of the tightest bucket, which
-/// also covers the timer tick by which a call may move late. See `docs/decisions/0004-deadline-buckets.md`.
-const SLACK_NS: u64 = 1 << 21;
 /// A tick of the timer wheel: a deadline is rounded up to one.
 const TICK_NS: u64 = 1 << 18;
 
@@ -123,6 +146,9 @@ impl Oracle {
             waiting: BTreeSet::new(),
             owed: BTreeSet::new(),
             held: BTreeMap::new(),
+            limits: limits::Limits::default(),
+            pushes_since_turn: BTreeMap::new(),
+            unblocked_at_ns: BTreeMap::new(),
         }
     }
 
@@ -181,34 +207,8 @@ impl Oracle {
         self.judge.check(Contract::Bounds, held_count <= self.bounds.slot_count, || {
             format!("{process:?} holds {held_count} calls in {} slots", self.bounds.slot_count)
         })?;
-        self.order(now_ns, key, &call)
-    }
-
-    /// Who waits and should have come before this call?
-    fn order(&self, now_ns: u64, key: CallKey, call: &Call) -> Result<(), Broken> {
-        let remaining_ns = call.deadline_at_ns - now_ns;
-        for other_key in &self.waiting {
-            let other = &self.calls[other_key];
-            // Who is past the deadline cannot be overtaken any more: it will be answered expired.
-            if other.function != call.function || other.deadline_at_ns <= now_ns {
-                continue;
-            }
-            self.judge.check(Contract::Order, other.criticality <= call.criticality, || {
-                let (mine, its) = (call.criticality, other.criticality);
-                format!("{key:?} (criticality {mine}) overtook {other_key:?} ({its})")
-            })?;
-            let other_remaining_ns = other.deadline_at_ns - now_ns;
-            let is_bound_kept = remaining_ns <= 2 * other_remaining_ns + SLACK_NS;
-            self.judge.check(
-                Contract::Order,
-                other.criticality < call.criticality || is_bound_kept,
-                || {
-                    let (mine_us, its_us) = (remaining_ns / 1_000, other_remaining_ns / 1_000);
-                    format!("{key:?} with {mine_us} us left overtook {other_key:?} with {its_us} us left")
-                },
-            )?;
-        }
-        Ok(())
+        self.check_concurrency(&call)?;
+        self.check_turn(now_ns, key, &call)
     }
 
     /// A worker gave a call back, finished or not.
@@ -216,12 +216,17 @@ impl Oracle {
         self.held.remove(&key);
     }
 
-    /// A call was taken back from a worker that is gone. If that did not end it, it waits again.
-    pub fn taken_back(&mut self, key: CallKey) {
+    /// A call was taken back from a worker that is gone, or is tried again. If it has not ended, it waits.
+    pub fn taken_back(&mut self, now_ns: u64, key: CallKey) -> Option<&Call> {
         self.held.remove(&key);
-        if self.owed.contains(&key) {
-            self.waiting.insert(key);
+        if !self.owed.contains(&key) {
+            return None;
         }
+        self.waiting.insert(key);
+        let call = self.calls.get_mut(&key)?;
+        call.waits_since_ns = now_ns;
+        call.is_retry = call.has_begun;
+        Some(call)
     }
 
     /// The caller takes the call back: whatever comes next, it does not wait for a worker any more.
@@ -247,6 +252,8 @@ impl Oracle {
         self.owed.retain(|key| key.epoch != epoch);
         self.waiting.retain(|key| key.epoch != epoch);
         self.held.retain(|key, _| key.epoch != epoch);
+        self.pushes_since_turn.clear();
+        self.unblocked_at_ns.clear();
     }
 
     /// A process that holds calls wrote what it must not.
@@ -267,6 +274,7 @@ impl Oracle {
     pub fn started(&mut self, now_ns: u64, key: CallKey) -> Result<(), Broken> {
         let call = self.call(key, "started")?;
         call.start_count += 1;
+        call.has_begun = true;
         let call = call.clone();
         self.judge.check(Contract::NeverLate, call.deadline_at_ns > now_ns, || {
             format!("{key:?} was started after its deadline")
@@ -319,6 +327,7 @@ impl Oracle {
                 format!("{key:?} has no answer {late_ms} ms after its deadline was seen to pass")
             })?;
         }
+        self.note_aged(now_ns);
         Ok(())
     }
 

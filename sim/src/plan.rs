@@ -53,6 +53,12 @@ pub enum Kind {
     Overload,
     /// The processes of a function die as fast as they are started, for a while.
     CrashLoop,
+    /// Another configuration is applied.
+    Reload,
+    /// A client is lent credits of a worker, for a lane of its own.
+    Lease,
+    /// A lane ends.
+    EndLease,
 }
 
 /// One event.

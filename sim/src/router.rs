@@ -11,7 +11,7 @@ use engine::{
     Completed, Engine, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, Started, WorkerAction,
     WorkerId, WorkerState,
 };
-use protocol::{Flags, FunctionId};
+use protocol::{Flags, FunctionId, Status};
 use shm_ring::{Generation, Geometry, HeapMemory, Identity, Outcome, Request, RouterEnd, SlotIndex};
 
 use crate::oracle::Seen;
@@ -23,6 +23,11 @@ pub enum Did {
     Answered(InvocationId, Seen),
     /// A worker gave it back, with a result or without.
     GivenBack(InvocationId),
+    /// A run of it came to an end that says something about its function.
+    Ran {
+        id: InvocationId,
+        has_failed: bool,
+    },
     TakenBack(InvocationId),
     /// The process is told to finish and end.
     Stopped(ProcessId),
@@ -94,6 +99,11 @@ impl Router {
         let Some(worker) = self.worker_of(process) else { return };
         self.reap(now, worker, did);
         let held: Vec<_> = self.rings[&worker].slots.keys().copied().collect();
+        let evidence = Evidence(&self.rings);
+        let has_killed = |id: &&InvocationId| {
+            evidence.started(worker, **id) == Started::Yes && self.engine.owes_answer(**id)
+        };
+        did.extend(held.iter().filter(has_killed).map(|id| Did::Ran { id: *id, has_failed: true }));
         self.engine.handle_worker_lost(now, worker, &Evidence(&self.rings));
         self.rings.remove(&worker);
         self.take_back(held, did);
@@ -106,6 +116,11 @@ impl Router {
             let (function, state, credits) = (view.function.0, view.state, view.credits);
             Some(Seat { process: ring.process, function, state, credits })
         })
+    }
+
+    /// Who has this seat, if it is taken.
+    pub fn process_of(&self, worker: WorkerId) -> Option<ProcessId> {
+        self.rings.get(&worker).map(|ring| ring.process)
     }
 
     fn worker_of(&self, process: ProcessId) -> Option<WorkerId> {
@@ -155,7 +170,13 @@ impl Router {
 
     fn send_answers(&mut self, did: &mut Vec<Did>) {
         while let Some(answer) = self.engine.poll_answer() {
-            did.push(Did::Answered(answer.invocation, seen(&answer, None)));
+            let id = answer.invocation;
+            let holder = self.rings.iter().find(|(_, ring)| ring.slots.contains_key(&id));
+            let is_begun = |worker| Evidence(&self.rings).started(worker, id) == Started::Yes;
+            if answer.status == Status::TimedOut && holder.is_some_and(|(worker, _)| is_begun(*worker)) {
+                did.push(Did::Ran { id, has_failed: true });
+            }
+            did.push(Did::Answered(id, seen(&answer, None)));
         }
     }
 
@@ -199,7 +220,11 @@ impl Router {
                     };
                     ring.end.release(completion);
                     did.push(Did::GivenBack(invocation));
-                    match self.engine.handle_completion(now, worker, invocation, finished) {
+                    let completed = self.engine.handle_completion(now, worker, invocation, finished);
+                    if let Some(has_failed) = verdict(&completed, finished.outcome) {
+                        did.push(Did::Ran { id: invocation, has_failed });
+                    }
+                    match completed {
                         Completed::Answer(answer) | Completed::LastAnswer(answer) => {
                             let mark = result.try_into().ok().map(u64::from_le_bytes);
                             did.push(Did::Answered(answer.invocation, seen(&answer, mark)));
@@ -243,6 +268,22 @@ impl StartEvidence for Evidence<'_> {
 
 fn seen(answer: &engine::Answer, mark: Option<u64>) -> Seen {
     Seen { status: answer.status, has_started_flag: answer.flags.contains(Flags::STARTED), mark }
+}
+
+/// What a run says about its function: nothing if it never began or nobody waited for it any more, or if it went well with
+/// more to say than its caller's region holds.
+fn verdict(completed: &Completed, outcome: RunOutcome) -> Option<bool> {
+    match completed {
+        Completed::Answer(answer) | Completed::LastAnswer(answer) => match (answer.status, outcome) {
+            (Status::Ok, _) => Some(false),
+            (Status::FunctionError, _) => Some(true),
+            (_, RunOutcome::Expired | RunOutcome::Cancelled) => None,
+            (Status::TimedOut, _) => Some(true),
+            _ => None,
+        },
+        Completed::TriedAgain => Some(true),
+        Completed::AlreadyAnswered | Completed::Stale => None,
+    }
 }
 
 fn outcome_of(outcome: Outcome) -> RunOutcome {

@@ -18,6 +18,21 @@ pub struct Scenario {
     pub downstream_per_mille: u64,
     /// Calls that bring an error of the function, in 1,000.
     pub error_per_mille: u64,
+    /// What is asked of the calls of functions.
+    pub policies: Policies,
+}
+
+/// Which policies functions and tenants have; each of them has some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policies {
+    /// Calls per second.
+    Rates,
+    /// Whatever bounds calls: per second, in workers' hands, per window, and how long an old one waits.
+    Limits,
+    /// Whatever protects a function that fails: breakers and retries.
+    Guards,
+    /// None: such functions may be called past the router.
+    None,
 }
 
 /// What happens in every scenario.
@@ -49,6 +64,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ],
         downstream_per_mille: 400,
         error_per_mille: 50,
+        policies: Policies::Rates,
     },
     Scenario {
         name: "calm",
@@ -56,6 +72,7 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![],
         downstream_per_mille: 0,
         error_per_mille: 20,
+        policies: Policies::Rates,
     },
     Scenario {
         name: "crashes",
@@ -63,6 +80,7 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![KillWorker: 25, CloseSocket: 12, KillRouter: 4, KillShim: 4],
         downstream_per_mille: 0,
         error_per_mille: 20,
+        policies: Policies::Rates,
     },
     Scenario {
         name: "broken",
@@ -70,6 +88,7 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![CrashLoop: 10, Jump: 50],
         downstream_per_mille: 0,
         error_per_mille: 20,
+        policies: Policies::Rates,
     },
     Scenario {
         name: "liars",
@@ -77,6 +96,7 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![Scribble: 25, KillWorker: 10],
         downstream_per_mille: 0,
         error_per_mille: 20,
+        policies: Policies::Rates,
     },
     Scenario {
         name: "stalls",
@@ -84,6 +104,7 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![Stall: 25, Jump: 12],
         downstream_per_mille: 0,
         error_per_mille: 20,
+        policies: Policies::Rates,
     },
     Scenario {
         name: "downstream",
@@ -91,6 +112,7 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![Overload: 25],
         downstream_per_mille: 1_000,
         error_per_mille: 100,
+        policies: Policies::Rates,
     },
     Scenario {
         name: "flood",
@@ -98,6 +120,31 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![Flood: 30, Hostile: 40],
         downstream_per_mille: 200,
         error_per_mille: 20,
+        policies: Policies::Rates,
+    },
+    Scenario {
+        name: "limits",
+        about: "every bound on calls, with floods, crashes and other configurations while calls run",
+        weights: with_work![Flood: 20, KillWorker: 8, CloseSocket: 4, Stall: 6, Jump: 3, Reload: 10, KillRouter: 1],
+        downstream_per_mille: 0,
+        error_per_mille: 20,
+        policies: Policies::Limits,
+    },
+    Scenario {
+        name: "guards",
+        about: "breakers, retries and their budgets, with what they are for",
+        weights: with_work![Overload: 20, KillWorker: 20, CloseSocket: 4, Reload: 5, Jump: 3],
+        downstream_per_mille: 500,
+        error_per_mille: 200,
+        policies: Policies::Guards,
+    },
+    Scenario {
+        name: "lanes",
+        about: "clients are lent credits of workers, and give them back or not",
+        weights: with_work![Lease: 60, EndLease: 30, KillWorker: 8, Scribble: 3, CloseSocket: 4, Reload: 4, Stall: 4],
+        downstream_per_mille: 0,
+        error_per_mille: 20,
+        policies: Policies::None,
     },
 ];
 

@@ -44,6 +44,10 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
         ("workers that attached again", total.reattachments),
         ("scribbles", total.scribbles),
         ("quarantines", total.quarantines),
+        ("reloads", total.reloads),
+        ("leases", total.leases),
+        ("retries", total.retries),
+        ("opened breakers", total.breakers_opened),
     ] {
         assert!(count > 0, "no {what}: {total}");
     }
@@ -52,9 +56,15 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
     {
         assert!(total.answers.contains_key(status), "nobody was answered {status}: {total}");
     }
-    for status in
-        ["deadline_passed", "overloaded", "queue_full", "no_worker", "unknown_function", "rate_limited"]
-    {
+    for status in [
+        "deadline_passed",
+        "overloaded",
+        "queue_full",
+        "no_worker",
+        "unknown_function",
+        "rate_limited",
+        "breaker_open",
+    ] {
         assert!(total.refusals.contains_key(status), "nobody was refused as {status}: {total}");
     }
 }

@@ -13,6 +13,10 @@ pub struct Totals {
     pub reattachments: u64,
     pub scribbles: u64,
     pub quarantines: u64,
+    pub reloads: u64,
+    pub leases: u64,
+    pub retries: u64,
+    pub breakers_opened: u64,
     pub refusals: BTreeMap<&'static str, u64>,
     pub answers: BTreeMap<&'static str, u64>,
 }
@@ -27,6 +31,10 @@ impl Totals {
         self.reattachments += other.reattachments;
         self.scribbles += other.scribbles;
         self.quarantines += other.quarantines;
+        self.reloads += other.reloads;
+        self.leases += other.leases;
+        self.retries += other.retries;
+        self.breakers_opened += other.breakers_opened;
         for (mine, others) in [(&mut self.refusals, &other.refusals), (&mut self.answers, &other.answers)] {
             for (status, count) in others {
                 *mine.entry(status).or_default() += count;
@@ -41,6 +49,11 @@ impl fmt::Display for Totals {
         write!(out, "{starts} starts; deaths of {worker_deaths} workers, {router_deaths} routers, ")?;
         write!(out, "{shim_deaths} shims; {} workers attached again; ", self.reattachments)?;
         writeln!(out, "{} scribbles, {} quarantines", self.scribbles, self.quarantines)?;
+        let Totals { reloads, leases, retries, breakers_opened, .. } = self;
+        writeln!(
+            out,
+            "sim: {reloads} reloads, {leases} leases, {retries} retries, {breakers_opened} breakers opened"
+        )?;
         writeln!(out, "sim: answers {:?}", self.answers)?;
         write!(out, "sim: refusals {:?}", self.refusals)
     }

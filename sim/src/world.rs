@@ -3,15 +3,17 @@
 //! In: a seed, a scenario, and which events of its plan happen.  Out: what happened, or the first broken contract.
 //! Always: after each event the engine's own invariants hold, and after each turn of the router what the oracle counts
 //! is what the engine counts.
-//! Reading order: this file is the world and its time; `clients.rs` asks, `processes.rs` runs, `faults.rs` breaks.
+//! Reading order: this file is the world and its time; `clients.rs` asks, `policies.rs` configures, `processes.rs` runs,
+//! `faults.rs` breaks.
 
 mod clients;
 mod faults;
+mod policies;
 mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{Engine, FunctionSpec, Limits, Nanos, Policy, Rate, ShardId, TenantSpec, WorkerState};
+use engine::{Engine, FunctionSpec, Lease, Limits, Nanos, ShardId, TenantSpec, WorkerState};
 
 use crate::chance::Chance;
 use crate::contract::{Broken, Contract, Judge};
@@ -19,7 +21,8 @@ use crate::history::History;
 use crate::oracle::{Bounds, CallKey, Oracle};
 use crate::plan::{Event, Keep, Kind, plan};
 use crate::router::{Did, Router, SLOT_COUNT};
-use crate::scenario::Scenario;
+use crate::rules::Rules;
+use crate::scenario::{Policies, Scenario};
 use crate::service::ServiceTime;
 use crate::shim::{Keeper, ProcessId};
 use crate::totals::Totals;
@@ -46,8 +49,8 @@ struct Function {
     /// Calls that one of its processes runs at once.
     parallel_max: usize,
     error_per_mille: u64,
-    /// When its calls were admitted by this router: what its bound on calls per second goes by.
-    admitted_at_ns: Vec<u64>,
+    /// It is not configured any more.
+    is_removed: bool,
     /// Its processes die when they attach, until then.
     crashes_until_ns: u64,
     /// The router was told that its processes keep failing, and none has attached since.
@@ -68,7 +71,12 @@ pub struct World {
     router: Option<Router>,
     router_back_at_ns: u64,
     epoch: u32,
+    limits: Limits,
+    tenants: Vec<TenantSpec>,
     functions: Vec<Function>,
+    rules: Rules,
+    /// Credits that are lent, and whose.
+    leases: Vec<(Lease, ProcessId)>,
     keepers: Vec<Keeper>,
     shim_back_at_ns: Option<u64>,
     processes: BTreeMap<ProcessId, Process>,
@@ -98,28 +106,23 @@ impl World {
         let mut chance = Chance::new(options.seed);
         let functions: Vec<_> = (0..3 + chance.below(3))
             .map(|number| Function {
-                spec: FunctionSpec {
-                    timeout: Nanos(chance.below(2_000_000_000) + 1_000_000),
-                    queue_count_max: chance.below(40) as u32 + 1,
-                    payload_size_max: 64,
-                    idempotent: chance.per_mille(500),
-                    policy: Policy { rate: any_rate(&mut chance), ..Policy::default() },
-                    ..FunctionSpec::named(format!("function-{number}"))
-                },
+                spec: policies::any_function(number, options.scenario.policies, &mut chance),
                 service: ServiceTime::any(&mut chance),
                 needs_downstream: chance.per_mille(options.scenario.downstream_per_mille),
                 parallel_max: if chance.per_mille(300) { 3 } else { 1 },
                 error_per_mille: options.scenario.error_per_mille,
-                admitted_at_ns: Vec::new(),
+                is_removed: false,
                 crashes_until_ns: 0,
                 is_failing: false,
             })
             .collect();
-        let limits = limits();
+        let tenants = policies::any_tenants(options.scenario.policies, &mut chance);
+        let limits = limits(options.scenario.policies, &mut chance);
         let bounds = Bounds {
             slot_count: SLOT_COUNT,
             invocations_max: limits.invocations_max,
             kill_grace_ns: limits.kill_grace.0,
+            running_max: limits.running_max,
         };
         let mut world = Self {
             options,
@@ -130,7 +133,11 @@ impl World {
             epoch: 0,
             keepers: Vec::new(),
             shim_back_at_ns: Some(0),
+            limits,
+            tenants,
             functions,
+            rules: Rules::default(),
+            leases: Vec::new(),
             processes: BTreeMap::new(),
             process_count: 0,
             ended: Vec::new(),
@@ -185,6 +192,9 @@ impl World {
             Kind::KillShim => self.kill_shim(event.length_ns),
             Kind::Overload => self.overload(event.length_ns),
             Kind::CrashLoop => self.crash_loop(event.length_ns),
+            Kind::Reload => self.reload()?,
+            Kind::Lease => self.lease()?,
+            Kind::EndLease => self.end_lease(),
         }
         self.engine_invariants();
         Ok(())
@@ -193,6 +203,9 @@ impl World {
     /// No more events: what was begun ends, and afterwards nothing is left over.
     fn finish(&mut self) -> Result<(), Broken> {
         self.chance = Chance::new(self.options.seed ^ 0x454E_4400);
+        while !self.leases.is_empty() {
+            self.end_lease();
+        }
         for _ in 0..DRAIN_TURNS_MAX {
             let is_over = self.router.as_ref().is_some_and(|router| router.engine.is_idle());
             if is_over {
@@ -217,13 +230,15 @@ impl World {
         if self.router.is_none() && self.router_back_at_ns <= self.now_ns {
             self.epoch += 1;
             let specs = self.functions.iter().map(|function| function.spec.clone()).collect();
-            let engine = Engine::new(ShardId(0), limits(), TenantSpec::only_default(), specs)
+            let engine = Engine::new(ShardId(0), self.limits.clone(), self.tenants.clone(), specs)
                 .expect("a sound configuration");
             self.router = Some(Router::new(engine, self.epoch));
+            self.rules = Rules::new(&self.tenants, self.functions.iter().map(|function| &function.spec));
+            self.leases.clear();
             for function in &mut self.functions {
                 function.is_failing = false;
-                function.admitted_at_ns.clear();
             }
+            self.apply();
             self.note(|world| format!("router {} starts", world.epoch));
         }
         if self.shim_back_at_ns.take_if(|at_ns| *at_ns <= self.now_ns).is_some() {
@@ -245,10 +260,12 @@ impl World {
         router.turn(Nanos(self.now_ns), &mut did);
         self.account(did)?;
         self.oracle.turned(self.now_ns)?;
-        self.look_at_seats()
+        self.recall_leases()?;
+        self.look_at_seats()?;
+        self.look_for_idle()
     }
 
-    /// What the engine counts must be what the oracle counts, and nobody waits for a worker that has nothing to do.
+    /// What the engine counts must be what the oracle counts.
     fn look_at_seats(&self) -> Result<(), Broken> {
         let Some(router) = &self.router else { return Ok(()) };
         let judge = self.options.judge;
@@ -262,16 +279,36 @@ impl World {
                 continue;
             }
             let held_count = self.oracle.held_count(seat.process);
-            judge.check(Contract::Slots, seat.credits + held_count == SLOT_COUNT, || {
+            let leased_count = self.leased_count(router, seat.process);
+            judge.check(Contract::Slots, seat.credits + held_count + leased_count == SLOT_COUNT, || {
                 let (process, credits) = (seat.process, seat.credits);
-                format!("{process:?} holds {held_count} calls and has {credits} credits of {SLOT_COUNT}")
+                format!(
+                    "{process:?} holds {held_count} calls, has lent {leased_count} slots and has {credits} credits \
+                     of {SLOT_COUNT}"
+                )
             })?;
-            if seat.state == WorkerState::Idle {
-                let waiting = self.oracle.any_waiting(self.now_ns, seat.function);
-                judge.check(Contract::NoIdle, waiting.is_none(), || {
-                    format!("{waiting:?} waits though {:?} has nothing to do", seat.process)
-                })?;
-            }
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for a worker that has nothing to do, except for a limit.
+    fn look_for_idle(&mut self) -> Result<(), Broken> {
+        let Some(router) = &self.router else { return Ok(()) };
+        let idle: BTreeMap<_, _> = router
+            .seats()
+            .filter(|seat| seat.state == WorkerState::Idle)
+            .map(|seat| (seat.function, seat.process))
+            .collect();
+        for number in 0..self.functions.len() as u32 {
+            let waiting = self.oracle.any_waiting(self.now_ns, number);
+            let (Some(key), Some(process)) = (waiting, idle.get(&number)) else {
+                self.oracle.waits_for_nothing(number);
+                continue;
+            };
+            let is_right = self.oracle.waits_beside_idle(self.now_ns, number);
+            self.options.judge.check(Contract::NoIdle, is_right, || {
+                format!("{key:?} waits though {process:?} has nothing to do")
+            })?;
         }
         Ok(())
     }
@@ -285,6 +322,10 @@ impl World {
                     self.note(|_| format!("pushed {id:?} to {process:?}"));
                     self.oracle.pushed(self.now_ns, key_of(id), process)?;
                     let call = self.oracle.call(key_of(id), "pushed")?;
+                    call.has_begun = false;
+                    if !std::mem::take(&mut call.is_retry) {
+                        self.rules.pushed(call.function);
+                    }
                     call.holder_scribbled |= self.liars.contains(&process);
                     call.holder_died |= !self.processes.contains_key(&process);
                 }
@@ -294,7 +335,20 @@ impl World {
                     self.oracle.answered(self.now_ns, key_of(id), seen)?;
                 }
                 Did::GivenBack(id) => self.oracle.given_back(key_of(id)),
-                Did::TakenBack(id) => self.oracle.taken_back(key_of(id)),
+                Did::TakenBack(id) => {
+                    // What a liar's ring says of its calls is anything.
+                    let call = self.oracle.taken_back(self.now_ns, key_of(id));
+                    if let Some(call) = call.filter(|call| call.is_retry && !call.holder_scribbled) {
+                        self.rules.retried(self.options.judge, call.function)?;
+                        self.totals.retries += 1;
+                    }
+                }
+                Did::Ran { id, has_failed } => {
+                    let call = self.oracle.call(key_of(id), "run")?;
+                    let (number, admitted_at_ns) = (call.function, call.admitted_at_ns);
+                    let opens = self.rules.ran(self.now_ns, number, admitted_at_ns, has_failed);
+                    self.totals.breakers_opened += u64::from(opens);
+                }
                 Did::Stopped(process) => self.stop_process(process),
                 Did::Killed(process) => {
                     self.note(|_| format!("the router kills {process:?}"));
@@ -326,14 +380,14 @@ impl World {
     }
 }
 
-/// For three functions in ten, from one call in 100 ms to one in 1 us.
-fn any_rate(chance: &mut Chance) -> Option<Rate> {
-    let rate =
-        Rate { per_second: 10_u32.pow(1 + chance.below(6) as u32), burst: 1 + chance.below(20) as u32 };
-    chance.per_mille(300).then_some(rate)
-}
-
 /// Small, so that everything is full often.
-fn limits() -> Limits {
-    Limits { invocations_max: 64, workers_max: 12, direct_depth_min: Some(2), ..Limits::default() }
+fn limits(policies: Policies, chance: &mut Chance) -> Limits {
+    let is_host_limited = policies == Policies::Limits && chance.per_mille(500);
+    Limits {
+        invocations_max: 64,
+        workers_max: 12,
+        direct_depth_min: Some(2),
+        running_max: is_host_limited.then(|| 1 + chance.below(5) as u32),
+        ..Limits::default()
+    }
 }

@@ -1,7 +1,8 @@
 //! Stage 2 of 8, the part that only functions with policies reach: every reason of a policy to refuse a call.
 //!
 //! In: the function of a request that nothing else speaks against.  Out: yes, or the refusal with advice when to try again.
-//! Always: one ordered list, what takes something (a token, then a probe) last, so that a refused call has used nothing up.
+//! Always: one ordered list, in which everything is asked before anything (a token, a probe) is taken, so that a refused call
+//! has used nothing up.
 //! Never: reached by a call of a function without a policy at admission.
 //! Tests: one file in `tests/` for each policy.
 
@@ -39,21 +40,26 @@ impl Engine {
             function.admit_under_pressure(now, function.queue.count_up_to(lane), remaining)?;
         }
         let limited = |retry_after| Refusal::RateLimited { retry_after };
-        if let Some(ramp) = &mut function.ramp {
-            ramp.take(now).map_err(limited)?;
+        if let Some(ramp) = &function.ramp {
+            ramp.ask(now).map_err(limited)?;
         }
-        if checks.has(Checks::RATE)
-            && let Some(rate) = &mut function.rate
-        {
-            rate.take(now).map_err(limited)?;
+        let mut rate = function.rate.as_mut().filter(|_| checks.has(Checks::RATE));
+        if let Some(rate) = &rate {
+            rate.ask(now).map_err(limited)?;
         }
-        if checks.has(Checks::TENANT_RATE)
-            && let Some(rate) = &mut self.permits.tenant_mut(function.spec.tenant).rate
-        {
-            rate.take(now).map_err(limited)?;
+        let tenant_rate = &mut self.permits.tenant_mut(function.spec.tenant).rate;
+        let mut tenant_rate = tenant_rate.as_mut().filter(|_| checks.has(Checks::TENANT_RATE));
+        if let Some(rate) = &tenant_rate {
+            rate.ask(now).map_err(limited)?;
         }
         if let Some(breaker) = &mut function.breaker {
             breaker.admit(now).map_err(|retry_after| Refusal::BreakerOpen { retry_after })?;
+        }
+        if let Some(ramp) = &mut function.ramp {
+            ramp.take(now);
+        }
+        for bucket in [&mut rate, &mut tenant_rate].into_iter().flatten() {
+            bucket.take(now);
         }
         Ok(())
     }

@@ -167,3 +167,25 @@ fn no_lane_goes_past_a_limit() {
     story.attach(ECHO, 10);
     assert_eq!(story.engine.lease(ECHO, 2, |_| true), Err(LeaseRefused::Governed));
 }
+
+/// Seed 30 of the simulator (`limits`): a bound that a new configuration brought did not know of the calls that ran.
+#[test]
+fn a_bound_that_is_set_while_calls_run_counts_them() {
+    // Given: three calls of a function without a bound, in its worker's hands.
+    let mut story = Story::with(Limits::default(), vec![spec("echo")]);
+    story.attach(ECHO, 10);
+    story.call_many(4);
+    let pushes: Vec<_> = (0..3).map(|_| story.push().expect("there is room")).collect();
+
+    // When it may have two.
+    let done = story.engine.handle_reconfigure(TenantSpec::only_default(), vec![Some(limited(2))]);
+    assert_eq!(done, Ok(()));
+    story.engine.invariants();
+
+    // Expect: the fourth follows when one is left.
+    assert_eq!(story.push(), None);
+    story.complete(pushes[0], RunOutcome::Ok);
+    assert_eq!(story.push(), None);
+    story.complete(pushes[1], RunOutcome::Ok);
+    assert!(story.push().is_some());
+}

@@ -48,6 +48,53 @@ fn a_full_table_uses_nothing_of_the_rate() {
 }
 
 #[test]
+fn a_call_refused_for_its_tenant_uses_nothing_of_its_functions_rate_and_slow_start() {
+    // Given: two calls for the function, of which the tenant has one now and one in a millisecond.
+    let slow_start = SlowStart { window: Nanos::from_secs(60), calls_min: 2, growth_percent: 0 };
+    let rate = Some(Rate { per_second: 1, burst: 2 });
+    let policy = Policy { rate, slow_start: Some(slow_start), ..Policy::default() };
+    let tenant_rate = Some(Rate { per_second: 1000, burst: 1 });
+    let tenants = vec![TenantSpec { rate: tenant_rate, ..TenantSpec::named("default") }];
+    let specs = vec![FunctionSpec { policy, ..spec("echo") }];
+    let mut story = Story::with_tenants(Limits::default(), tenants, specs);
+    story.call();
+    for _ in 0..10 {
+        assert!(matches!(story.request(request()), Verdict::Refused(_)));
+    }
+
+    // Expect
+    story.pass(Nanos::from_ms(1), NOT_STARTED);
+    story.call();
+}
+
+#[test]
+fn a_call_refused_by_a_breaker_uses_nothing_of_the_rate() {
+    // Given: two calls a second, of which the first fails and opens the breaker for 10 ms.
+    let breaker = BreakerSpec {
+        failure_percent: 1,
+        calls_min: 1,
+        window: Nanos::from_secs(1),
+        open_for: Nanos::from_ms(10),
+        probes_max: 1,
+    };
+    let rate = Some(Rate { per_second: 1, burst: 2 });
+    let policy = Policy { rate, breaker: Some(breaker), ..Policy::default() };
+    let mut story = Story::with(Limits::default(), vec![FunctionSpec { policy, ..spec("echo") }]);
+    story.attach(ECHO, 1);
+    story.call();
+    let push = story.push().expect("a worker is free");
+    story.complete(push, RunOutcome::FunctionError);
+    assert!(matches!(
+        story.request(request()),
+        Verdict::Refused(Refused { status: Status::BreakerOpen, .. })
+    ));
+
+    // Expect: the probe has the second one.
+    story.pass(Nanos::from_ms(10), NOT_STARTED);
+    story.call();
+}
+
+#[test]
 fn the_rate_of_a_tenant_is_that_of_all_its_functions() {
     // Given: two functions of one tenant that may have two calls at once, and one of another.
     let rate = Some(Rate { per_second: 1000, burst: 2 });

@@ -2,10 +2,10 @@
 //!
 //! Always: every refusal is held to the one reason that was true, worked out here from what can be seen from outside.
 
-use engine::{CancelReason, Cancelled, Nanos, Origin, Rate, Refused, Request, Verdict};
+use engine::{CancelReason, Cancelled, Nanos, Origin, Refused, Request, Verdict};
 use protocol::{CallId, Flags, FunctionId, Status};
 
-use super::{Function, World, limits};
+use super::World;
 use crate::contract::{Broken, Contract};
 use crate::oracle::{Call, CallKey};
 
@@ -92,12 +92,14 @@ impl World {
 
     fn send(&mut self, client: u32, request: Request) -> Result<(), Broken> {
         let expected = self.refusal_of(&request);
+        let by_policy = self.policy_refusal_of(&request).filter(|_| expected.is_none());
         let now = Nanos(self.now_ns);
         let Some(router) = &mut self.router else { return Ok(()) };
         let (id, push) = match router.engine.handle_request(now, request) {
             Verdict::Fallback(_) => unreachable!("no function of the simulator has a fallback"),
             Verdict::Refused(Refused { status, .. }) => {
                 *self.totals.refusals.entry(status.name()).or_default() += 1;
+                let expected = expected.or(by_policy.map(|(_, status)| status));
                 return self.options.judge.check(Contract::TrueRefusal, expected == Some(status), || {
                     format!("{request:?} was refused as {status:?}; the truth is {expected:?}")
                 });
@@ -108,13 +110,18 @@ impl World {
         self.options.judge.check(Contract::TrueRefusal, expected.is_none(), || {
             format!("{request:?} was admitted and should have been refused as {expected:?}")
         })?;
+        if let Some((contract, status)) = by_policy {
+            self.options.judge.check(contract, false, || {
+                format!("{request:?} was admitted and should have been refused as {status:?}")
+            })?;
+        }
         router.keep_payload(id, request.origin.call_id.0);
         let mut did = Vec::new();
         if let Some(push) = push {
             router.push_at_once(now, push, &mut did);
         }
         let FunctionId(function) = request.function;
-        self.functions[function as usize].admitted_at_ns.push(self.now_ns);
+        self.rules.admitted(self.now_ns, function);
         let (criticality, budget_us) = (request.criticality, request.budget_us);
         self.note(|_| {
             format!(
@@ -127,7 +134,15 @@ impl World {
             request.flags.contains(Flags::IDEMPOTENT) || self.functions[function as usize].spec.idempotent;
         let deadline_at_ns = self.deadline_of(&request);
         let mark = request.origin.call_id.0;
-        self.oracle.admitted(key, Call::new(function, criticality, deadline_at_ns, is_idempotent, mark))?;
+        let call = Call {
+            function,
+            criticality,
+            deadline_at_ns,
+            is_idempotent,
+            mark,
+            ..Call::admitted_at(self.now_ns)
+        };
+        self.oracle.admitted(key, call)?;
         self.account(did)
     }
 
@@ -145,17 +160,26 @@ impl World {
         let Some(function) = self.functions.get(number as usize) else {
             return Some(Status::UnknownFunction);
         };
+        let waiting_count = self.oracle.waiting_count(number);
         let has_worker = router.seats().any(|seat| seat.function == number);
         let reasons = [
             (request.criticality > 3, Status::UnknownCriticality),
             (request.payload_size > function.spec.payload_size_max, Status::PayloadTooLarge),
             (self.now_ns >= self.deadline_of(request), Status::DeadlinePassed),
             (function.is_failing && !has_worker, Status::NoWorker),
-            (self.oracle.waiting_count(number) >= function.spec.queue_count_max, Status::QueueFull),
-            (router.engine.in_flight() >= limits().invocations_max, Status::Overloaded),
-            (function.is_at_rate(self.now_ns), Status::RateLimited),
+            (function.is_removed && waiting_count > 0, Status::UnknownFunction),
+            (waiting_count >= function.spec.queue_count_max, Status::QueueFull),
+            (router.engine.in_flight() >= self.limits.invocations_max, Status::Overloaded),
+            (function.is_removed, Status::UnknownFunction),
         ];
         reasons.into_iter().find(|(is_true, _)| *is_true).map(|(_, status)| status)
+    }
+
+    /// The same, if nothing but a policy speaks against it.
+    fn policy_refusal_of(&self, request: &Request) -> Option<(Contract, Status)> {
+        let number = request.function.0;
+        let is_known = (number as usize) < self.functions.len();
+        is_known.then(|| self.rules.refusal(self.now_ns, number)).flatten()
     }
 
     /// The router goes away: whatever is asked now is refused for that reason.
@@ -194,20 +218,5 @@ impl World {
         }
         self.note(|_| format!("client {client} is gone"));
         Ok(())
-    }
-}
-
-impl Function {
-    /// Whether one more call now would be too many: whether in some span of time that ends now there would be more than
-    /// the burst and what the rate gives in that span. The definition itself, over every span, not a bucket.
-    fn is_at_rate(&self, now_ns: u64) -> bool {
-        let Some(Rate { per_second, burst }) = self.spec.policy.rate else { return false };
-        let interval_ns = 1_000_000_000_u64.div_ceil(per_second.into());
-        let count = self.admitted_at_ns.len() as u64;
-        let spans = self.admitted_at_ns.iter().zip(0..);
-        spans.into_iter().any(|(at_ns, before)| {
-            let with_this_one = count - before + 1;
-            with_this_one > u64::from(burst) + (now_ns - at_ns) / interval_ns
-        })
     }
 }
