@@ -39,6 +39,12 @@ pub enum Contract {
     Concurrency,
     /// A call that has waited long has its turn within the documented bound.
     Ageing,
+    /// Who is within its share waits for a place and for others like it, and for nobody's backlog.
+    FairDelay,
+    /// Who always wants more has worker time by weight, within the documented bound.
+    FairShare,
+    /// A call that was admitted to a queue bounded in time does not wait much longer than the bound.
+    QueueDelay,
 }
 
 /// All of them, with what `--list` says.
@@ -68,6 +74,13 @@ pub const CONTRACTS: &[(Contract, &str, &str)] = &[
     (Contract::RetryBudget, "retry-budget", "retries of what may have begun are a fraction of the traffic"),
     (Contract::Concurrency, "concurrency", "no more calls are in workers' hands than may be"),
     (Contract::Ageing, "ageing", "a call that has waited long has its turn within the documented bound"),
+    (Contract::FairDelay, "fair-delay", "who is within its share does not wait for anybody's backlog"),
+    (Contract::FairShare, "fair-share", "who always wants more has worker time by weight, within the bound"),
+    (
+        Contract::QueueDelay,
+        "queue-delay",
+        "who is admitted to a queue bounded in time waits about as long at most",
+    ),
 ];
 
 impl Contract {

@@ -15,6 +15,7 @@
 
 mod chance;
 mod contract;
+mod crowd;
 mod day;
 mod history;
 mod oracle;

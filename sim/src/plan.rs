@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_one_plan_and_every_kind_of_its_scenario_happens() {
-        for scenario in SCENARIOS {
+        for scenario in SCENARIOS.iter().filter(|scenario| scenario.crowd.is_none()) {
             let events = plan(5, scenario, 20_000);
             let again = plan(5, scenario, 20_000);
             assert!(events.iter().zip(&again).all(|(left, right)| left.salt == right.salt));

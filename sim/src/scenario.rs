@@ -3,6 +3,7 @@
 //! Always: a seed belongs to one scenario, by its number, unless `--only` names another; so a thousand seeds are some
 //! hundred of each.
 
+use crate::crowd::Matter;
 use crate::plan::Kind;
 
 /// One line of the table.
@@ -20,6 +21,8 @@ pub struct Scenario {
     pub error_per_mille: u64,
     /// What is asked of the calls of functions.
     pub policies: Policies,
+    /// It is not run in the world of `world.rs`, but in a crowd.
+    pub crowd: Option<Matter>,
 }
 
 /// Which policies functions and tenants have; each of them has some.
@@ -65,6 +68,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 400,
         error_per_mille: 50,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "calm",
@@ -73,6 +77,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 0,
         error_per_mille: 20,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "crashes",
@@ -81,6 +86,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 0,
         error_per_mille: 20,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "broken",
@@ -89,6 +95,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 0,
         error_per_mille: 20,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "liars",
@@ -97,6 +104,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 0,
         error_per_mille: 20,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "stalls",
@@ -105,6 +113,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 0,
         error_per_mille: 20,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "downstream",
@@ -113,6 +122,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 1_000,
         error_per_mille: 100,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "flood",
@@ -121,6 +131,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 200,
         error_per_mille: 20,
         policies: Policies::Rates,
+        crowd: None,
     },
     Scenario {
         name: "limits",
@@ -129,6 +140,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 0,
         error_per_mille: 20,
         policies: Policies::Limits,
+        crowd: None,
     },
     Scenario {
         name: "guards",
@@ -137,6 +149,7 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 500,
         error_per_mille: 200,
         policies: Policies::Guards,
+        crowd: None,
     },
     Scenario {
         name: "lanes",
@@ -145,8 +158,32 @@ pub const SCENARIOS: &[Scenario] = &[
         downstream_per_mille: 0,
         error_per_mille: 20,
         policies: Policies::None,
+        crowd: None,
     },
+    crowd(
+        "neighbours",
+        "tenants beside one or two that call a thousand times their share",
+        Matter::Neighbours,
+    ),
+    crowd("shards", "two shards share limits; workers are lost and limits changed", Matter::Shards),
+    crowd(
+        "queue-delay",
+        "a queue bounded in time, at half to twenty times what its workers do",
+        Matter::QueueDelay,
+    ),
 ];
+
+const fn crowd(name: &'static str, about: &'static str, matter: Matter) -> Scenario {
+    Scenario {
+        name,
+        about,
+        weights: &[],
+        downstream_per_mille: 0,
+        error_per_mille: 0,
+        policies: Policies::None,
+        crowd: Some(matter),
+    }
+}
 
 /// The scenario of this name.
 pub fn named(name: &str) -> Option<&'static Scenario> {

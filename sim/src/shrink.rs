@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::contract::{Broken, Contract};
+use crate::crowd::Crowd;
 use crate::history::History;
 use crate::plan::{Keep, Kept};
 use crate::totals::Totals;
@@ -31,15 +32,32 @@ pub struct Failure {
 
 /// One run, in which a broken assertion of ours is a failure like others.
 pub fn run(options: Options, keep: &Keep) -> Result<Totals, Failure> {
-    let mut world = World::new(options);
-    let result = catch_unwind(AssertUnwindSafe(|| world.run(keep)));
+    match options.scenario.crowd {
+        None => {
+            let mut world = World::new(options);
+            let result = catch_unwind(AssertUnwindSafe(|| world.run(keep)));
+            told(result, world.event_count, &mut world.history)
+        }
+        Some(matter) => {
+            let mut crowd = Crowd::new(options, matter);
+            let result = catch_unwind(AssertUnwindSafe(|| crowd.run(keep)));
+            told(result, crowd.event_count, &mut crowd.history)
+        }
+    }
+}
+
+/// How a run ended, of which this is left.
+fn told(
+    result: std::thread::Result<Result<Totals, Broken>>,
+    event_count: usize,
+    history: &mut History,
+) -> Result<Totals, Failure> {
     let (contract, what) = match result {
         Ok(Ok(totals)) => return Ok(totals),
         Ok(Err(broken @ Broken { contract, .. })) => (Some(contract), broken.to_string()),
         Err(panic) => (None, format!("an assertion failed: {}", text_of(&*panic))),
     };
-    let (event_count, history) = (world.event_count, std::mem::take(&mut world.history));
-    Err(Failure { contract, what, event_count, history })
+    Err(Failure { contract, what, event_count, history: std::mem::take(history) })
 }
 
 /// A shorter list of events that breaks the same, and how many runs that took.

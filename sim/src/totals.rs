@@ -17,6 +17,8 @@ pub struct Totals {
     pub leases: u64,
     pub retries: u64,
     pub breakers_opened: u64,
+    /// Of calls of tenants that do not flood: how long each waited.
+    pub delays_ns: Vec<u64>,
     pub refusals: BTreeMap<&'static str, u64>,
     pub answers: BTreeMap<&'static str, u64>,
 }
@@ -35,6 +37,7 @@ impl Totals {
         self.leases += other.leases;
         self.retries += other.retries;
         self.breakers_opened += other.breakers_opened;
+        self.delays_ns.extend(&other.delays_ns);
         for (mine, others) in [(&mut self.refusals, &other.refusals), (&mut self.answers, &other.answers)] {
             for (status, count) in others {
                 *mine.entry(status).or_default() += count;
