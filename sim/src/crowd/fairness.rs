@@ -54,7 +54,7 @@ impl Crowd {
         let rounds = (run_ns + QUANTUM_NS * weight).div_ceil(QUANTUM_NS * weight) + 2;
         let others_ns = rounds * QUANTUM_NS * weights + 2 * longest_ns * self.tenants.len() as u64;
         self.tenants[number].calls_at_ns = self.now_ns + self.delay_max_ns(number) + run_ns + others_ns;
-        Ok(())
+        self.moment(self.now_ns)
     }
 
     /// A place becomes free when a call ends; and each other tenant may be as fresh, with a quantum and the call in which it
