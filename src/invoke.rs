@@ -38,7 +38,7 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Write the answer into a file instead of standard output"),
         )
-        .args([deadline_flag(), criticality_flag(), connect_flag()])
+        .args([deadline_flag(), start_after_flag(), criticality_flag(), connect_flag()])
         .arg(
             Arg::new("idempotent")
                 .long("idempotent")
@@ -67,6 +67,16 @@ pub fn deadline_flag() -> Arg {
         .value_name("DURATION")
         .value_parser(|text: &str| router::config::units::parse_duration(text).map_err(|reason| reason.to_string()))
         .help("The answer is needed within this time, like 50ms. Without it, the function's own time-out applies")
+}
+
+fn start_after_flag() -> Arg {
+    Arg::new("start-after")
+        .long("start-after")
+        .value_name("DURATION")
+        .value_parser(|text: &str| {
+            router::config::units::parse_duration(text).map_err(|reason| reason.to_string())
+        })
+        .help("The call must not start before this time has passed, like 2s; its deadline counts from there")
 }
 
 /// `--criticality`, also for `load`.
@@ -110,7 +120,13 @@ pub fn url(matches: &ArgMatches) -> Result<RouterUrl, Failure> {
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let name = matches.get_one::<String>("name").map(String::as_str).unwrap_or_default();
     let request = request(matches)?;
-    let Reached { answer, connected, round_trip } = call(matches, url(matches)?, name, &request)?;
+    let url = url(matches)?;
+    if matches!(url, RouterUrl::Shm(_)) && matches.contains_id("start-after") {
+        return Err(Failure::usage(
+            "--start-after needs a connection: calls through shared memory start at once",
+        ));
+    }
+    let Reached { answer, connected, round_trip } = call(matches, url, name, &request)?;
     if let Some(timings) = &answer.timings {
         eprint!("{}", timings::draw(name, timings, connected, round_trip));
     }
@@ -138,6 +154,9 @@ fn call(matches: &ArgMatches, url: RouterUrl, name: &str, request: &[u8]) -> Res
     let mut call = function.call(request).criticality(criticality(matches));
     if let Some(budget) = matches.get_one::<Duration>("deadline") {
         call = call.deadline(*budget);
+    }
+    if let Some(delay) = matches.get_one::<Duration>("start-after") {
+        call = call.start_after(*delay);
     }
     if matches.get_flag("idempotent") {
         call = call.idempotent();

@@ -78,6 +78,10 @@ fn tell(report: &CallReport, function: &str) -> String {
                 out.push_str("  past its deadline; whether it had started is being found out\n");
             }
         }
+        4 => {
+            let left_ns = report.pushed_at_ns.saturating_sub(report.looked_at_ns);
+            out.push_str(&format!("  not due yet; it joins its queue in {}\n", table::length(left_ns)));
+        }
         _ => out.push_str("  answered; its place is about to be free\n"),
     }
     if report.attempts > 1 {
@@ -111,6 +115,12 @@ mod tests {
             tell(&waiting, "echo"),
             "call 100000300 of echo, high, received 2.00s ago\n  waits; 3 go before it\n  \
              its function waits for: workers busy, for 1.00s\n  deadline in 2.50s\n"
+        );
+        let later = CallReport { stage: 4, pushed_at_ns: 12_000_000_000, ..waiting };
+        assert_eq!(
+            tell(&later, "echo"),
+            "call 100000300 of echo, high, received 2.00s ago\n  not due yet; it joins its queue in 2.00s\n  \
+             deadline in 2.50s\n"
         );
         let joined = CallReport { waits_for: 0x1_0000_0200, ..waiting };
         assert_eq!(

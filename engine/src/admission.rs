@@ -19,6 +19,9 @@ use crate::time::Nanos;
 use crate::{Engine, run_queue};
 
 mod policy;
+mod special;
+
+pub use special::Special;
 
 /// A call as the wire brought it. Numbers that a client chose are taken as they came and checked here.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +87,7 @@ pub(crate) enum Refusal {
     BreakerOpen {
         retry_after: Nanos,
     },
+    StartTooLate,
     /// As many wait for the same call as may, or no more keys can be remembered.
     JoinFull,
 }
@@ -101,6 +105,7 @@ impl Refusal {
             Refusal::RateLimited { .. } => Counter::RefusedRateLimited,
             Refusal::DeadlineUnreachable { .. } => Counter::RefusedDeadlineUnreachable,
             Refusal::WouldDeadlock => Counter::RefusedWouldDeadlock,
+            Refusal::StartTooLate => Counter::RefusedStartTooLate,
             Refusal::BreakerOpen { .. } => Counter::RefusedBreakerOpen,
             Refusal::Overloaded => Counter::RefusedOverloaded,
             Refusal::JoinFull => Counter::RefusedJoinFull,
@@ -139,6 +144,8 @@ pub(crate) enum QueueRoom {
     WithReserve,
     /// It will not stand there.
     NotNeeded,
+    /// It does not stand there yet, and what stands there now says nothing about it.
+    Later,
 }
 
 /// What admission worked out on its way to a yes.
@@ -185,7 +192,7 @@ impl Engine {
         room: QueueRoom,
     ) -> Result<Admitted, Refusal> {
         let admitted = self.admit(now, request, room)?;
-        if let Err(refusal) = self.admit_by_policy(now, request.function, &admitted) {
+        if let Err(refusal) = self.admit_by_policy(now, request.function, &admitted, room) {
             self.invocations.release(admitted.slot);
             return Err(refusal);
         }

@@ -33,11 +33,13 @@ pub enum BlockedOn {
     Host = 6,
     /// Something that the function calls is overloaded, and limits how often it is called.
     Backpressure = 7,
+    /// Nothing waits but calls whose start is still to come.
+    NotDue = 8,
 }
 
 impl BlockedOn {
     /// Every cause, by number.
-    pub const ALL: [BlockedOn; 8] = [
+    pub const ALL: [BlockedOn; 9] = [
         BlockedOn::Nothing,
         BlockedOn::NoWorker,
         BlockedOn::WorkersBusy,
@@ -46,6 +48,7 @@ impl BlockedOn {
         BlockedOn::Quota,
         BlockedOn::Host,
         BlockedOn::Backpressure,
+        BlockedOn::NotDue,
     ];
 
     /// The cause of this number, which may come from a newer version.
@@ -64,6 +67,7 @@ impl BlockedOn {
             BlockedOn::Quota => "opportunistic quota",
             BlockedOn::Host => "host is full",
             BlockedOn::Backpressure => "backpressure",
+            BlockedOn::NotDue => "not due yet",
         }
     }
 }
@@ -92,7 +96,7 @@ impl Engine {
 
 fn blocked_on(function: &Function, workers: &[Worker], is_host_full: bool) -> BlockedOn {
     if function.queue.is_empty() {
-        return BlockedOn::Nothing;
+        return if function.scheduled > 0 { BlockedOn::NotDue } else { BlockedOn::Nothing };
     }
     if function.ready_lane.is_some() {
         return if is_host_full { BlockedOn::Host } else { BlockedOn::Nothing };

@@ -49,11 +49,12 @@ impl Engine {
                 Cancelled::Answering
             }
             (State::Delayed, CancelReason::Asked) => {
-                self.timers.disarm(slot);
+                self.leave_delay(slot);
                 self.put_answer(now, slot, Ending::Cancelled, Run::Never);
                 Cancelled::Answering
             }
             (State::Delayed, CancelReason::ClientGone) => {
+                self.leave_delay(slot);
                 self.forget(now, slot);
                 self.free(slot);
                 Cancelled::Forgotten

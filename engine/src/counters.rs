@@ -88,6 +88,8 @@ counter_table! {
     HedgesDenied "hedges_denied" "calls" "Calls that took long and got no second attempt: no idle worker, or the budget was used up."
     BackpressureLowered "backpressure_lowered" "limits" "Times that a function was limited, or limited further, for something that it calls."
     BackpressureCrowded "backpressure_crowded" "answers" "Answers of back-pressure that counted for another name, because their function had no room for one more."
+    CallsScheduled "calls_scheduled" "calls" "Calls admitted that start later, at a time their callers gave."
+    RefusedStartTooLate "refused_start_too_late" "calls" "Refused: it is to start later than calls are kept for."
 }
 
 /// How many counters there are.

@@ -132,6 +132,7 @@ impl Engine {
             State::Queued if now >= deadline_at => self.end_queued(now, slot, Ending::DeadlinePassed),
             State::Queued => self.look_at_queued(now, slot),
             State::Delayed if now >= deadline_at => {
+                self.leave_delay(slot);
                 self.put_answer(now, slot, Ending::DeadlinePassed, Run::Never);
             }
             State::Delayed => self.end_delay(now, slot),

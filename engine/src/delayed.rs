@@ -1,21 +1,88 @@
-//! Calls that must not stand in a queue yet: between the attempts of a call lies its back-off.
+//! Calls that must not stand in a queue yet: their callers want them to start later, or their back-off between two attempts
+//! is not over.
 //!
 //! ```text
-//!   Pushed ── Delay ──▶ Delayed ── its time comes ──▶ Queued, in the lane where its deadline now puts it
-//!                         └─ deadline, cancel, client gone: as for a queued call
+//!   Free   ── AdmitLater ─▶ Delayed ── its time comes ──▶ Queued, in the lane where its deadline now puts it
+//!   Pushed ── Delay ──────▶    └─ deadline, cancel, client gone: as for a queued call
 //! ```
-//! In: a slot and a length.  Out: the slot in its lane, never early and at most a tick late.
+//! In: a slot, and a length or a time.  Out: the slot in its lane, never early and at most a tick late.
 //! Always: a delayed call has a timer, at the earlier of its time and its deadline, and is in no list. Which of the two it
-//! was is seen from the clock when it fires, so that nothing is remembered but the timer.
-//! Tests: `tests/retries.rs`.
+//! was is seen from the clock when it fires; the time itself is kept for people who ask.
+//! Always: a call that starts later is admitted when it comes, by every limit and rate that there is for its function; only what
+//! is about the present (its queue, its breaker, whether it could end in time) is not asked. Its deadline counts from its start.
+//! Always: of one function as many calls may be to start later as may stand in its queue, `queue_count_max`; with those that
+//! come meanwhile its queue may so become twice as long. One more: `QueueFull`.
+//! Tests: `tests/later.rs`, `tests/retries.rs`, `tests/random.rs`.
 
+use protocol::Flags;
 use queue::LaneIndex;
 
-use crate::invocation::Event;
+use crate::admission::{Admitted, Refusal, Request, Verdict, full};
+use crate::counters::Counter;
+use crate::invocation::{Event, Invocation, Marks, State};
 use crate::time::Nanos;
 use crate::{Engine, run_queue};
 
+/// In place of a worker: the call waits for the start that its caller gave, and not between two attempts. Beyond any index, as
+/// `workers_max` is at most 2^20. Not told from `attempts`: a call that takes the place of one it had joined has none either.
+const NOT_DUE: u32 = u32::MAX - 1;
+
+impl Invocation {
+    /// It waits for the start that its caller gave.
+    pub fn is_start_delayed(&self) -> bool {
+        self.state == State::Delayed && self.worker == NOT_DUE
+    }
+}
+
 impl Engine {
+    /// Whether a call may be kept for so long.
+    pub(crate) fn check_start(&self, request: &Request, start_after: Nanos) -> Result<(), Refusal> {
+        if start_after > self.limits.start_after_max {
+            return Err(Refusal::StartTooLate);
+        }
+        let function = self.functions.get(request.function.0 as usize).ok_or(Refusal::UnknownFunction)?;
+        if function.scheduled >= function.spec.queue_count_max {
+            return Err(full(function));
+        }
+        Ok(())
+    }
+
+    /// As `accept`, for a call that must not start before `start_at`.
+    pub(crate) fn accept_later(
+        &mut self,
+        now: Nanos,
+        request: &Request,
+        admitted: Admitted,
+        start_at: Nanos,
+    ) -> Verdict {
+        self.counters.count(Counter::CallsAdmitted);
+        self.counters.count(Counter::CallsScheduled);
+        let slot = admitted.slot;
+        let function = &mut self.functions[request.function.0 as usize];
+        function.scheduled += 1;
+        let is_idempotent = function.spec.idempotent || request.flags.contains(Flags::IDEMPOTENT);
+        let invocation = self.invocations.at_mut(slot);
+        invocation.on(Event::AdmitLater);
+        *invocation = Invocation {
+            generation: invocation.generation,
+            state: invocation.state,
+            lane: LaneIndex::new(admitted.criticality as u8, 0).index() as u8,
+            attempts: 0,
+            marks: Marks::NONE
+                .with(Marks::WANT_TIMINGS, request.flags.contains(Flags::WANT_TIMINGS))
+                .with(Marks::IDEMPOTENT, is_idempotent),
+            function: request.function,
+            worker: NOT_DUE,
+            deadline_at: admitted.deadline_at,
+            received_at: request.received_at.min(now),
+            queued_at: now,
+            pushed_at: start_at,
+            origin: request.origin,
+        };
+        self.timers.arm(slot, start_at);
+        Verdict::Admitted(self.invocations.id_of(slot))
+    }
+
     /// Takes a call out of a worker's hands and lets it stand in its lane again after `length`.
     pub(crate) fn delay(&mut self, now: Nanos, slot: u32, length: Nanos) {
         if length == Nanos::ZERO {
@@ -25,13 +92,34 @@ impl Engine {
         let invocation = self.invocations.at_mut(slot);
         invocation.on(Event::Delay);
         let at = now.plus(length).min(invocation.deadline_at);
+        invocation.pushed_at = at;
         self.timers.arm(slot, at);
     }
 
     /// The time of a delayed call has come.
     pub(crate) fn end_delay(&mut self, now: Nanos, slot: u32) {
+        if self.leave_delay(slot) {
+            let invocation = self.invocations.at_mut(slot);
+            invocation.queued_at = now;
+            let function = &mut self.functions[invocation.function.0 as usize];
+            if function.queue.is_empty() {
+                function.drain_rate.begin(now);
+            }
+        }
         self.invocations.at_mut(slot).on(Event::Requeue);
         self.stand_in_line(now, slot);
+    }
+
+    /// A call is not delayed any more, whatever comes next. True: it waited for the start that its caller gave.
+    pub(crate) fn leave_delay(&mut self, slot: u32) -> bool {
+        self.timers.disarm(slot);
+        let invocation = self.invocations.at_mut(slot);
+        let is_start = invocation.is_start_delayed();
+        if is_start {
+            invocation.worker = u32::MAX;
+            self.functions[invocation.function.0 as usize].scheduled -= 1;
+        }
+        is_start
     }
 
     /// At the back of the lane where its deadline puts it now.

@@ -96,6 +96,7 @@ impl Engine {
             QueueRoom::NotNeeded => return Ok(()),
             QueueRoom::Usual => 0,
             QueueRoom::WithReserve => reserve_of(function.spec.queue_count_max),
+            QueueRoom::Later => return Ok(()),
         };
         if function.queue.len() >= function.spec.queue_count_max.saturating_add(reserve) {
             return Err(full(function));

@@ -29,6 +29,8 @@ pub struct CallView {
     pub queued_at: Nanos,
     /// When it was handed to the worker that has it.
     pub pushed_at: Option<Nanos>,
+    /// When it joins its queue, while it must not yet.
+    pub due_at: Option<Nanos>,
     /// Times it was handed to a worker.
     pub attempts: u8,
     /// Calls of its function that are pushed before it, as things stand, while it waits.
@@ -63,6 +65,7 @@ impl Engine {
             deadline_at: invocation.deadline_at,
             queued_at: invocation.queued_at,
             pushed_at: is_held.then_some(invocation.pushed_at),
+            due_at: (invocation.state == State::Delayed).then_some(invocation.pushed_at),
             attempts: invocation.attempts,
             ahead: ahead as u32,
             worker: holder.map(|holder| WorkerId { index: invocation.worker, generation: holder.generation }),

@@ -82,6 +82,8 @@ pub struct FunctionView<'a> {
     pub tenant: TenantIndex,
     /// Calls that wait.
     pub queued: u32,
+    /// Calls whose start is still to come.
+    pub scheduled: u32,
     /// Calls in workers' rings.
     pub running: u32,
     /// Workers attached.
@@ -110,6 +112,8 @@ pub(crate) struct Function {
     pub payload_size_max_wanted: u32,
     /// Calls that wait, through the invocations' run links.
     pub queue: Lanes,
+    /// Calls whose start is still to come.
+    pub scheduled: u32,
     /// Those of them that have waited long, and how long that is.
     pub aged: Aged,
     pub ageing: Nanos,
@@ -182,6 +186,7 @@ impl Function {
             turn_left_ns: 0,
             spec,
             queue: Lanes::new(),
+            scheduled: 0,
             aged: Aged::NONE,
             ready_lane: None,
             warm: Vec::new(),
@@ -271,6 +276,7 @@ impl Function {
             name: &self.spec.name,
             tenant: self.spec.tenant,
             queued: self.queue.len(),
+            scheduled: self.scheduled,
             running: self.members.iter().map(|index| workers[*index as usize].held_count()).sum(),
             workers: self.members.len() as u32,
             workers_with_credit: self.warm.len() as u32,

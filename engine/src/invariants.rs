@@ -7,7 +7,7 @@ use queue::LaneIndex;
 use crate::Engine;
 use crate::counters::{COUNTER_TABLE, Counter};
 use crate::held::slot_held;
-use crate::invocation::{InvocationId, Marks, State};
+use crate::invocation::{Invocation, InvocationId, Marks, State};
 use crate::retry::ATTEMPTS_MAX;
 use crate::timers::next_tick;
 use crate::worker::{Worker, WorkerState};
@@ -66,6 +66,13 @@ impl Engine {
             assert!(
                 !function.is_retired || function.spec.queue_count_max == 0,
                 "function {number} admits calls"
+            );
+            let is_scheduled = |call: &Invocation| call.is_start_delayed() && call.function.0 == number;
+            let scheduled = self.invocations.iter().filter(|(_, call)| is_scheduled(call));
+            assert_eq!(
+                scheduled.count() as u32,
+                function.scheduled,
+                "function {number}: calls to start later"
             );
             assert!(function.spec.payload_size_max <= function.payload_size_max_wanted, "function {number}");
             if self.names.iter().any(|(_, id)| id.0 == number) == function.is_retired {

@@ -19,7 +19,7 @@
 //!
 //! Always: a slot is free again only when its answer was handed out (or its client is gone) *and* no worker
 //! holds it, so that whoever keeps a table by slot, as the router does for payloads, never sees one slot mean
-//! two calls. In `Queued` the slot is in one lane of one function; in `Pushed`, `Overdue`, `AnsweringHeld` and
+//! two calls. `Delayed`, beside `Queued`, is entered by AdmitLater and Delay and left by Requeue (`delayed.rs`). In `Queued` the slot is in one lane of one function; in `Pushed`, `Overdue`, `AnsweringHeld` and
 //! `Abandoned` it is in the held list of one worker; otherwise in neither.
 //! Never: two answers. `Answer` and `Complete` are legal only from unanswered states; anything else is our bug
 //! and stops the process.
@@ -127,6 +127,8 @@ pub enum Event {
     Join,
     /// Its twin brought the answer, which was handed back.
     Outrun,
+    /// Admission took it, and it must not start yet.
+    AdmitLater,
     /// Dispatch gave it to a worker.
     Push,
     /// It stands in a lane again: to be tried again, or its time has come.
@@ -164,6 +166,7 @@ pub const fn on_event(from: State, event: Event) -> Result<State, Illegal> {
     Ok(match (from, event) {
         (S::Free, E::Admit) => S::Queued,
         (S::Free, E::Join) => S::Joined,
+        (S::Free, E::AdmitLater) => S::Delayed,
 
         (S::Queued, E::Push) => S::Pushed,
         (S::Queued, E::Answer) => S::Answering,
@@ -226,11 +229,12 @@ pub(crate) struct Invocation {
     pub attempts: u8,
     pub marks: Marks,
     pub function: FunctionId,
-    /// Index of the worker that holds it, while held.
+    /// Index of the worker that holds it, while held. While `Delayed` see `delayed.rs`.
     pub worker: u32,
     pub deadline_at: Nanos,
     pub received_at: Nanos,
     pub queued_at: Nanos,
+    /// While `Delayed`: when its time comes.
     pub pushed_at: Nanos,
     pub origin: Origin,
 }
@@ -285,10 +289,11 @@ mod tests {
         State::AnsweringHeld,
         State::Abandoned,
     ];
-    const EVENTS: [Event; 12] = [
+    const EVENTS: [Event; 13] = [
         Event::Admit,
         Event::Join,
         Event::Outrun,
+        Event::AdmitLater,
         Event::Push,
         Event::Requeue,
         Event::Delay,

@@ -31,7 +31,7 @@ use protocol::Flags;
 use queue::{LaneIndex, List};
 
 use crate::Engine;
-use crate::admission::{QueueRoom, Refusal, Request, Verdict};
+use crate::admission::{QueueRoom, Refusal, Request, Special, Verdict};
 use crate::counters::Counter;
 use crate::deadlines::Started;
 use crate::invocation::{Event, Invocation, InvocationId, Marks, State};
@@ -111,7 +111,7 @@ impl Engine {
         };
         let verdict = match called_by {
             None => self.handle_request(now, request),
-            Some(called_by) => self.handle_nested_request(now, request, called_by),
+            Some(_) => self.handle_special_request(now, request, Special { called_by, ..Special::default() }),
         };
         if let Verdict::Admitted(id) | Verdict::Pushed(crate::Push { invocation: id, .. }) = verdict {
             self.joins.keys.put(place, key, id);

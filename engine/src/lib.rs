@@ -84,7 +84,7 @@ use std::collections::VecDeque;
 use protocol::FunctionId;
 use queue::{LaneIndex, Links};
 
-pub use admission::{Refused, Request, Verdict};
+pub use admission::{Refused, Request, Special, Verdict};
 pub use attachment::AttachRefused;
 pub use backpressure::{BackpressureSpec, DownstreamView, Signal};
 pub use batch::Batch;

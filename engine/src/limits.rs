@@ -53,6 +53,8 @@ pub struct Limits {
     pub lease_queue_wait_max: Nanos,
     /// How long a worker may hold a call after it was asked to stop, before the worker is killed.
     pub kill_grace: Nanos,
+    /// How long after its receipt a call may start at the latest. Later: `StartTooLate`.
+    pub start_after_max: Nanos,
     /// Workers that may hold calls at once. More: calls wait, and tenants take turns (`turns.rs`). None: as many as there are.
     pub running_max: Option<u32>,
     /// Processors that count as the whole when it is measured how busy workers are, without `running_max`.
@@ -91,6 +93,8 @@ const WORKER_LEASES_MAX_DEFAULT: u32 = 4;
 const LEASE_SLOTS_MAX_DEFAULT: u32 = 256;
 /// Half of the time between two looks of the router at its lanes.
 const LEASE_QUEUE_WAIT_MAX_DEFAULT: Nanos = Nanos::from_ms(5);
+/// Long enough for what is put off to a quieter hour; what waits longer belongs where it outlives a router.
+const START_AFTER_MAX_DEFAULT: Nanos = Nanos::from_secs(3600);
 /// At about 20 ns a visit, a full call costs 0.1 ms: less than one tick of the wheel.
 const TIMER_VISITS_MAX_DEFAULT: u32 = 4096;
 
@@ -120,6 +124,7 @@ impl Default for Limits {
             running_max: None,
             processor_count: 1,
             kill_grace: Nanos::from_secs(1),
+            start_after_max: START_AFTER_MAX_DEFAULT,
             timer_visits_max: TIMER_VISITS_MAX_DEFAULT,
         }
     }

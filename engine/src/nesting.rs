@@ -23,10 +23,9 @@
 use protocol::FunctionId;
 
 use crate::Engine;
-use crate::admission::{QueueRoom, Refusal, Request, Verdict};
+use crate::admission::Refusal;
 use crate::counters::Counter;
 use crate::invocation::{InvocationId, State};
-use crate::time::Nanos;
 
 /// Calls within calls: a chain that is longer is taken for one without end.
 pub const DEPTH_MAX: u8 = 16;
@@ -61,20 +60,13 @@ pub(crate) fn reserve_of(queue_count_max: u32) -> u32 {
 }
 
 impl Engine {
-    /// As [`handle_request`](Engine::handle_request), for a request that a running call makes.
-    #[inline(never)]
-    pub fn handle_nested_request(&mut self, now: Nanos, request: Request, called_by: CalledBy) -> Verdict {
-        self.counters.count(Counter::CallsReceived);
-        let called_by = match self.check_depth(called_by) {
-            Ok(known) if !self.would_wait_for_itself(request.function, known.caller) => known,
-            _ => return self.refuse(Refusal::WouldDeadlock),
-        };
-        let admitted = match self.admit_governed(now, &request, QueueRoom::WithReserve) {
-            Ok(admitted) => admitted,
-            Err(refusal) => return self.refuse(refusal),
-        };
-        self.note_nested(self.invocations.id_of(admitted.slot), called_by);
-        self.accept(now, &request, admitted)
+    /// Whether a call that a running one makes may wait for this function. The claim with its depth put right.
+    pub(crate) fn check_nested(&self, function: FunctionId, claim: CalledBy) -> Result<CalledBy, Refusal> {
+        let known = self.check_depth(claim)?;
+        if self.would_wait_for_itself(function, known.caller) {
+            return Err(Refusal::WouldDeadlock);
+        }
+        Ok(known)
     }
 
     /// A claim with the depth as far as it is known, unless that is too deep.

@@ -170,7 +170,8 @@ impl Engine {
                 let worker = &self.workers[*index as usize];
                 worker.held_count() == 0 && worker.lease_count == 0
             };
-            if !function.queue.is_empty() || !function.members.iter().all(is_done) {
+            let has_calls = !function.queue.is_empty() || function.scheduled > 0;
+            if has_calls || !function.members.iter().all(is_done) {
                 position += 1;
                 continue;
             }

@@ -131,6 +131,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
         Ending::Refused(Refusal::Overloaded) => Status::Overloaded,
         Ending::Refused(Refusal::RateLimited { .. }) => Status::RateLimited,
         Ending::Refused(Refusal::WouldDeadlock) => Status::WouldDeadlock,
+        Ending::Refused(Refusal::StartTooLate) => Status::StartTooLate,
         Ending::Refused(Refusal::DeadlineUnreachable { .. }) => Status::DeadlineUnreachable,
         Ending::Refused(Refusal::BreakerOpen { .. }) => Status::BreakerOpen,
         Ending::Refused(Refusal::JoinFull) => Status::Overloaded,

@@ -18,6 +18,7 @@ mod estimate;
 mod fairness;
 mod hedges;
 mod joins;
+mod later;
 mod leases;
 mod limits_full;
 mod nesting;

@@ -137,7 +137,7 @@ pub struct CallReport {
     pub received_at_ns: u64,
     /// When its answer is worth nothing any more.
     pub deadline_at_ns: u64,
-    /// When it was handed to the worker that has it.
+    /// When it was handed to the worker that has it; at stage 4, when it joins its queue.
     pub pushed_at_ns: u64,
     /// The first look that found its function blocked as it is.
     pub blocked_since_ns: u64,
@@ -147,7 +147,7 @@ pub struct CallReport {
     pub ahead: u32,
     /// The process that has it.
     pub process_id: u32,
-    /// 0 waits, 1 with a worker, 2 past its deadline with a worker, 3 answered.
+    /// 0 waits, 1 with a worker, 2 past its deadline with a worker, 3 answered, 4 is not due yet.
     pub stage: u8,
     /// 0 to 3.
     pub criticality: u8,

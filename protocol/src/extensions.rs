@@ -1,4 +1,5 @@
-//! What may stand between header and payload: idempotency key, trace context, stage timings, the caller of a nested call.
+//! What may stand between header and payload: idempotency key, trace context, stage timings, the caller of a
+//! nested call, a start in the future.
 //!
 //! Always: extensions lie in the order of their flag bits and each is a multiple of 16 bytes, so that their places
 //! follow from the flags alone (W-21, W-22).
@@ -14,6 +15,8 @@ pub const TRACE_SIZE: usize = 32;
 pub const TIMINGS_SIZE: usize = 64;
 /// Bytes of the extension that says by whom a call is made.
 pub const CALLED_BY_SIZE: usize = 16;
+/// Bytes of the extension that says when a call may start.
+pub const START_AFTER_SIZE: usize = 16;
 
 /// The extensions of one frame. Each that is there sets its flag when the frame is encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,12 +29,14 @@ pub struct Extensions {
     pub timings: Option<Timings>,
     /// INVOKE: the call that makes this one.
     pub called_by: Option<CalledBy>,
+    /// INVOKE: the call must not start before.
+    pub start_after: Option<StartAfter>,
 }
 
 impl Extensions {
     /// No extension.
     pub const NONE: Extensions =
-        Extensions { idempotency_key: None, trace: None, timings: None, called_by: None };
+        Extensions { idempotency_key: None, trace: None, timings: None, called_by: None, start_after: None };
 
     /// The flags that announce these extensions.
     #[inline]
@@ -48,6 +53,9 @@ impl Extensions {
         }
         if self.called_by.is_some() {
             flags = flags.with(Flags::CALLED_BY);
+        }
+        if self.start_after.is_some() {
+            flags = flags.with(Flags::START_AFTER);
         }
         flags
     }
@@ -66,6 +74,9 @@ impl Extensions {
         }
         if let Some(called_by) = &self.called_by {
             out.extend_from_slice(&called_by.encode());
+        }
+        if let Some(start_after) = &self.start_after {
+            out.extend_from_slice(&start_after.encode());
         }
     }
 
@@ -140,6 +151,33 @@ impl CalledBy {
     #[inline]
     pub fn decode(bytes: &[u8; CALLED_BY_SIZE]) -> CalledBy {
         CalledBy { invocation_id: u64_at(bytes, 0), depth: bytes[8] }
+    }
+}
+
+/// When a call may start.
+///
+/// ```text
+/// 0 u64 microseconds after its receipt | 8 zero, 8 bytes
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StartAfter {
+    /// Microseconds from the receipt of the call until it may start.
+    pub us: u64,
+}
+
+impl StartAfter {
+    /// The extension's bytes.
+    #[inline]
+    pub fn encode(&self) -> [u8; START_AFTER_SIZE] {
+        let mut bytes = [0; START_AFTER_SIZE];
+        bytes[0..8].copy_from_slice(&self.us.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the extension. All bytes are valid; the last eight are not looked at.
+    #[inline]
+    pub fn decode(bytes: &[u8; START_AFTER_SIZE]) -> StartAfter {
+        StartAfter { us: u64_at(bytes, 0) }
     }
 }
 

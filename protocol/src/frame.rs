@@ -9,7 +9,7 @@
 //! of 32 bytes is two vector moves.
 //! Tests: `frame/tests.rs`, the golden vectors, fuzz target `frame_decode`.
 
-use crate::extensions::{CalledBy, Extensions, Timings, TraceContext};
+use crate::extensions::{CalledBy, Extensions, StartAfter, Timings, TraceContext};
 use crate::flags::Flags;
 use crate::header::{ArchivedFrameHeader, FRAME_ALIGN, FrameHeader, HEADER_SIZE, Kind};
 use crate::misbehaviour::ClientMisbehaved;
@@ -139,6 +139,12 @@ impl<'a> Frame<'a> {
         self.extension(Flags::CALLED_BY).map(CalledBy::decode)
     }
 
+    /// When the call may start, if the frame says so.
+    #[inline]
+    pub fn start_after(&self) -> Option<StartAfter> {
+        self.extension(Flags::START_AFTER).map(StartAfter::decode)
+    }
+
     /// All extensions this version knows.
     pub fn known_extensions(&self) -> Extensions {
         Extensions {
@@ -146,6 +152,7 @@ impl<'a> Frame<'a> {
             trace: self.trace(),
             timings: self.timings(),
             called_by: self.called_by(),
+            start_after: self.start_after(),
         }
     }
 

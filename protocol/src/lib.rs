@@ -36,7 +36,7 @@ pub mod status;
 
 pub use downstream::{DOWNSTREAM_NAME_SIZE_MAX, DownstreamName};
 pub use encode::{FrameParts, encode, encode_front, encode_padding};
-pub use extensions::{CalledBy, Cause, Extensions, Timings, TraceContext};
+pub use extensions::{CalledBy, Cause, Extensions, StartAfter, Timings, TraceContext};
 pub use flags::Flags;
 pub use frame::{Frame, decode, decode_header};
 pub use header::{ArchivedFrameHeader, FRAME_ALIGN, FrameHeader, HEADER_SIZE, Kind, encode_header};

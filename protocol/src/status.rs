@@ -137,6 +137,8 @@ statuses! {
         "More calls a second came than the function or its tenant may have: send fewer, or try again after the advised time.";
     30 BreakerOpen "breaker_open" Function Safe
         "The function fails most of the time and is left alone for a while: see its log, and try again after the advised time.";
+    31 StartTooLate "start_too_late" Caller Pointless
+        "The call is to start later than the router keeps calls for: ask for an earlier start, or send it nearer to its time.";
 
     32 Expired "expired" Nobody Safe
         "The deadline came while the call was waiting, so it was never started: try again with more time or less load.";

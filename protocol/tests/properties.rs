@@ -142,12 +142,16 @@ fn any_extensions() -> impl Strategy<Value = Extensions> {
     });
     let called_by = any::<(u64, u8)>().prop_map(|(invocation_id, depth)| CalledBy { invocation_id, depth });
     let key = prop::option::of(any::<[u8; 16]>());
-    (key, prop::option::of(trace), prop::option::of(timings), prop::option::of(called_by)).prop_map(
-        |(idempotency_key, trace, timings, called_by)| Extensions {
+    let start_after = any::<u64>().prop_map(|us| StartAfter { us });
+    let (trace, timings) = (prop::option::of(trace), prop::option::of(timings));
+    let (called_by, start_after) = (prop::option::of(called_by), prop::option::of(start_after));
+    (key, trace, timings, called_by, start_after).prop_map(
+        |(idempotency_key, trace, timings, called_by, start_after)| Extensions {
             idempotency_key,
             trace,
             timings,
             called_by,
+            start_after,
         },
     )
 }

@@ -129,6 +129,9 @@ fn twin_of_frame(frame: &Frame<'_>, hello: Option<Hello>) -> Result<String, core
     if let Some(called_by) = frame.called_by() {
         writeln!(text, "caller: {:#018x}\ndepth: {}", called_by.invocation_id, called_by.depth)?;
     }
+    if let Some(start_after) = frame.start_after() {
+        writeln!(text, "start_after_us: {}", start_after.us)?;
+    }
     if let Some(hello) = hello {
         writeln!(text, "version_min: {}\nversion_max: {}", hello.version_min, hello.version_max)?;
         writeln!(text, "frame_size_max: {}\ncredits: {}", hello.frame_size_max, hello.credits)?;
@@ -243,6 +246,24 @@ fn well_formed() -> Vec<Vector> {
             "Made by a running call, with the time that it hands on and its trace.",
             FrameParts { budget_us: 47_500, ..invoke },
             &Extensions { called_by: Some(a_caller()), ..trace },
+            b"hello",
+        ),
+        vector(
+            "invoke-start-after",
+            "To start in two seconds, and then to take at most 50 ms.",
+            invoke,
+            &Extensions { start_after: Some(StartAfter { us: 2_000_000 }), ..Extensions::NONE },
+            b"hello",
+        ),
+        vector(
+            "invoke-called-by-start-after",
+            "Made by a running call, and as late as can be said: of both extensions the critical one is the last.",
+            invoke,
+            &Extensions {
+                called_by: Some(a_caller()),
+                start_after: Some(StartAfter { us: u64::MAX }),
+                ..Extensions::NONE
+            },
             b"hello",
         ),
         vector(
@@ -436,7 +457,7 @@ fn malformed() -> Vec<Vector> {
         case(
             "bad-critical-flag",
             "A flag that must be understood and is not.",
-            patched(&invoke, 26, &0x0100u16.to_le_bytes()),
+            patched(&invoke, 26, &0x0200u16.to_le_bytes()),
         ),
         case(
             "bad-first-of-two-faults",

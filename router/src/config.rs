@@ -79,6 +79,8 @@ pub struct RouterConfig {
     pub output_size_max: u32,
     /// Invocations one shard holds, queued and running.
     pub invocations_max: u32,
+    /// How far in the future a call may ask to start.
+    pub start_after_max: Duration,
     /// Function processes that may hold calls at once, over all shards; 0 for as many as there are.
     pub running_max: u32,
     /// Bytes of payload one shard holds for queued invocations.

@@ -154,6 +154,17 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "start_after_max",
+        flag: Some("start-after-max"),
+        env: Some("QUICKFIRE_START_AFTER_MAX"),
+        kind: Kind::duration(Duration::ZERO, Duration::from_secs(24 * 3600)),
+        // What is put off to a quieter hour. What waits longer belongs where it outlives a router.
+        default: Some("1h"),
+        meaning: "How far in the future a call may ask to start. Later is refused as start_too_late; 0s refuses all but calls for now. \
+                  Such calls are lost with their router or their connection, as others are.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "running_max",
         flag: Some("running-max"),
         env: Some("QUICKFIRE_RUNNING_MAX"),
@@ -372,7 +383,7 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         env: None,
         kind: Kind::count(1, 1 << 24),
         default: Some("100000"),
-        meaning: "Calls that may wait, for each shard. One more is refused as queue full.",
+        meaning: "Calls that may wait, for each shard, and as many again that are to start later. One more is refused as queue full.",
         since: "0.1",
     },
     OptionSpec {

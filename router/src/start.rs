@@ -514,6 +514,7 @@ fn limits(config: &Config, shard: u32) -> Limits {
     let router = &config.router;
     Limits {
         invocations_max: router.invocations_max,
+        start_after_max: nanos(router.start_after_max),
         running_max: bound(router.running_max).map(|total| part_of(total, shard, router.shards)),
         processor_count: part_of(Processors::of_this_process().count(), shard, router.shards),
         ..Limits::default()

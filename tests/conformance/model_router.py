@@ -18,6 +18,7 @@ import quickfire_wire as wire
 
 ECHO = 1
 CREDITS = 64
+START_AFTER_US_MAX = 3_600_000_000
 
 
 def main() -> int:
@@ -110,6 +111,8 @@ class Session:
     def reply(self, frame: wire.Frame) -> wire.Frame:
         received_at_ns = time.monotonic_ns()
         status = self.refusal(frame)
+        if status == wire.OK and frame.start_after_us:
+            time.sleep(frame.start_after_us / 1e6)
         reply = wire.Frame(wire.REPLY, call_id=frame.call_id, status=status)
         if status == wire.OK:
             reply.payload, reply.flags = frame.payload, wire.STARTED
@@ -129,6 +132,8 @@ class Session:
             return wire.UNKNOWN_CRITICALITY
         if frame.called_by is not None and frame.called_by[1] > 16:
             return wire.WOULD_DEADLOCK
+        if (frame.start_after_us or 0) > START_AFTER_US_MAX:
+            return wire.START_TOO_LATE
         return wire.OK
 
 

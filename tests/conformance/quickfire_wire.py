@@ -27,11 +27,19 @@ KINDS_OF_CLIENT = {HELLO, RESOLVE, INVOKE, CANCEL, PING}
 KINDS_OF_ROUTER = {HELLO, RESOLVED, REPLY, PONG, GOAWAY}
 
 IDEMPOTENCY_KEY, TRACE, WANT_TIMINGS, TIMINGS, IDEMPOTENT, STARTED, CALLED_BY = (1 << bit for bit in range(7))
-EXTENSION_SIZES = [(IDEMPOTENCY_KEY, 16), (TRACE, 32), (TIMINGS, 64), (CALLED_BY, 16)]  # W-22: ascending bits
-CRITICAL_FLAGS = 0xFF00
+START_AFTER = 1 << 8
+EXTENSION_SIZES = [  # W-22: ascending bits
+    (IDEMPOTENCY_KEY, 16),
+    (TRACE, 32),
+    (TIMINGS, 64),
+    (CALLED_BY, 16),
+    (START_AFTER, 16),
+]
+WITH_EXTENSION = IDEMPOTENCY_KEY | TRACE | TIMINGS | CALLED_BY | START_AFTER
+UNKNOWN_CRITICAL_FLAGS = 0xFF00 & ~START_AFTER
 
 OK, UNKNOWN_FUNCTION, CREDITS_EXCEEDED, CALL_ID_IN_USE, UNKNOWN_CRITICALITY = 0, 16, 19, 20, 25
-DEADLINE_UNREACHABLE, WOULD_DEADLOCK = 26, 27
+DEADLINE_UNREACHABLE, WOULD_DEADLOCK, START_TOO_LATE = 26, 27, 31
 DEADLINE_PASSED, EXPIRED, TIMED_OUT, CANCELLED = 18, 32, 33, 48
 MALFORMED_FRAME, FRAME_TOO_LARGE, UNSUPPORTED_VERSION, UNKNOWN_KIND = 80, 81, 82, 83
 UNKNOWN_CRITICAL_FLAG, HELLO_EXPECTED, GOING_AWAY, UNEXPECTED_FRAME = 84, 85, 88, 89
@@ -44,6 +52,7 @@ HELLO_PAYLOAD = struct.Struct("<IHHIIQQ")
 TRACE_EXTENSION = struct.Struct("<16s8sII")
 TIMINGS_EXTENSION = struct.Struct("<7QB7x")
 CALLED_BY_EXTENSION = struct.Struct("<QB7x")
+START_AFTER_EXTENSION = struct.Struct("<Q8x")
 assert (HEADER.size, HELLO_PAYLOAD.size, TRACE_EXTENSION.size, TIMINGS_EXTENSION.size) == (32, 32, 32, 64)
 
 
@@ -99,6 +108,7 @@ class Frame:
     trace: Optional[Tuple[bytes, bytes, int]] = None
     timings: Optional["Timings"] = None
     called_by: Optional[Tuple[int, int]] = None
+    start_after_us: Optional[int] = None
     frame_size: int = 0  # as read
     extension_size: int = 0  # as read
 
@@ -161,7 +171,7 @@ def known_extension_size(flags: int) -> int:
 
 def encode(frame: Frame) -> bytes:
     """The frame's bytes, with zero padding (W-4)."""
-    flags, extensions = frame.flags & ~(IDEMPOTENCY_KEY | TRACE | TIMINGS | CALLED_BY), b""
+    flags, extensions = frame.flags & ~WITH_EXTENSION, b""
     if frame.idempotency_key is not None:
         flags, extensions = flags | IDEMPOTENCY_KEY, extensions + frame.idempotency_key
     if frame.trace is not None:
@@ -170,6 +180,8 @@ def encode(frame: Frame) -> bytes:
         flags, extensions = flags | TIMINGS, extensions + frame.timings.encode()
     if frame.called_by is not None:
         flags, extensions = flags | CALLED_BY, extensions + CALLED_BY_EXTENSION.pack(*frame.called_by)
+    if frame.start_after_us is not None:
+        flags, extensions = flags | START_AFTER, extensions + START_AFTER_EXTENSION.pack(frame.start_after_us)
     padded = frame.payload.ljust(round_up_16(len(frame.payload)), b"\0")
     header = HEADER.pack(
         HEADER.size + len(extensions) + len(padded),
@@ -206,7 +218,7 @@ def decode(data: bytes, frame_size_max: int = FRAME_SIZE_MAX_DEFAULT) -> Optiona
         raise Fault("extensions_missing", MALFORMED_FRAME)
     if not 1 <= kind <= len(KIND_NAMES):
         raise Fault("unknown_kind", UNKNOWN_KIND)
-    if flags & CRITICAL_FLAGS:
+    if flags & UNKNOWN_CRITICAL_FLAGS:
         raise Fault("unknown_critical_flag", UNKNOWN_CRITICAL_FLAG)
     if len(data) < frame_size:
         return None
@@ -224,6 +236,9 @@ def decode(data: bytes, frame_size_max: int = FRAME_SIZE_MAX_DEFAULT) -> Optiona
         offset += 64
     if flags & CALLED_BY:
         frame.called_by = CALLED_BY_EXTENSION.unpack(bytes(data[offset : offset + 16]))
+        offset += 16
+    if flags & START_AFTER:
+        (frame.start_after_us,) = START_AFTER_EXTENSION.unpack(bytes(data[offset : offset + 16]))
     start = HEADER.size + extension_size  # W-22: past extensions that are not known
     frame.payload = bytes(data[start : start + payload_size])
     return frame

@@ -3,6 +3,7 @@
 import pathlib
 import random
 import struct
+import time
 
 import quickfire_wire as wire
 import vector_checks
@@ -53,6 +54,7 @@ SERVED = [
     "cancel_of_an_unknown_call_is_ignored",
     "a_call_with_hardly_any_time_gets_exactly_one_reply",
     "a_call_nested_too_deep_is_told",
+    "a_call_for_later_starts_then_and_one_for_much_later_is_refused",
     "ping_is_echoed",
 ]
 REFUSED = [
@@ -178,6 +180,18 @@ class Router:
             assert reply.status == wire.WOULD_DEADLOCK and not reply.was_started, reply
             # A claim about a call that is none, or somebody else's, is no reason to refuse (W-51).
             expect_result(connection.invoke(function, b"x", called_by=(0xFFFFFFFF00000000, 1)), b"x")
+
+    def a_call_for_later_starts_then_and_one_for_much_later_is_refused(self) -> None:
+        with self.open() as connection:
+            function = connection.resolve(self.function)
+            sent_at = time.monotonic()
+            # The budget counts from the start (W-52): it is less than what has to pass before.
+            reply = connection.invoke(function, b"x", start_after_us=1_000_000, budget_us=900_000)
+            expect_result(reply, b"x")
+            assert time.monotonic() - sent_at >= 1.0, "started before its time"
+            expect_result(connection.invoke(function, b"x", start_after_us=0), b"x")
+            reply = connection.invoke(function, b"x", start_after_us=2**64 - 1)
+            assert reply.status == wire.START_TOO_LATE and not reply.was_started, reply
 
     def timings_come_exactly_when_wanted(self) -> None:
         with self.open() as connection:

@@ -74,6 +74,8 @@ def describe(data: bytes) -> dict:
     if frame.called_by is not None:
         caller, depth = frame.called_by
         lines.update(caller=f"0x{caller:016x}", depth=str(depth))
+    if frame.start_after_us is not None:
+        lines["start_after_us"] = str(frame.start_after_us)
     if hello is not None:
         lines.update(version_min=str(hello.version_min), version_max=str(hello.version_max))
         lines.update(frame_size_max=str(hello.frame_size_max), credits=str(hello.credits))
@@ -105,6 +107,8 @@ def frame_of(twin: dict) -> wire.Frame:
         frame.timings = wire.Timings(int(twin["received_at_ns"]), stages, int(twin["cause"]))
     if "caller" in twin:
         frame.called_by = (int(twin["caller"], 16), int(twin["depth"]))
+    if "start_after_us" in twin:
+        frame.start_after_us = int(twin["start_after_us"])
     if frame.kind == wire.HELLO:
         limits = [int(twin[name]) for name in ("version_min", "version_max", "frame_size_max", "credits")]
         frame.payload = wire.Hello(*limits, features=int(twin["features"], 16)).encode()

@@ -58,6 +58,16 @@ impl<'a> CallBuilder<'a> {
         self
     }
 
+    /// The call must not start before `delay` has passed; whatever deadline it has counts from there. The router keeps it until
+    /// then, up to an hour unless configured otherwise; beyond, it is refused as `StartTooLate`.
+    ///
+    /// Lost with the router, with the connection and with the [`Call`], as any other call. Not carried by client rings: over
+    /// `shm://` it is refused as `UnknownCriticalFlag`.
+    pub fn start_after(mut self, delay: Duration) -> Self {
+        self.invocation.start_after = (!delay.is_zero()).then_some(delay);
+        self
+    }
+
     /// How much this call matters when not all can be served. [`Criticality::Normal`] unless said otherwise.
     pub fn criticality(mut self, criticality: Criticality) -> Self {
         self.invocation.criticality = criticality;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use protocol::{
     CallId, CalledBy, Class, Criticality, DownstreamName, Extensions, Flags, Frame, FrameParts, FunctionId,
-    Hello, Kind, Status, TraceContext, decode, encode, limits,
+    Hello, Kind, StartAfter, Status, TraceContext, decode, encode, limits,
 };
 
 use crate::call::Answer;
@@ -84,6 +84,7 @@ pub(crate) struct Invocation {
     pub(crate) idempotency_key: Option<[u8; 16]>,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) called_by: Option<CalledBy>,
+    pub(crate) start_after: Option<Duration>,
 }
 
 /// Why a call was not taken.
@@ -93,6 +94,8 @@ pub(crate) enum NotTaken {
     NoRoom,
     /// Larger than any frame this router takes: never.
     PayloadTooLarge,
+    /// It asks for something that this transport does not carry, and that must not be left out: never.
+    NotCarried,
 }
 
 impl<W> Session<W> {
@@ -123,6 +126,7 @@ impl<W> Session<W> {
             idempotency_key: invocation.idempotency_key,
             trace: invocation.trace,
             called_by: invocation.called_by,
+            start_after: invocation.start_after.map(start_after),
             ..Extensions::NONE
         };
         let extension_size = extensions.flags().known_extension_size() as u16;
@@ -330,6 +334,11 @@ impl<W> Slot<W> {
             SlotState::Free | SlotState::Abandoned { .. } => None,
         }
     }
+}
+
+/// Rounded up: never before the time that was asked for.
+fn start_after(delay: Duration) -> StartAfter {
+    StartAfter { us: u64::try_from(delay.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX) }
 }
 
 /// What an answer says beside its result, whichever way it came.

@@ -145,7 +145,9 @@ impl Link {
             let mut invocation = Invocation { function_id, ..*invocation };
             if let Some(at) = invocation.deadline_at {
                 invocation.budget_us = budget_us(at)?;
-                invocation.deadline_at = Some(at + DEADLINE_GRACE);
+                let patience = DEADLINE_GRACE.saturating_add(invocation.start_after.unwrap_or_default());
+                // A start beyond what a clock can say is refused by the router.
+                invocation.deadline_at = at.checked_add(patience);
             }
             match up.invoke(&invocation, payload, Waiter::Call(Arc::clone(&cell))) {
                 Ok(call_id) => {
@@ -154,6 +156,9 @@ impl Link {
                 Err((NotTaken::NoRoom, _)) => Ok(None),
                 Err((NotTaken::PayloadTooLarge, _)) => {
                     Err(CallError::Refused { status: Status::PayloadTooLarge, retry_after: None })
+                }
+                Err((NotTaken::NotCarried, _)) => {
+                    Err(CallError::Refused { status: Status::UnknownCriticalFlag, retry_after: None })
                 }
             }
         })?;

@@ -153,6 +153,9 @@ impl RingUp {
         if self.goaway().is_some() {
             return Err((NotTaken::NoRoom, waiter));
         }
+        if invocation.start_after.is_some() {
+            return Err((NotTaken::NotCarried, waiter));
+        }
         let number = self.submitted + 1;
         let call = shm::Call {
             call_id: number,

@@ -10,7 +10,7 @@ use protocol::FunctionId;
 use queue::LaneIndex;
 
 use crate::Engine;
-use crate::admission::{Admitted, Refusal};
+use crate::admission::{Admitted, QueueRoom, Refusal};
 use crate::policy::Checks;
 use crate::run_queue::bucket_of;
 use crate::time::Nanos;
@@ -22,19 +22,23 @@ impl Engine {
         now: Nanos,
         number: FunctionId,
         admitted: &Admitted,
+        room: QueueRoom,
     ) -> Result<(), Refusal> {
+        // How things are now says nothing about a call that starts later: neither the queue, nor a breaker, whose probes
+        // have to run at once.
+        let is_for_now = room != QueueRoom::Later;
         if self.functions[number.0 as usize].is_retired {
             return Err(Refusal::UnknownFunction);
         }
         let function = &mut self.functions[number.0 as usize];
         let checks = function.checks;
-        if let Some(max) = function.spec.policy.queue_delay_max {
+        if let Some(max) = function.spec.policy.queue_delay_max.filter(|_| is_for_now) {
             let wait = function.drain_rate.wait(now, function.queue.len());
             if wait > max {
                 return Err(Refusal::QueueFull { retry_after: wait.since(max) });
             }
         }
-        if checks.has(Checks::BACKPRESSURE) {
+        if checks.has(Checks::BACKPRESSURE) && is_for_now {
             let remaining = admitted.deadline_at.since(now);
             let lane = LaneIndex::new(admitted.criticality as u8, bucket_of(remaining));
             function.admit_under_pressure(now, function.queue.count_up_to(lane), remaining)?;
@@ -52,7 +56,7 @@ impl Engine {
         if let Some(rate) = &tenant_rate {
             rate.ask(now).map_err(limited)?;
         }
-        if let Some(breaker) = &mut function.breaker {
+        if let Some(breaker) = function.breaker.as_mut().filter(|_| is_for_now) {
             breaker.admit(now).map_err(|retry_after| Refusal::BreakerOpen { retry_after })?;
         }
         if let Some(ramp) = &mut function.ramp {

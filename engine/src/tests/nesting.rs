@@ -11,7 +11,8 @@ impl Story {
         self.calls += 1;
         let mut request = Request { received_at: self.now, ..of(function) };
         request.origin.call_id = CallId(self.calls);
-        let verdict = self.engine.handle_nested_request(self.now, request, CalledBy { caller, depth });
+        let special = Special { called_by: Some(CalledBy { caller, depth }), ..Special::default() };
+        let verdict = self.engine.handle_special_request(self.now, request, special);
         self.engine.invariants();
         verdict
     }

@@ -4,6 +4,7 @@
 //! then begins; it also looks at the deadline, but on a clock that it may have read a while ago. What the oracle holds the engine to:
 //! - each admitted call is answered exactly once, or its client is gone;
 //! - an answer without `STARTED`, and above all `Expired`, is of a call that did not begin and never will;
+//! - no call is pushed before the time that its caller gave;
 //! - calls go by criticality, and within one by remaining time up to the bound of `run_queue`, but for one in eight of those
 //!   that have waited long, of which each has its turn within the bound of `ageing`;
 //! - a nested call is refused as a deadlock exactly when every worker of its function runs a call it is nested in, and is never
@@ -32,6 +33,7 @@ enum Op {
     Keyed { function: u32, key: u8, budget_us: u32, nested_in: Option<usize> },
     Request { function: u32, criticality: u8, budget_us: u32, idempotent: bool },
     Nested { which: usize, function: u32 },
+    Later { function: u32, budget_us: u32, start_after_us: u64 },
     Cancel { which: usize, gone: bool },
     Attach { function: u32, slots: u32 },
     DrainWorker { which: usize },
@@ -78,10 +80,14 @@ fn op() -> impl Strategy<Value = Op> {
             idempotent,
         },
     );
+    let start_after = prop_oneof![0u64..2_000, 1_000u64..500_000, Just(START_AFTER_MAX.0 / 1_000 + 1)];
+    let later = (0u32..3, prop_oneof![Just(0), 100u32..200_000], start_after)
+        .prop_map(|(function, budget_us, start_after_us)| Op::Later { function, budget_us, start_after_us });
     prop_oneof![
         12 => request,
         6 => keyed,
         4 => (which(), 0u32..3).prop_map(|(which, function)| Op::Nested { which, function }),
+        2 => later,
         2 => (which(), any::<bool>()).prop_map(|(which, gone)| Op::Cancel { which, gone }),
         2 => (prop_oneof![Just(0u32), 0u32..3], 1u32..5).prop_map(|(function, slots)| Op::Attach { function, slots }),
         1 => which().prop_map(|which| Op::DrainWorker { which }),
@@ -101,6 +107,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// How far in the future a call may start.
+const START_AFTER_MAX: Nanos = Nanos::from_secs(20);
 /// Short beside most budgets, so that many calls age.
 const AGEING: Nanos = Nanos::from_ms(200);
 
@@ -129,6 +137,7 @@ struct Call {
     caller: Option<InvocationId>,
     /// It is a second attempt at that one.
     twin_of: Option<InvocationId>,
+    start_at: Nanos,
     is_owed: bool,
     is_queued: bool,
     queued_at: Nanos,
@@ -209,6 +218,7 @@ impl World {
             invocations_max: 40,
             workers_max: 6,
             timer_visits_max: 50,
+            start_after_max: START_AFTER_MAX,
             direct_depth_min: Some(2),
             ..Limits::default()
         };
@@ -236,6 +246,9 @@ impl World {
                 self.request(FunctionId(function), criticality, budget_us, idempotent);
             }
             Op::Nested { which, function } => self.nested(which, FunctionId(function)),
+            Op::Later { function, budget_us, start_after_us } => {
+                self.later(FunctionId(function), budget_us, Nanos::from_us(start_after_us));
+            }
             Op::Cancel { which, gone } => self.cancel(which, gone),
             Op::Attach { function, slots } => self.attach(FunctionId(function), slots),
             Op::DrainWorker { which } => {
@@ -302,6 +315,17 @@ impl World {
         self.note_verdict(asked, None, verdict);
     }
 
+    fn later(&mut self, function: FunctionId, budget_us: u32, start_after: Nanos) {
+        let asked = Request { function, budget_us, received_at: self.now, ..super::request() };
+        let special = Special { start_after, ..Special::default() };
+        let verdict = self.engine.handle_special_request(self.now, asked, special);
+        if start_after > START_AFTER_MAX {
+            assert_eq!(verdict, refused(Status::StartTooLate));
+        }
+        // Everything about the call counts from its start.
+        self.note_verdict(Request { received_at: self.now.plus(start_after), ..asked }, None, verdict);
+    }
+
     fn note_verdict(&mut self, asked: Request, caller: Option<InvocationId>, verdict: Verdict) {
         let Request { function, criticality, budget_us, .. } = asked;
         let idempotent = asked.flags.contains(Flags::IDEMPOTENT);
@@ -322,14 +346,15 @@ impl World {
                 // Another one stands in for it while its breaker is open.
                 function: self.engine.invocations.at(id.slot()).function,
                 criticality,
-                deadline_at: self.now.plus(budget.min(Nanos::from_secs(60))),
+                deadline_at: asked.received_at.plus(budget.min(Nanos::from_secs(60))),
                 idempotent,
                 key: None,
                 is_joined: false,
                 caller,
                 twin_of: None,
+                start_at: asked.received_at,
                 is_owed: true,
-                is_queued: true,
+                is_queued: self.engine.is_queued(id),
                 queued_at: self.now,
                 pushes_left: None,
                 begun: 0,
@@ -351,7 +376,8 @@ impl World {
         let would_wait = !of_function.is_empty() && of_function.into_iter().all(holds_one);
 
         let asked = Request { function, received_at: self.now, ..super::request() };
-        let verdict = self.engine.handle_nested_request(self.now, asked, CalledBy { caller, depth: 1 });
+        let special = Special { called_by: Some(CalledBy { caller, depth: 1 }), ..Special::default() };
+        let verdict = self.engine.handle_special_request(self.now, asked, special);
         let is_refused = verdict == refused(Status::WouldDeadlock);
         assert_eq!(is_refused, would_wait || chain.len() > DEPTH_MAX.into(), "nested in {chain:?}");
         self.note_verdict(asked, Some(caller), verdict);
@@ -496,8 +522,10 @@ impl World {
             !outer.iter().any(|id| held.contains_key(id)),
             "a call is bound behind one that waits for it"
         );
+        let now = self.now;
         let call = self.call(push.invocation);
         assert!(call.is_owed, "an ended call was pushed");
+        assert!(call.start_at <= now, "a call was pushed before its time");
         assert!(call.deaths < 2, "a call of which two workers died was given to a third");
         assert_eq!(push.deadline_at, call.deadline_at);
         call.is_queued = false;
@@ -686,7 +714,11 @@ impl World {
         for (id, call) in &mut self.calls {
             // An expired or cancelled one may have its answer still in the out queue; it has no claim any more.
             let is_alive = self.now < call.deadline_at && self.engine.is_queued(*id);
+            let was_queued = call.is_queued;
             call.is_queued = call.is_owed && is_alive && Some(*id) != pushed && !held.contains(id);
+            if call.is_queued && !was_queued && call.begun == 0 && call.start_at > call.queued_at {
+                call.queued_at = self.now;
+            }
             // It may have taken the place of the one it waited for.
             call.is_joined &= !self.engine.is_unanswered(*id) || self.engine.is_joined(*id);
         }

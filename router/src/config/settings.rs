@@ -234,6 +234,7 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
         direct_lanes: table.switch("direct_lanes"),
         output_size_max: table.size("output_size_max"),
         invocations_max: table.count("invocations_max"),
+        start_after_max: table.duration("start_after_max"),
         running_max: table.count("running_max"),
         payload_memory_max: table.size_u64("payload_memory_max"),
         kept_calls_max: table.count("kept_calls_max"),

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use bytes::Bytes;
-use engine::{CalledBy, CancelReason, Engine, InvocationId, Nanos, Origin, Request, Verdict};
+use engine::{CalledBy, CancelReason, Engine, InvocationId, Nanos, Origin, Request, Special, Verdict};
 use protocol::{
     CallId, ClientMisbehaved, Extensions, Flags, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind,
     Offer, Status, decode, decode_header, encode,
@@ -383,10 +383,11 @@ impl Connection {
                 let size = frame.extensions.len() + frame.payload.len();
                 let payloads = &mut *intake.desk.payloads;
                 match body {
-                    Body::InChunk { chunk, offset } => {
+                    // What starts later would hold the buffer for so long.
+                    Body::InChunk { chunk, offset } if !header.flags.contains(Flags::START_AFTER) => {
                         payloads.put_in_chunk(invocation, manner, chunk, offset, size);
                     }
-                    Body::Assembled => {
+                    Body::InChunk { .. } | Body::Assembled => {
                         let body = payloads::Body { extensions: frame.extensions, payload: frame.payload };
                         payloads.put_copy(invocation, manner, body);
                     }
@@ -426,23 +427,36 @@ impl Connection {
     }
 }
 
-/// Flags of frames that say more about a call than every frame does: which it is, and by whom it is made.
-const SAYS_MORE: Flags = Flags::IDEMPOTENCY_KEY.with(Flags::CALLED_BY);
+/// Flags of frames that say more about a call than every frame does: which it is, by whom it is made, when it may start.
+const SAYS_MORE: Flags = Flags::IDEMPOTENCY_KEY.with(Flags::CALLED_BY).with(Flags::START_AFTER);
 
 /// The same question for a call with at least one of them.
 #[inline(never)]
 fn ask_with_more(engine: &mut Engine, now: Nanos, request: Request, frame: &Frame<'_>) -> Verdict {
-    match (frame.idempotency_key(), called_by(frame)) {
-        (Some(key), called_by) => engine.handle_keyed_request(now, request, key, called_by),
-        (None, Some(called_by)) => engine.handle_nested_request(now, request, called_by),
-        (None, None) => engine.handle_request(now, request),
+    let special = special(frame);
+    match frame.idempotency_key() {
+        Some(key) if special.start_after == Nanos::ZERO => {
+            engine.handle_keyed_request(now, request, key, special.called_by)
+        }
+        // Two calls for later are two calls; but running one twice does no harm (W-49).
+        Some(_) => {
+            let request = Request { flags: request.flags.with(Flags::IDEMPOTENT), ..request };
+            engine.handle_special_request(now, request, special)
+        }
+        None => engine.handle_special_request(now, request, special),
     }
 }
 
-/// By whom the call is made, if its frame says so (W-50).
-fn called_by(frame: &Frame<'_>) -> Option<CalledBy> {
-    let claimed = frame.called_by()?;
-    Some(CalledBy { caller: InvocationId(claimed.invocation_id), depth: claimed.depth })
+/// By whom the call is made (W-50) and when it may start (W-52), if its frame says so.
+fn special(frame: &Frame<'_>) -> Special {
+    let called_by = |claimed: protocol::CalledBy| CalledBy {
+        caller: InvocationId(claimed.invocation_id),
+        depth: claimed.depth,
+    };
+    Special {
+        called_by: frame.called_by().map(called_by),
+        start_after: frame.start_after().map_or(Nanos::ZERO, |start| Nanos::from_us(start.us)),
+    }
 }
 
 fn manner(frame: &Frame<'_>) -> Manner {
