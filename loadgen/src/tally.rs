@@ -279,7 +279,7 @@ mod tests {
         tally.count_answer(2_000, answered(Status::Ok, false));
         tally.count_answer(2_000, answered(Status::QueueFull, true));
         tally.count_answer(2_000, answered(Status::QueueFull, true));
-        tally.count_answer(2_000, Answered { status: 31, ..answered(Status::Ok, true) });
+        tally.count_answer(2_000, Answered { status: 29, ..answered(Status::Ok, true) });
         tally.count_unanswered(Unanswered::Disconnected, 3);
         let reasons: Vec<_> = tally.errors_by_reason().into_iter().collect();
         let expected = [("disconnected", 3), ("mismatched", 1), ("queue_full", 2), ("refused", 1)];

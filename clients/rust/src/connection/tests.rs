@@ -145,10 +145,10 @@ fn a_status_from_a_newer_router_keeps_its_class() {
     let mut session = session();
     let id = invoke(&mut session, 1);
     let mut bytes = reply(id, Status::Ok, b"");
-    bytes[28..30].copy_from_slice(&31u16.to_le_bytes());
+    bytes[28..30].copy_from_slice(&29u16.to_le_bytes());
     let mut events = Vec::new();
     session.handle_bytes(&bytes, &mut events).unwrap();
-    let unknown = CallError::UnknownStatus { number: 31, class: Class::Refused, started: false };
+    let unknown = CallError::UnknownStatus { number: 29, class: Class::Refused, started: false };
     assert_eq!(events, [Event::Answered { waiter: 1, outcome: Err(unknown) }]);
 }
 
