@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   handle_request ─▶ admission ─▶ run_queue ─▶ dispatch ─▶ poll_push          stages 2, 3, 4
-//!   handle_completion ─▶ reply ─▶ the answer, handed back at once              stage 8
+//!   open_batch ─▶ batch: the three in one, for calls that may go on at once
+//!   handle_results, handle_completion ─▶ reply ─▶ answers, handed back at once  stage 8
 //!   handle_backpressure ─▶ backpressure ─▶ reply                              stage 8, of a function that was pushed back
 //!   handle_cancel   ─▶ cancellation ┐
 //!   handle_time     ─▶ deadlines    ├▶ poll_answer, poll_worker_action         what else may happen
