@@ -28,8 +28,8 @@ use crate::time::Nanos;
 use crate::worker::{Worker, WorkerEvent, WorkerId};
 use crate::{Engine, timers};
 
-/// A call with one of these may be another call's, or has to be held against others.
-const ASKED_ALONE: Flags = Flags::IDEMPOTENCY_KEY.with(Flags::CALLED_BY);
+/// A call with one of these may be another call's, has to be held against others, or does not start now.
+const ASKED_ALONE: Flags = Flags::IDEMPOTENCY_KEY.with(Flags::CALLED_BY).with(Flags::START_AFTER);
 
 /// A function whose calls may be bound to a worker as they come.
 pub struct Batch<'a> {

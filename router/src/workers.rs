@@ -491,6 +491,13 @@ impl OpenRing<'_> {
         self.count += 1;
     }
 
+    /// The same for a call whose body lies in memory of ours.
+    #[inline(always)]
+    pub fn push_body(&mut self, push: Push, manner: Manner, body: Body<'_>) {
+        let context = context(manner, body);
+        self.push_with(push, manner, context.as_ref(), |ring, request| ring.push(request, body.payload));
+    }
+
     /// Says how many calls were written.
     #[inline]
     pub fn close(self) -> u32 {

@@ -190,11 +190,47 @@ impl Connection {
             let Some(frame) = decode(&bytes[offset..], self.frame_size_max)? else {
                 return self.keep_partial(intake, &bytes[offset..]);
             };
+            let pushed = self.push_calls(intake, &bytes[offset..], &frame);
+            if pushed > 0 {
+                offset += pushed;
+                continue;
+            }
             let body = Body::InChunk { chunk, offset: offset + HEADER_SIZE };
             self.on_frame(intake, &frame, body)?;
             offset += frame.size();
         }
         Ok(())
+    }
+
+    /// Pushes the calls at the front of what was received, as far as they are of the first one's function and can go to a
+    /// worker at once. Returns how many bytes those were: 0 if the first frame has to be looked at by itself.
+    #[inline]
+    fn push_calls(&mut self, intake: &mut Intake<'_, '_>, bytes: &[u8], first: &Frame<'_>) -> usize {
+        if first.kind != Kind::Invoke || self.life == Life::AwaitHello {
+            return 0;
+        }
+        let now = intake.desk.now;
+        let Some(mut batch) = intake.desk.engine.open_batch(now, first.header.function_id) else { return 0 };
+        let mut ring = intake.workers.open(now, batch.worker());
+        let mut size = 0;
+        // A frame with a fault ends the batch too; it is judged when its turn comes.
+        while let Ok(Some(frame)) = decode(&bytes[size..], self.frame_size_max) {
+            let call_id = frame.header.call_id;
+            if frame.kind != Kind::Invoke || self.calls.check(call_id, self.credits).is_err() {
+                break;
+            }
+            let request = request(now, intake.index, self.generation, &frame);
+            let Some(push) = batch.push(&request) else { break };
+            self.calls.insert(call_id, push.invocation);
+            let body = payloads::Body { extensions: frame.extensions, payload: frame.payload };
+            ring.push_body(push, manner(&frame), body);
+            size += frame.size();
+        }
+        batch.close();
+        let count = u64::from(ring.close());
+        intake.desk.stats.counters.frames_received += count;
+        intake.desk.stats.counters.pushes += count;
+        size
     }
 
     /// Adds to the kept front of a frame what completes it, and takes the frame. Returns how many bytes it took.
@@ -361,17 +397,9 @@ impl Connection {
             intake.desk.stats.counters.refused_payload_memory += 1;
             return self.refuse(intake, call_id, Status::Overloaded, 0);
         }
-        let request = Request {
-            origin: Origin { connection: intake.index, connection_generation: self.generation, call_id },
-            received_at: intake.desk.now,
-            function: header.function_id,
-            criticality: header.criticality,
-            budget_us: header.budget_us,
-            payload_size: header.payload_size,
-            flags: header.flags,
-        };
-        let manner = manner(frame);
         let now = intake.desk.now;
+        let request = request(now, intake.index, self.generation, frame);
+        let manner = manner(frame);
         let verdict = if header.flags.without(SAYS_MORE) == header.flags {
             intake.desk.engine.handle_request(now, request)
         } else {
@@ -459,6 +487,21 @@ fn special(frame: &Frame<'_>) -> Special {
     }
 }
 
+#[inline]
+fn request(now: Nanos, connection: u32, connection_generation: u32, frame: &Frame<'_>) -> Request {
+    let header = &frame.header;
+    Request {
+        origin: Origin { connection, connection_generation, call_id: header.call_id },
+        received_at: now,
+        function: header.function_id,
+        criticality: header.criticality,
+        budget_us: header.budget_us,
+        payload_size: header.payload_size,
+        flags: header.flags,
+    }
+}
+
+#[inline]
 fn manner(frame: &Frame<'_>) -> Manner {
     Manner {
         flags: frame.header.flags,
