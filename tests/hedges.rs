@@ -36,12 +36,13 @@ struct Story {
 }
 
 impl Story {
+    /// Long enough until the second attempt that the first process has asked by then, also where tests crowd each other.
     fn new() -> Story {
         let program = std::env::current_exe().unwrap();
         let router = Router::start(&format!(
             "[functions.echo]\ncommand = [\"builtin:echo\"]\n\
              [functions.asker]\ncommand = [{program:?}, \"asker\", \"--exact\", \"--ignored\", \"--nocapture\"]\n\
-             warm = 2\nidempotent = true\nhedge = true\nhedge_after = \"20ms\"\n"
+             warm = 2\nidempotent = true\nhedge = true\nhedge_after = \"1s\"\n"
         ));
         eventually("all processes are attached", || router.row("asker").workers == 2);
         let home = tempfile::tempdir().unwrap();
