@@ -21,7 +21,7 @@
 //! its window began; if there is none, its signals count for the one that limits most: the function is slowed, if under
 //! another name.
 //! Never: costs a function anything that was never pushed back. While it has a limit, and only then, it is asked at admission
-//! and at dispatch ([`Checks::BACKPRESSURE`]).
+//! and at dispatch (`Checks::BACKPRESSURE`).
 //! Source: XFaaS (SOSP '23), section 4.6.3. Why our numbers, and what else was considered: docs/decisions/0024.
 //! Here is what the engine does about it; the arithmetic is in `backpressure/pressure.rs`.  Tests: `tests/backpressure.rs`.
 

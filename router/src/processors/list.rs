@@ -7,7 +7,7 @@
 /// range costs no memory to speak of.
 const INDEX_MAX: u32 = 4095;
 
-/// Reads a list; `None` if it is none, names a processor twice, or one beyond [`INDEX_MAX`].
+/// Reads a list; `None` if it is none, names a processor twice, or one beyond `INDEX_MAX`.
 pub fn parse(text: &str) -> Option<Vec<u32>> {
     let number = |digits: &str| digits.trim().parse::<u32>().ok().filter(|index| *index <= INDEX_MAX);
     let mut list: Vec<u32> = Vec::new();
