@@ -277,23 +277,7 @@ impl Engine {
         let is_limited = function.checks.any_at_dispatch();
         let invocation = self.invocations.at_mut(slot);
         invocation.on(Event::Admit);
-        *invocation = Invocation {
-            generation: invocation.generation,
-            state: invocation.state,
-            lane: LaneIndex::new(admitted.criticality as u8, 0).index() as u8,
-            attempts: 0,
-            marks: Marks::NONE
-                .with(Marks::WANT_TIMINGS, request.flags.contains(Flags::WANT_TIMINGS))
-                .with(Marks::IDEMPOTENT, is_idempotent),
-            function: request.function,
-            worker: u32::MAX,
-            deadline_at: admitted.deadline_at,
-            // A stamp from the future is a front-end's bug that must not turn waits negative.
-            received_at: request.received_at.min(now),
-            queued_at: now,
-            pushed_at: Nanos::ZERO,
-            origin: request.origin,
-        };
+        *invocation = invocation.admitted(now, request, &admitted, is_idempotent);
         match direct_worker {
             // Nothing may be called between the record above and this: what both write is then written once.
             Some(worker_index) if !is_limited => Verdict::Pushed(self.bind(now, worker_index, slot)),
@@ -336,5 +320,35 @@ impl Engine {
         self.run_links.grow_to(capacity);
         self.timers.grow_to(capacity);
         Some(slot)
+    }
+}
+
+impl Invocation {
+    /// What is remembered of a call that was admitted into this slot, before it is given to anybody.
+    #[inline(always)]
+    pub(crate) fn admitted(
+        &self,
+        now: Nanos,
+        request: &Request,
+        admitted: &Admitted,
+        is_idempotent: bool,
+    ) -> Invocation {
+        Invocation {
+            generation: self.generation,
+            state: self.state,
+            lane: LaneIndex::new(admitted.criticality as u8, 0).index() as u8,
+            attempts: 0,
+            marks: Marks::NONE
+                .with(Marks::WANT_TIMINGS, request.flags.contains(Flags::WANT_TIMINGS))
+                .with(Marks::IDEMPOTENT, is_idempotent),
+            function: request.function,
+            worker: u32::MAX,
+            deadline_at: admitted.deadline_at,
+            // A stamp from the future is a front-end's bug that must not turn waits negative.
+            received_at: request.received_at.min(now),
+            queued_at: now,
+            pushed_at: Nanos::ZERO,
+            origin: request.origin,
+        }
     }
 }

@@ -14,9 +14,8 @@
 //! Why: of the thousand instructions of a call, a fifth asked questions whose answer was that of the call before.
 
 use protocol::{Criticality, Flags, FunctionId};
-use queue::LaneIndex;
 
-use crate::admission::Request;
+use crate::admission::{Admitted, Request};
 use crate::attachment::current;
 use crate::counters::{Counter, Counters};
 use crate::dispatch::Push;
@@ -126,21 +125,10 @@ impl Batch<'_> {
         call.on(Event::Push);
         let is_idempotent = self.is_idempotent || request.flags.contains(Flags::IDEMPOTENT);
         *call = Invocation {
-            generation: call.generation,
-            state: call.state,
-            lane: LaneIndex::new(criticality as u8, 0).index() as u8,
             attempts: 1,
-            marks: Marks::NONE
-                .with(Marks::WANT_TIMINGS, request.flags.contains(Flags::WANT_TIMINGS))
-                .with(Marks::IDEMPOTENT, is_idempotent),
-            function: self.number,
             worker: self.worker_id.index,
-            deadline_at,
-            // A stamp from the future is a front-end's bug that must not turn waits negative.
-            received_at: request.received_at.min(self.now),
-            queued_at: self.now,
             pushed_at: self.now,
-            origin: request.origin,
+            ..call.admitted(self.now, request, &Admitted { criticality, deadline_at, slot }, is_idempotent)
         };
         let invocation = InvocationId::new(shard, slot, call.generation);
         self.worker.held.push_into_room(invocation);

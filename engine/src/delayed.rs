@@ -19,7 +19,7 @@ use queue::LaneIndex;
 
 use crate::admission::{Admitted, Refusal, Request, Verdict, full};
 use crate::counters::Counter;
-use crate::invocation::{Event, Invocation, Marks, State};
+use crate::invocation::{Event, Invocation, State};
 use crate::time::Nanos;
 use crate::{Engine, run_queue};
 
@@ -64,20 +64,9 @@ impl Engine {
         let invocation = self.invocations.at_mut(slot);
         invocation.on(Event::AdmitLater);
         *invocation = Invocation {
-            generation: invocation.generation,
-            state: invocation.state,
-            lane: LaneIndex::new(admitted.criticality as u8, 0).index() as u8,
-            attempts: 0,
-            marks: Marks::NONE
-                .with(Marks::WANT_TIMINGS, request.flags.contains(Flags::WANT_TIMINGS))
-                .with(Marks::IDEMPOTENT, is_idempotent),
-            function: request.function,
             worker: NOT_DUE,
-            deadline_at: admitted.deadline_at,
-            received_at: request.received_at.min(now),
-            queued_at: now,
             pushed_at: start_at,
-            origin: request.origin,
+            ..invocation.admitted(now, request, &admitted, is_idempotent)
         };
         self.timers.arm(slot, start_at);
         Verdict::Admitted(self.invocations.id_of(slot))

@@ -28,13 +28,13 @@
 //! again under the same key.  Decision: docs/decisions/0025.  Tests: `tests/joins.rs`, `tests/random.rs`.
 
 use protocol::Flags;
-use queue::{LaneIndex, List};
+use queue::List;
 
 use crate::Engine;
 use crate::admission::{QueueRoom, Refusal, Request, Special, Verdict};
 use crate::counters::Counter;
 use crate::deadlines::Started;
-use crate::invocation::{Event, Invocation, InvocationId, Marks, State};
+use crate::invocation::{Event, InvocationId, Marks, State};
 use crate::nesting::CalledBy;
 use crate::policy::Checks;
 use crate::reply::{Answer, Ending, Keep, Run, RunOutcome};
@@ -167,23 +167,9 @@ impl Engine {
         }
         let admitted = self.admit(now, request, QueueRoom::NotNeeded)?;
         let slot = admitted.slot;
-        let wants_timings = request.flags.contains(Flags::WANT_TIMINGS);
         let call = self.invocations.at_mut(slot);
         call.on(Event::Join);
-        *call = Invocation {
-            generation: call.generation,
-            state: call.state,
-            lane: LaneIndex::new(admitted.criticality as u8, 0).index() as u8,
-            attempts: 0,
-            marks: Marks::IDEMPOTENT.with(Marks::WANT_TIMINGS, wants_timings),
-            function: request.function,
-            worker: u32::MAX,
-            deadline_at: admitted.deadline_at,
-            received_at: request.received_at.min(now),
-            queued_at: now,
-            pushed_at: Nanos::ZERO,
-            origin: request.origin,
-        };
+        *call = call.admitted(now, request, &admitted, true);
         self.timers.arm(slot, admitted.deadline_at);
         if let Some(called_by) = called_by {
             self.note_nested(self.invocations.id_of(slot), called_by);

@@ -96,15 +96,16 @@ impl Workers {
     pub fn push(&mut self, desk: &mut Desk<'_>, io: &Io, clients: &ShmClients, push: Push) {
         if let Some((manner, place, size)) = desk.payloads.in_client(push.invocation) {
             let context = clients.context(place, manner.flags);
-            self.write(desk.now, push, manner, context.as_ref(), |ring, request| {
+            let mut ring = self.open(desk.now, push.worker);
+            ring.push_with(push, manner, context.as_ref(), |ring, request| {
                 clients.push_payload(place, size, ring, request)
             });
+            ring.close();
         } else {
             let (manner, body) = desk.payloads.body(io, push.invocation);
-            let context = context(manner, body);
-            self.write(desk.now, push, manner, context.as_ref(), |ring, request| {
-                ring.push(request, body.payload)
-            });
+            let mut ring = self.open(desk.now, push.worker);
+            ring.push_body(push, manner, body);
+            ring.close();
         }
         desk.payloads.on_pushed(push.invocation);
         desk.stats.counters.pushes += 1;
@@ -113,10 +114,10 @@ impl Workers {
     /// The same for a call that is pushed as it comes in, with its body wherever it was received.
     #[inline]
     pub fn push_body(&mut self, desk: &mut Desk<'_>, push: Push, manner: Manner, body: Body<'_>) {
-        let context = context(manner, body);
-        self.push_with(desk, push, manner, context.as_ref(), |ring, request| {
-            ring.push(request, body.payload)
-        });
+        let mut ring = self.open(desk.now, push.worker);
+        ring.push_body(push, manner, body);
+        ring.close();
+        desk.stats.counters.pushes += 1;
     }
 
     /// The same for a payload that `write_payload` brings into the ring.
@@ -129,22 +130,10 @@ impl Workers {
         context: Option<&Context>,
         write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request<'_>) -> Result<SlotIndex, PushRefused>,
     ) {
-        self.write(desk.now, push, manner, context, write_payload);
-        desk.stats.counters.pushes += 1;
-    }
-
-    #[inline]
-    fn write(
-        &mut self,
-        now: Nanos,
-        push: Push,
-        manner: Manner,
-        context: Option<&Context>,
-        write_payload: impl FnOnce(&mut RouterEnd<Mapped>, Request<'_>) -> Result<SlotIndex, PushRefused>,
-    ) {
-        let mut ring = self.open(now, push.worker);
+        let mut ring = self.open(desk.now, push.worker);
         ring.push_with(push, manner, context, write_payload);
         ring.close();
+        desk.stats.counters.pushes += 1;
     }
 
     /// The ring of an attached worker, to write calls into.
