@@ -57,6 +57,17 @@ impl<'a> Call<'a> {
             .then(|| Duration::from_nanos(deadline_at_ns.saturating_sub(monotonic_ns())))
     }
 
+    /// The most bytes a result may have. A longer one is dropped, and the caller told ResultTooLarge; so is the text of an error.
+    /// No bound in a test.
+    pub fn result_size_max(&self) -> usize {
+        let geometry = match self.origin {
+            Origin::Nowhere => return usize::MAX,
+            Origin::Ring(ring, _) => ring.geometry(),
+            Origin::Lane(lane, _) => lane.ring().geometry(),
+        };
+        geometry.region_size() as usize
+    }
+
     /// True when nobody wants the answer any more. Long functions look now and then, and return early: with what does
     /// not matter. One load from shared memory.
     #[inline]

@@ -32,7 +32,11 @@ fn function(call: &Call<'_>, reply: &mut Reply) -> Result<(), FunctionError> {
         b"fail" => Err(FunctionError::new("as asked")),
         b"push back" => Err(FunctionError::backpressure("data base", 0)),
         b"large" => {
-            reply.bytes_mut().resize(1 << 20, 7);
+            reply.bytes_mut().resize(call.result_size_max() + 1, 7);
+            Ok(())
+        }
+        b"fill" => {
+            reply.bytes_mut().resize(call.result_size_max(), 7);
             Ok(())
         }
         b"context" => {
@@ -253,6 +257,7 @@ fn a_failure_and_a_panic_are_answers_and_the_process_goes_on() {
     assert_eq!(router.call(b"panic"), (Outcome::FunctionError, b"panicked: as asked".to_vec()));
     assert_eq!(router.call(b"push back"), (Outcome::Backpressure, b"data?base".to_vec()));
     assert_eq!(router.call(b"large"), (Outcome::ResultTooLarge, vec![]));
+    assert_eq!(router.call(b"fill"), ok(&[7; 4096]));
     assert_eq!(router.call(b"still here"), ok(b"still here"));
 }
 
