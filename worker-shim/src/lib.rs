@@ -38,4 +38,5 @@ mod signals;
 mod status;
 
 pub use config::{ConfigRefused, FunctionConfig, ShimConfig};
+pub use process::die_with_parent;
 pub use shim::{ShimFailed, Stopped, run};

@@ -8,7 +8,7 @@
 //! reaped only here.
 //!
 //! PDEATHSIG follows the *thread* that forked, so [`spawn`] belongs to the thread that lives as long as the shim:
-//! its main thread.
+//! its main thread. A relay starts its program under the same rule, by [`die_with_parent`].
 
 #![allow(unsafe_code)]
 
@@ -92,24 +92,13 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
         .stderr(Stdio::piped())
         .process_group(0);
 
-    let shim = rustix::process::getpid();
-    let processors = affinity(program.processors);
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed, because another thread may have held
-    // a lock (the allocator's, say) at the fork. The closure makes plain system calls and builds an error from a
-    // number, which does not allocate; it captures an integer and a mask, by value.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The shim may have died before the line above took effect, and then no signal will ever come: our
-            // parent is someone else already.
-            if rustix::process::getppid() != Some(shim) {
-                return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
-            }
-            if let Some(processors) = &processors {
-                rustix::thread::sched_setaffinity(None, processors)?;
-            }
-            Ok(())
-        });
+    die_with_parent(&mut command);
+    if let Some(processors) = affinity(program.processors) {
+        // SAFETY: as in `die_with_parent`: one plain system call on a mask that was captured by value, and an error that is made
+        // from a number.
+        unsafe {
+            command.pre_exec(move || Ok(rustix::thread::sched_setaffinity(None, &processors)?));
+        }
     }
 
     let mut child = command.spawn()?;
@@ -123,6 +112,26 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
     }
     // `child` is dropped without waiting: `reap_next` is the one place where processes are reaped.
     Ok(Process { pid: Pid::from_child(&child), output: output.map(Some) })
+}
+
+/// Lets the process that `command` will start be killed when this one dies. The kernel follows the *thread* that starts it: one
+/// that lives as long as its process, usually the main thread.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed, because another thread may have held
+    // a lock (the allocator's, say) at the fork. The closure makes plain system calls and builds an error from a
+    // number, which does not allocate; it captures an integer, by value.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The parent may have died before the line above took effect, and then no signal will ever come: our
+            // parent is someone else already.
+            if rustix::process::getppid() != Some(parent) {
+                return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
+            }
+            Ok(())
+        });
+    }
 }
 
 /// The mask of these processors; `None` for no wish.
