@@ -28,6 +28,7 @@ mod live;
 mod load;
 mod print_config;
 mod record;
+mod relay;
 mod shim;
 mod signals;
 mod snapshots;
@@ -87,6 +88,7 @@ fn command() -> Command {
             check::command(),
             print_config::command(),
             function::command(),
+            relay::command(),
             shim::command(),
         ])
 }
@@ -107,6 +109,7 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("check", matches)) => check::run(matches),
         Some(("print-config", matches)) => print_config::run(matches),
         Some(("function", matches)) => function::run(matches),
+        Some(("relay", matches)) => relay::run(matches),
         Some(("shim", matches)) => shim::run(matches),
         Some((other, _)) => unreachable!("subcommand {other} is declared and not run"),
         None => unreachable!("without a subcommand it is `up`"),

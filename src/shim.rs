@@ -12,7 +12,7 @@ use router::{Config, run_dir};
 use worker_shim::{FunctionConfig, ShimConfig, Stopped};
 
 use crate::ending::{Ending, Failure};
-use crate::flags;
+use crate::{flags, relay};
 
 /// Not in the help: `quickfire up` starts it.
 pub fn command() -> Command {
@@ -50,9 +50,10 @@ fn read_again(path: &Path) -> Result<ShimConfig, Failure> {
 
 fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
     let functions = config.functions.iter().map(|function| {
-        let command = match &function.command {
-            FunctionCommand::Builtin(name) => vec![own_program()?, "function".into(), name.clone()],
-            program => program.words(),
+        let command = match (&function.command, relay::words(function)) {
+            (FunctionCommand::Builtin(name), _) => vec![own_program()?, "function".into(), name.clone()],
+            (_, Some(words)) => std::iter::once(own_program()?).chain(words).collect(),
+            (program, None) => program.words(),
         };
         let env = function.env.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
         Ok(FunctionConfig {

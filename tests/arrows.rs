@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 /// Each crate of ours and those of ours it may depend on. A missing line is an error, so that a new crate is
 /// given its place on purpose.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("protocol", &[]),
     ("queue", &[]),
     ("shm-ring", &[]),
@@ -16,6 +16,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("router", &["engine", "protocol", "queue", "shm-ring"]),
     ("worker-shim", &["protocol", "shm-ring"]),
     ("quickfire-client", &["protocol", "shm-ring"]),
+    ("relay", &["quickfire-client", "worker-shim"]),
     ("loadgen", &["protocol", "quickfire-client"]),
     ("example-functions", &["quickfire-client"]),
     (
@@ -26,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "loadgen",
             "protocol",
             "quickfire-client",
+            "relay",
             "router",
             "shm-ring",
             "worker-shim",

@@ -26,6 +26,7 @@ pub mod fallback;
 mod file;
 pub mod listen;
 pub mod problem;
+pub mod runtime;
 pub mod section;
 mod settings;
 pub mod sources;
@@ -37,6 +38,7 @@ pub mod value;
 pub use fallback::Fallback;
 pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem, ProblemKind};
+pub use runtime::Runtime;
 pub use section::Section;
 pub use settings::Setting;
 pub use sources::{FileText, Sources};
@@ -149,6 +151,8 @@ pub struct FunctionConfig {
     pub name: String,
     /// What is started.
     pub command: Command,
+    /// What the program speaks.
+    pub runtime: Runtime,
     /// The tenant whose it is.
     pub tenant: String,
     /// Processes kept warm for each shard.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use protocol::limits::{CREDITS_MAX, FRAME_ROOM};
 
+use crate::config::runtime::Runtime;
 use crate::config::value::Kind;
 
 mod reference;
@@ -336,6 +337,17 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         default: None,
         meaning: "What is started: a program and its arguments, or builtin:NAME for a function that comes with quickfire. \
                   A relative path counts from the directory of the configuration file.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "runtime",
+        flag: None,
+        env: None,
+        kind: Kind::Choice(Runtime::NAMES),
+        default: Some("native"),
+        meaning: "What the program speaks. native: it attaches to its ring, with our library. exec: it is started for each call, with the \
+                  payload as its input and its output as the result. stdio: it reads and writes a line of JSON for each call. The \
+                  contracts: docs/coding/runtimes.md.",
         since: "0.1",
     },
     OptionSpec {

@@ -14,7 +14,7 @@ use std::fmt;
 use crate::config::{Config, ConfigError, FunctionConfig, Section, Setting};
 
 /// Options of a function from which each of its processes and their rings are made.
-const COLD: [&str; 5] = ["command", "slots", "payload_size_max", "processors", "env"];
+const COLD: [&str; 6] = ["command", "runtime", "slots", "payload_size_max", "processors", "env"];
 
 /// What a reload changes, and what it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,6 +124,7 @@ fn is_hot(setting: &Setting) -> bool {
 fn with_processes_of(new: &FunctionConfig, running: &FunctionConfig) -> FunctionConfig {
     FunctionConfig {
         command: running.command.clone(),
+        runtime: running.runtime,
         slots: running.slots,
         payload_size_max: running.payload_size_max,
         processors: running.processors.clone(),

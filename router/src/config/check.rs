@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 
 use super::problem::{ConfigError, Problem, ProblemKind};
 use super::section::Section;
-use super::{Command, Config, Fallback, nearest};
+use super::{Command, Config, Fallback, Runtime, nearest};
 
 impl Config {
     /// Asks the file system whether each function can be started at all. `builtins` are the names behind `builtin:`.
@@ -112,6 +112,15 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
                 function.payload_size_max
             );
             contradiction(Section::Function(function.name.clone()), "payload_size_max", text);
+        }
+        if function.runtime != Runtime::Native && matches!(function.command, Command::Builtin(_)) {
+            let text = format!("is `{}`, and the bundled functions are native", function.runtime.name());
+            contradiction(Section::Function(function.name.clone()), "runtime", text);
+        }
+        if let Some(name) = function.runtime.variables().iter().find(|name| function.env.contains_key(**name))
+        {
+            let text = format!("sets {name}, which runtime `{}` sets itself", function.runtime.name());
+            contradiction(Section::Function(function.name.clone()), "env", text);
         }
         if function.hedge.is_some() && !function.idempotent {
             let text = "runs calls twice, which needs `idempotent = true`".to_owned();

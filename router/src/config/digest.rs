@@ -3,7 +3,7 @@
 //! FNV-1a written out: the standard hasher may change with the compiler, and a router of the next version must
 //! come to the same number as the shim of this one. Nobody attacks it: both sides belong to the same user.
 
-use super::{Command, Config};
+use super::{Command, Config, Runtime};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -30,7 +30,11 @@ impl Config {
             digest.number(words.len() as u64);
             words.iter().for_each(|word| digest.text(word));
             digest.number(function.warm.into());
-            // Nothing where nothing is said, so that warm processes of a router that knew no such option are kept.
+            // Nothing where nothing is said, so that warm processes of a router that knew no such options are kept.
+            if function.runtime != Runtime::Native {
+                digest.text("runtime");
+                digest.text(function.runtime.name());
+            }
             if !function.processors.is_empty() {
                 digest.text("processors");
                 digest.number(function.processors.len() as u64);

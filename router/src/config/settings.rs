@@ -19,8 +19,8 @@ use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
-    Command, Config, Fallback, FunctionConfig, Host, IoChoice, Listen, RouterConfig, SlowStartConfig,
-    Sources, TenantConfig, auto, nearest,
+    Command, Config, Fallback, FunctionConfig, Host, IoChoice, Listen, RouterConfig, Runtime,
+    SlowStartConfig, Sources, TenantConfig, auto, nearest,
 };
 use crate::clock::nanos;
 use crate::idle::IdleStrategy;
@@ -280,6 +280,8 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             }
             other => other,
         },
+        // The kind of the option admits no other name.
+        runtime: Runtime::from_name(table.choice("runtime")).unwrap_or(Runtime::Native),
         tenant: table.name("tenant"),
         warm: table.count("warm"),
         slots: table.count("slots"),

@@ -213,6 +213,7 @@ fn a_function_gets_its_table_and_the_defaults() {
     let text = r#"
         [functions.resize]
         command = ["./bin/resize", "--fast"]
+        runtime = "stdio"
         warm = 2
         slots = 16
         timeout = "250ms"
@@ -245,6 +246,7 @@ fn a_function_gets_its_table_and_the_defaults() {
             program: "/etc/quickfire/./bin/resize".into(),
             arguments: vec!["--fast".into()],
         },
+        runtime: Runtime::Stdio,
         tenant: "default".into(),
         warm: 2,
         slots: 16,
@@ -355,6 +357,22 @@ fn a_tenant_that_is_not_there_is_told_with_the_nearest() {
     check(
         "[tenants.images]\n[functions.a]\ncommand = [\"builtin:echo\"]\ntenant = \"image\"",
         &["q.toml:4:1: `functions.a.tenant`: there is no table [tenants.image]; did you mean `images`?"],
+    );
+}
+
+#[test]
+fn a_runtime_and_its_command_have_to_fit() {
+    check(
+        "[functions.a]\ncommand = [\"builtin:echo\"]\nruntime = \"exec\"",
+        &["q.toml:3:1: `functions.a.runtime`: is `exec`, and the bundled functions are native"],
+    );
+    check(
+        "[functions.a]\ncommand = [\"./a\"]\nruntime = \"exec\"\nenv = { TRACEPARENT = \"x\" }",
+        &["q.toml:4:1: `functions.a.env`: sets TRACEPARENT, which runtime `exec` sets itself"],
+    );
+    check(
+        "[functions.a]\ncommand = [\"./a\"]\nruntime = \"cgi\"",
+        &["q.toml:3:1: `functions.a.runtime`: cgi is not allowed; allowed: native or exec or stdio"],
     );
 }
 

@@ -1,0 +1,76 @@
+//! Stage 7 of 8: the relay. A function process for a program that was not written against our SDK.
+//!
+//! A relay is an ordinary native function process: it attaches to its ring with `quickfire_client::serve`. It owns one
+//! instance of the program and speaks the contract that the program knows, its *runtime*. The shim starts a relay as it starts
+//! any function, so that the shim, the router and the engine know nothing of runtimes, and a conversation that breaks costs its
+//! own process only.
+//!
+//! In: a [`Plan`], and calls from the ring.  Out: for each call exactly one answer: a result, the program's own error, or a
+//! [`Fault`] that names what broke, with the end of what the program said on stderr.
+//! Always: the program runs in a process group of its own, dies with the relay, and is reaped by it; what it started in that
+//! group ends with it. Its stderr goes on to the relay's, and so into the log that the shim keeps.
+//! Always: an instance whose conversation broke, or whose call was given up, is killed and replaced: a late answer can reach
+//! no other call.
+//! Never: trusts a byte of the program: every size is bounded, see `limits.rs`.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `plan.rs` | what to run, and how |
+//! | `job.rs` | one call as a runtime sees it: payload, attributes, whether it is still wanted |
+//! | `fault.rs` | what can break, in words |
+//! | `program.rs`, `tail.rs` | the foreign process; the end of its stderr |
+//! | `talk.rs` | bytes in and out of its pipes, while a call is wanted |
+//! | `keeper.rs`, `pause.rs` | one instance, kept ready across calls; how soon a failed one is started again |
+//! | `exec.rs` | runtime `exec`: a process for each call |
+//! | `stdio.rs` | runtime `stdio`: a line of JSON for each call |
+//!
+//! Contracts: docs/coding/runtimes.md.  Why so: docs/decisions/0029.  Tests: below each file, with hostile programs; with a
+//! router: `tests/runtimes.rs` of the workspace.
+
+#![forbid(unsafe_code)]
+
+mod exec;
+mod fault;
+mod job;
+mod keeper;
+pub mod limits;
+mod pause;
+mod plan;
+mod program;
+mod stdio;
+mod tail;
+mod talk;
+
+use quickfire_client::serve::{ServeFailed, serve_into};
+
+use job::Job;
+use keeper::Keeper;
+use stdio::Stdio;
+
+pub use exec::VARIABLES as EXEC_VARIABLES;
+pub use fault::Fault;
+pub use plan::{Plan, Runtime};
+
+/// Serves calls with the program of the plan until the router says stop.
+pub fn run(plan: &Plan) -> Result<(), ServeFailed> {
+    match plan.runtime {
+        Runtime::Exec => serve_into(|call, reply| {
+            let ended = job::ending_of(call);
+            exec::answer(plan, &Job::new(plan, call, &ended), reply.bytes_mut())
+        }),
+        Runtime::Stdio => serve_kept::<Stdio>(plan),
+    }
+}
+
+/// The same for a runtime whose programs live longer than a call.
+fn serve_kept<I: keeper::Instance>(plan: &Plan) -> Result<(), ServeFailed> {
+    let mut keeper = Keeper::<I>::new(plan);
+    // Before there can be a call, so that the first one finds it warm.
+    keeper.start_ahead();
+    let served = serve_into(|call, reply| {
+        let ended = job::ending_of(call);
+        keeper.answer(&Job::new(plan, call, &ended), reply.bytes_mut())
+    });
+    keeper.end();
+    served
+}

@@ -1,0 +1,243 @@
+//! The foreign program as a process: start, end, and what it may know.
+//!
+//! Always: it leads a process group of its own, and dies with the relay; both are killed whole. It inherits the environment that
+//! the shim gave the relay, less what ties a process to its router, and no descriptor but its three.
+//! Never: a signal to a number that may by now be someone else's: a dead leader is waited for only after its group was killed,
+//! and as long as it was not waited for its number is its own.
+//! Why a group of its own: a call that is given up ends the program and everything it started, and not the relay. When the
+//! relay dies instead, the kernel kills the program, the shim inherits and reaps it, and kills what is left of its group.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
+
+use crate::Fault;
+use crate::tail::Tail;
+
+/// What ties a process to its router: the relay's own business.
+const WITHHELD: [&str; 4] =
+    ["QUICKFIRE_ATTACH", "QUICKFIRE_TOKEN", "QUICKFIRE_REATTACH_MS", "QUICKFIRE_SPIN_US"];
+
+/// Where a program's stdin and stdout lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// To the relay.
+    Pipes,
+}
+
+/// A process the relay started. Killed with its group when dropped.
+pub struct Program {
+    child: Child,
+    pid: Pid,
+    /// Readable once it has ended.
+    pidfd: OwnedFd,
+    /// Written without blocking.
+    pub stdin: Option<ChildStdin>,
+    /// Read without blocking.
+    pub stdout: Option<ChildStdout>,
+    stderr: Tail,
+    exit: Option<ExitStatus>,
+}
+
+impl Program {
+    /// Starts `command` with `variables` added to its environment.
+    pub fn spawn(command: &[String], variables: &[(&str, &str)], streams: Streams) -> Result<Program, Fault> {
+        Self::try_spawn(command, variables, streams).map_err(Fault::CannotStart)
+    }
+
+    fn try_spawn(words: &[String], variables: &[(&str, &str)], streams: Streams) -> io::Result<Program> {
+        let [path, arguments @ ..] = words else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
+        };
+        let mut command = Command::new(path);
+        command.args(arguments).envs(variables.iter().copied()).process_group(0).stderr(Stdio::piped());
+        WITHHELD.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        match streams {
+            Streams::Pipes => command.stdin(Stdio::piped()).stdout(Stdio::piped()),
+        };
+        worker_shim::die_with_parent(&mut command);
+
+        let mut child = command.spawn()?;
+        let pid = Pid::from_child(&child);
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let prepared = (|| {
+            if let Some(stdin) = &stdin {
+                rustix::io::ioctl_fionbio(stdin, true)?;
+            }
+            if let Some(stdout) = &stdout {
+                rustix::io::ioctl_fionbio(stdout, true)?;
+            }
+            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+            Ok::<_, io::Error>((pidfd, Tail::follow(stderr)?))
+        })();
+        match prepared {
+            Ok((pidfd, stderr)) => Ok(Program { child, pid, pidfd, stdin, stdout, stderr, exit: None }),
+            Err(error) => {
+                end_group(pid);
+                // Killed: it is gone as soon as the kernel can.
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// How it ended, once it has. What it started in its group has then ended too.
+    pub fn poll_exit(&mut self) -> Option<ExitStatus> {
+        if self.exit.is_none() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            // An error means that there is no such child, which then has ended.
+            if !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None)) {
+                self.end();
+            }
+        }
+        self.exit
+    }
+
+    /// Kills it and its group, if they are not dead yet.
+    pub fn kill(&mut self) -> ExitStatus {
+        match self.exit {
+            Some(exit) => exit,
+            None => self.end(),
+        }
+    }
+
+    /// Asks it to end, and kills it if it has not done so after `grace`.
+    pub fn stop(&mut self, grace: Duration) {
+        if self.exit.is_none() {
+            // Fails only if it is gone, which is what is wanted.
+            let _ = kill_process_group(self.pid, Signal::TERM);
+            self.wait_exit(grace);
+            self.kill();
+        }
+    }
+
+    /// Waits for its end, for this long.
+    pub fn wait_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let give_up_at = Instant::now() + timeout;
+        loop {
+            let exit = self.poll_exit();
+            let left = give_up_at.saturating_duration_since(Instant::now());
+            if exit.is_some() || left.is_zero() {
+                return exit;
+            }
+            // An interrupted wait is begun again.
+            let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&timespec(left)));
+        }
+    }
+
+    /// The end of what it said on stderr, all of it as far as it is dead.
+    pub fn stderr_tail(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Becomes readable when it ends.
+    pub fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        end_group(self.pid);
+        // A child nobody can wait for is as good as killed; this relay waits for it only here.
+        let killed = ExitStatus::from_raw(Signal::KILL.as_raw());
+        let exit = self.child.wait().unwrap_or(killed);
+        self.stderr.settle();
+        self.exit = Some(exit);
+        exit
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A length of time as `poll` takes it.
+pub fn timespec(length: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: length.subsec_nanos().into(),
+    }
+}
+
+fn end_group(pid: Pid) {
+    // ESRCH: nobody is left, which is what is wanted. EPERM: it became another user, and there is nothing more to do.
+    let _ = kill_process_group(pid, Signal::KILL);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        let command = ["sh", "-c", script].map(String::from);
+        Program::spawn(&command, &[("ADDED", "here")], Streams::Pipes).unwrap()
+    }
+
+    fn wait(program: &mut Program) -> ExitStatus {
+        loop {
+            if let Some(exit) = program.poll_exit() {
+                return exit;
+            }
+            poll(&mut [PollFd::new(&program.exit_fd(), PollFlags::IN)], None).unwrap();
+        }
+    }
+
+    fn output(program: &mut Program) -> String {
+        let (mut stdout, mut text) = (program.stdout.take().unwrap(), String::new());
+        rustix::io::ioctl_fionbio(&stdout, false).unwrap();
+        stdout.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_is_a_fault() {
+        let spawned = Program::spawn(&["/nowhere/x".into()], &[], Streams::Pipes);
+        let fault = spawned.err().unwrap().to_string();
+        assert!(fault.starts_with("cannot_start: "), "{fault}");
+    }
+
+    #[test]
+    fn it_has_its_variables_and_its_streams() {
+        let mut program = shell("echo $ADDED; echo oh >&2; exit 3");
+        assert_eq!(wait(&mut program).code(), Some(3));
+        assert_eq!(program.stderr_tail(), "oh\n");
+        assert_eq!(output(&mut program), "here\n");
+    }
+
+    #[test]
+    fn what_it_started_ends_with_it() {
+        // Given a process in its group that would live on, with the pipes in its hands
+        let mut program = shell("sleep 1000 & echo $!");
+        wait(&mut program);
+        // Expect that reading ends: nobody holds the pipe any more
+        let pid: i32 = output(&mut program).trim().parse().unwrap();
+        assert!(pid > 0);
+    }
+
+    #[test]
+    fn one_that_listens_ends_by_itself_and_one_that_does_not_is_killed() {
+        let mut polite = shell("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.01; done");
+        let mut deaf = shell("trap '' TERM; echo ready; while :; do sleep 0.01; done");
+        for program in [&mut polite, &mut deaf] {
+            let stdout = program.stdout.as_ref().unwrap();
+            poll(&mut [PollFd::new(stdout, PollFlags::IN)], None).unwrap();
+        }
+        polite.stop(Duration::from_secs(30));
+        assert_eq!(polite.kill().code(), Some(7));
+        deaf.stop(Duration::from_millis(1));
+        assert_eq!(deaf.kill().signal(), Some(Signal::KILL.as_raw()));
+    }
+}

@@ -1,0 +1,204 @@
+//! Programs that know nothing of Quickfire as functions, with real processes: the examples, and what becomes of a program when
+//! its call, its relay or its shim ends first.
+
+mod support;
+
+use std::process::Output;
+
+use rustix::process::Signal;
+use support::{Router, echo_manifest, eventually, is_zombie, signal};
+
+/// The functions of the examples.
+fn examples() -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/functions");
+    let manifest = std::fs::read_to_string(format!("{folder}/runtimes.toml")).unwrap();
+    echo_manifest(1) + &manifest.replace("[\"./", &format!("[\"{folder}/"))
+}
+
+/// One function by a shell script.
+fn function(name: &str, runtime: &str, script: &str) -> String {
+    format!("[functions.{name}]\nruntime = {runtime:?}\ncommand = [\"sh\", \"-c\", {script:?}]\n")
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output, code: i32) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    text
+}
+
+/// The processes that `pid` started and that live.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let text = lists.collect::<Vec<_>>().join(" ");
+    text.split_whitespace().map(|word| word.parse().unwrap()).filter(|pid| lives(*pid)).collect()
+}
+
+fn lives(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists() && !is_zombie(pid)
+}
+
+/// A program of two processes; gives both once both run.
+fn family(router: &Router, name: &str) -> (u32, Vec<u32>) {
+    let mut found = (0, Vec::new());
+    eventually("relay, program and what that started run", || {
+        let Some(relay) = router.workers(name).first().copied() else { return false };
+        let programs = children(relay);
+        let all: Vec<_> =
+            programs.iter().copied().chain(programs.iter().copied().flat_map(children)).collect();
+        found = (relay, all);
+        found.1.len() == 2
+    });
+    found
+}
+
+/// Answers every call, with a child that would never end.
+const LONG_LIVED: &str = r#"
+    sleep 1000 &
+    while read -r call; do
+        id=${call#*:\"}; id=${id%%\"*}
+        case $call in *hang*) sleep 1000;; esac
+        echo "{\"id\":\"$id\",\"result\":\"$$\"}"
+    done"#;
+
+#[test]
+fn the_examples_do_their_work() {
+    let router = Router::start(&examples());
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/functions/samples");
+
+    // Expect: a line for each path, the most bytes first.
+    let log = stdout(&router.invoke(&["access-log", "--in", &format!("{samples}/access.log")]));
+    let first = log.lines().next().unwrap();
+    assert!(first.starts_with('/') && first.contains(" requests="), "{log}");
+    assert_eq!(log.lines().count(), 7, "{log}");
+    let refused = stderr(&router.invoke(&["access-log", "--data", "no log"]), 1);
+    assert!(refused.contains("line 1 is not in common log format"), "{refused}");
+
+    // Expect: the model, learned once, tells spam from the rest.
+    for (text, is_spam) in [("claim your free prize now", true), ("see you at the meeting tomorrow", false)] {
+        let verdict = stdout(&router.invoke(&["spam", "--data", text]));
+        let verdict: serde_json::Value = serde_json::from_str(&verdict).unwrap();
+        assert_eq!(verdict["spam"], is_spam, "{text}: {verdict}");
+    }
+    let log = std::fs::read_to_string(router.dir.join("logs/spam.0.log")).unwrap();
+    assert!(log.contains(" err learned from 24 messages"), "{log}");
+}
+
+#[test]
+fn a_program_has_no_descriptor_but_its_three_and_knows_nothing_of_its_router() {
+    let tables = "[functions.fds]\nruntime = \"exec\"\ncommand = [\"ls\", \"/proc/self/fd\"]\n\
+                  [functions.env]\nruntime = \"exec\"\ncommand = [\"env\"]\nenv = { LEVEL = \"3\" }\n";
+    let router = Router::start(&(echo_manifest(1) + tables));
+    // Expect: those, and the directory that is listed.
+    assert_eq!(
+        stdout(&router.invoke(&["fds", "--data", ""])).split_whitespace().collect::<Vec<_>>(),
+        ["0", "1", "2", "3"]
+    );
+    let told = stdout(&router.invoke(&["env", "--data", ""]));
+    for expected in ["LEVEL=3\n", "QUICKFIRE_FUNCTION=env\n", "QUICKFIRE_CALL_ID=", "QUICKFIRE_DEADLINE_MS="]
+    {
+        assert!(told.contains(expected), "{told}");
+    }
+    for withheld in ["QUICKFIRE_TOKEN", "QUICKFIRE_ATTACH", "QUICKFIRE_REATTACH_MS"] {
+        assert!(!told.contains(withheld), "{told}");
+    }
+}
+
+#[test]
+fn the_end_of_stderr_reaches_caller_and_log() {
+    let broken = function("broken", "exec", "echo no such table >&2; exit 9");
+    let router = Router::start(&(echo_manifest(1) + &broken));
+    let told = stderr(&router.invoke(&["broken", "--data", "x"]), 1);
+    assert!(
+        told.contains("exit: the program ended (exit status: 9)") && told.contains("no such table"),
+        "{told}"
+    );
+    let log = std::fs::read_to_string(router.dir.join("logs/broken.0.log")).unwrap();
+    assert!(log.contains(" err no such table"), "{log}");
+}
+
+#[test]
+fn a_result_over_the_limit_has_its_status() {
+    let mut manifest = echo_manifest(1);
+    for (name, runtime, script) in [
+        ("large-exec", "exec", "cat /dev/zero"),
+        ("large-stdio", "stdio", r#"read -r x; printf '{"id":'; tr '\0' x < /dev/zero"#),
+    ] {
+        manifest.push_str(&function(name, runtime, script));
+        manifest.push_str("payload_size_max = \"4KiB\"\n");
+    }
+    let router = Router::start(&manifest);
+    let told = stderr(&router.invoke(&["large-exec", "--data", "x"]), 1);
+    assert!(told.contains("result_too_large"), "{told}");
+    let told = stderr(&router.invoke(&["large-stdio", "--data", "x"]), 1);
+    assert!(told.contains("line_too_large: "), "{told}");
+}
+
+#[test]
+fn a_call_past_its_time_ends_program_and_children_and_not_the_relay() {
+    let manifest = echo_manifest(1)
+        + &function("long", "stdio", LONG_LIVED)
+        + &function("short", "exec", "sleep 1000 & sleep 1000");
+    let router = Router::start(&manifest);
+    for name in ["long", "short"] {
+        let late = router.invoke(&[name, "--data", "hang", "--deadline", "500ms"]);
+        stderr(&late, 3);
+        let Some(relay) = router.workers(name).first().copied() else { panic!("no relay of {name}") };
+        eventually("its processes are those of a fresh program", || children(relay).len() <= 1);
+        assert!(lives(relay), "{name}: the relay goes on");
+    }
+    let (relay, before) = family(&router, "long");
+    stderr(&router.invoke(&["long", "--data", "hang", "--deadline", "500ms"]), 3);
+    eventually("all of it has ended", || before.iter().all(|pid| !lives(*pid)));
+    stdout(&router.invoke(&["long", "--data", "x"]));
+    assert_eq!(router.workers("long"), [relay]);
+}
+
+#[test]
+fn a_program_and_what_it_started_die_with_their_relay() {
+    let router = Router::start(&(echo_manifest(1) + &function("long", "stdio", LONG_LIVED)));
+    let (relay, before) = family(&router, "long");
+    signal(relay, Signal::KILL);
+    eventually("all of it has ended", || before.iter().all(|pid| !lives(*pid)));
+    eventually("another one serves", || router.invoke(&["long", "--data", "x"]).status.success());
+}
+
+#[test]
+fn a_program_dies_with_its_shim() {
+    let router =
+        Router::start(&(echo_manifest(1) + &function("long", "stdio", "while read -r x; do :; done")));
+    eventually("the program runs", || {
+        router.workers("long").first().is_some_and(|pid| children(*pid).len() == 1)
+    });
+    let program = children(router.workers("long")[0]);
+    signal(router.shim().unwrap(), Signal::KILL);
+    eventually("it has ended", || program.iter().all(|pid| !lives(*pid)));
+}
+
+#[test]
+fn a_router_that_stops_leaves_no_program() {
+    let mut router = Router::start(&(echo_manifest(1) + &function("long", "stdio", LONG_LIVED)));
+    let (relay, mut processes) = family(&router, "long");
+    processes.push(relay);
+    assert!(router.terminate().success());
+    eventually("all have ended", || processes.iter().all(|pid| !lives(*pid)));
+}
+
+#[test]
+fn a_killed_router_leaves_the_program_warm() {
+    let mut router = Router::start(&(echo_manifest(1) + &function("long", "stdio", LONG_LIVED)));
+    let before = stdout(&router.invoke(&["long", "--data", "x"]));
+    router.kill_and_start_again();
+    let mut after = String::new();
+    eventually("it serves again", || {
+        let output = router.invoke(&["long", "--data", "x"]);
+        after = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success()
+    });
+    assert_eq!(before, after, "the same process answers");
+}
