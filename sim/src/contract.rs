@@ -11,7 +11,7 @@ pub enum Contract {
     TrueAnswer,
     /// Nothing is handed to a worker or begun after its deadline, or after an answer that says it was not begun.
     NeverLate,
-    /// Every call is answered at its deadline, or the graces after it.
+    /// Every call is answered at its deadline; where its ring cannot be read, the graces after it.
     InTime,
     /// A call begins twice only if it is idempotent, or was provably not begun.
     AtMostOnce,
@@ -43,6 +43,18 @@ pub enum Contract {
     FairDelay,
     /// Who always wants more has worker time by weight, within the documented bound.
     FairShare,
+    /// A call that a running one makes is told at once when nobody could run it but those that wait for it, and only then.
+    Nested,
+    /// Second attempts are a fraction of the pushes, of calls that are owed an answer, on workers that have nothing to do.
+    Hedge,
+    /// Who runs what nobody waits for any more is asked to stop.
+    Stop,
+    /// Calls that are the same run once at a time, and each caller has the answer.
+    OneRun,
+    /// Nothing begins, or stands in its queue, before the start that its caller gave; and it stands there then.
+    NotEarly,
+    /// A retry waits no longer than its back-off may be, and not all of them as long.
+    BackOff,
     /// A call that was admitted to a queue bounded in time does not wait much longer than the bound.
     QueueDelay,
 }
@@ -60,7 +72,11 @@ pub const CONTRACTS: &[(Contract, &str, &str)] = &[
         "never-late",
         "nothing begins after its deadline, or after an answer that says it did not",
     ),
-    (Contract::InTime, "in-time", "every call is answered at its deadline, or the graces after it"),
+    (
+        Contract::InTime,
+        "in-time",
+        "every call is answered at its deadline, or the graces after it where a ring is unreadable",
+    ),
     (Contract::AtMostOnce, "at-most-once", "a call begins twice only if that does no harm"),
     (Contract::Order, "order", "criticality first, then the deadline, within the documented bound"),
     (Contract::Slots, "slots", "slots and credits are conserved"),
@@ -76,6 +92,16 @@ pub const CONTRACTS: &[(Contract, &str, &str)] = &[
     (Contract::Ageing, "ageing", "a call that has waited long has its turn within the documented bound"),
     (Contract::FairDelay, "fair-delay", "who is within its share does not wait for anybody's backlog"),
     (Contract::FairShare, "fair-share", "who always wants more has worker time by weight, within the bound"),
+    (
+        Contract::Nested,
+        "nested",
+        "a nested call is refused exactly when none but its own callers could run it",
+    ),
+    (Contract::Hedge, "hedge", "second attempts are a fraction of the pushes, and take nobody's place"),
+    (Contract::Stop, "stop", "who runs what nobody waits for is asked to stop"),
+    (Contract::OneRun, "one-run", "calls that are the same run once at a time, for all of them"),
+    (Contract::NotEarly, "not-early", "nothing begins before its start, and everything stands in line then"),
+    (Contract::BackOff, "back-off", "a retry waits within its back-off, and not all of them as long"),
     (
         Contract::QueueDelay,
         "queue-delay",

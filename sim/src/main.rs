@@ -6,7 +6,7 @@
 //! Always: the same seed and options give the same run, step for step; they are printed before anything else.
 //! Never: a clock, a thread, a socket or a process. What those do to the system is an event drawn from the seed.
 //! Real here: `engine`, `shm-ring` (both ends, on heap memory), `worker-shim`'s life of a place. Modelled: callers,
-//! functions, what is downstream of them, and the router's shell around the engine (`router.rs`, which does what
+//! functions, what is downstream of them, and the router's shell around the engine (`router/shard.rs`, which does what
 //! `router/src/shard.rs` does).
 //! Reading order: `contract.rs` (what is promised), `scenario.rs` and `plan.rs` (what happens), `world.rs` (the run),
 //! `oracle.rs` and `rules.rs` (the judges), `shrink.rs`.  Page: docs/simulation.md.

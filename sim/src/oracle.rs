@@ -7,8 +7,12 @@
 //! "exactly one answer".
 //! Always: a call is named by the router's life (its epoch) and the engine's id, because a new router counts from the
 //! beginning again.
-//! Reading order: this file is a call's life; `turns.rs` says whose turn it was, `limits.rs` who may run.
+//! Reading order: this file is a call's life; `aside.rs` has those that no worker and no queue has, `attempts.rs` who runs what
+//! for whom, `circles.rs` who waits for whom; `turns.rs` says whose turn it was, `limits.rs` who may run.
 
+mod aside;
+mod attempts;
+mod circles;
 mod limits;
 mod turns;
 
@@ -17,6 +21,9 @@ use std::fmt;
 
 use engine::InvocationId;
 use protocol::Status;
+
+use aside::Aside;
+pub use aside::BackOff;
 
 use crate::contract::{Broken, Contract, Judge};
 use crate::shim::ProcessId;
@@ -36,6 +43,13 @@ impl fmt::Debug for CallKey {
     }
 }
 
+impl CallKey {
+    /// The shard that took it.
+    pub fn shard(self) -> u8 {
+        self.id.shard().0
+    }
+}
+
 /// One call from outside.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -45,10 +59,18 @@ pub struct Call {
     pub is_idempotent: bool,
     pub mark: u64,
     pub admitted_at_ns: u64,
+    /// It must not begin before.
+    pub start_at_ns: u64,
+    /// What it has in common with calls that are the same.
+    pub key: Option<u64>,
+    /// The call whose run has made it.
+    pub made_by: Option<CallKey>,
     /// Since when it stands in its queue, this time.
     pub waits_since_ns: u64,
     /// Once it has surely aged: pushes of its function that may still come before its own.
     pub pushes_left: Option<u32>,
+    /// Times it was given to a worker.
+    pub push_count: u32,
     pub start_count: u32,
     /// It began in the attempt that is, or that was last.
     pub has_begun: bool,
@@ -75,8 +97,12 @@ impl Call {
             is_idempotent: false,
             mark: 0,
             admitted_at_ns: now_ns,
+            start_at_ns: now_ns,
+            key: None,
+            made_by: None,
             waits_since_ns: now_ns,
             pushes_left: None,
+            push_count: 0,
             start_count: 0,
             has_begun: false,
             is_retry: false,
@@ -119,19 +145,30 @@ pub struct Oracle {
     judge: Judge,
     bounds: Bounds,
     calls: BTreeMap<CallKey, Call>,
-    /// Of those, queued and unanswered.
+    /// Of those, in their queues and unanswered.
     waiting: BTreeSet<CallKey>,
+    /// Unanswered, in no queue and in no ring.
+    aside: BTreeMap<CallKey, Aside>,
     /// Unanswered, and somebody waits for the answer.
     owed: BTreeSet<CallKey>,
     /// In the ring of a worker, whether or not anybody waits for them.
     held: BTreeMap<CallKey, ProcessId>,
+    /// Second attempts, and at what.
+    twins: BTreeMap<CallKey, CallKey>,
+    /// Taken from their workers after they began, a moment ago: somebody runs in the place of each.
+    lost: BTreeSet<CallKey>,
+    /// Of waits between attempts: how far each went of the longest it could be, in thousandths.
+    backoffs: Vec<u32>,
     /// What is configured of functions and tenants.
     limits: limits::Limits,
-    /// By function, pushes since an aged call last had its turn before others.
-    pushes_since_turn: BTreeMap<u32, u32>,
-    /// By function, since when calls wait though a worker has nothing to do and no limit is met.
-    unblocked_at_ns: BTreeMap<u32, u64>,
+    /// By queue, pushes since an aged call last had its turn before others.
+    pushes_since_turn: BTreeMap<Queue, u32>,
+    /// By queue, since when calls wait though a worker has nothing to do and no limit is met.
+    unblocked_at_ns: BTreeMap<Queue, u64>,
 }
+
+/// A function's queue: each shard has one.
+pub type Queue = (u8, u32);
 
 /// A tick of the timer wheel: a deadline is rounded up to one.
 const TICK_NS: u64 = 1 << 18;
@@ -144,8 +181,12 @@ impl Oracle {
             bounds,
             calls: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            aside: BTreeMap::new(),
             owed: BTreeSet::new(),
             held: BTreeMap::new(),
+            twins: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            backoffs: Vec::new(),
             limits: limits::Limits::default(),
             pushes_since_turn: BTreeMap::new(),
             unblocked_at_ns: BTreeMap::new(),
@@ -161,27 +202,31 @@ impl Oracle {
         self.calls.insert(key, call);
         self.waiting.insert(key);
         self.owed.insert(key);
-        let in_flight = self.in_flight(key.epoch);
+        let in_flight = self.in_flight(|it| (it.epoch, it.shard()) == (key.epoch, key.shard()));
         self.judge.check(Contract::Bounds, in_flight <= self.bounds.invocations_max, || {
             format!("{in_flight} calls are in flight, more than {}", self.bounds.invocations_max)
         })
     }
 
-    /// Calls of a function that wait for a worker.
-    pub fn waiting_count(&self, function: u32) -> u32 {
-        self.waiting.iter().filter(|key| self.calls[key].function == function).count() as u32
+    /// Calls of a queue that wait for a worker.
+    pub fn waiting_count(&self, queue: Queue) -> u32 {
+        self.waiting.iter().filter(|key| self.queue_of(**key) == queue).count() as u32
     }
 
-    /// Some call of a function that waits, and whose deadline is ahead.
-    pub fn any_waiting(&self, now_ns: u64, function: u32) -> Option<CallKey> {
-        let is_it = |call: &Call| call.function == function && call.deadline_at_ns > now_ns;
-        self.waiting.iter().find(|key| is_it(&self.calls[key])).copied()
+    /// Some call of a queue that waits, and whose deadline is ahead.
+    pub fn any_waiting(&self, now_ns: u64, queue: Queue) -> Option<CallKey> {
+        let is_it = |key: &CallKey| self.queue_of(*key) == queue && self.calls[key].deadline_at_ns > now_ns;
+        self.waiting.iter().copied().find(is_it)
     }
 
-    /// Slots of the engine that must be in use: who waits for an answer, and what is in a ring.
-    pub fn in_flight(&self, epoch: u32) -> u32 {
-        let unowed = self.held.keys().filter(|key| key.epoch == epoch && !self.owed.contains(key));
-        (self.owed.iter().filter(|key| key.epoch == epoch).count() + unowed.count()) as u32
+    fn queue_of(&self, key: CallKey) -> Queue {
+        (key.shard(), self.calls[&key].function)
+    }
+
+    /// Slots of engines that must be in use: who waits for an answer, and what is in a ring.
+    pub fn in_flight(&self, is_there: impl Fn(&CallKey) -> bool) -> u32 {
+        let unowed = self.held.keys().filter(|key| is_there(key) && !self.owed.contains(key));
+        (self.owed.iter().filter(|key| is_there(key)).count() + unowed.count()) as u32
     }
 
     /// Calls in the ring of a process.
@@ -198,6 +243,9 @@ impl Oracle {
         self.judge.check(Contract::NeverLate, call.deadline_at_ns > now_ns, || {
             format!("{key:?} was pushed after its deadline")
         })?;
+        self.check_start(now_ns, key, &call)?;
+        self.check_one_run(now_ns, key, &call)?;
+        self.calls.entry(key).and_modify(|call| call.push_count += 1);
         self.waiting.remove(&key);
         let former = self.held.insert(key, process);
         self.judge.check(Contract::Slots, former.is_none(), || {
@@ -207,31 +255,20 @@ impl Oracle {
         self.judge.check(Contract::Bounds, held_count <= self.bounds.slot_count, || {
             format!("{process:?} holds {held_count} calls in {} slots", self.bounds.slot_count)
         })?;
-        self.check_concurrency(&call)?;
+        self.check_concurrency(key)?;
         self.check_turn(now_ns, key, &call)
     }
 
-    /// A worker gave a call back, finished or not.
+    /// A worker gave a call back, finished or not, or it was taken from it.
     pub fn given_back(&mut self, key: CallKey) {
+        self.note_limits_met();
         self.held.remove(&key);
-    }
-
-    /// A call was taken back from a worker that is gone, or is tried again. If it has not ended, it waits.
-    pub fn taken_back(&mut self, now_ns: u64, key: CallKey) -> Option<&Call> {
-        self.held.remove(&key);
-        if !self.owed.contains(&key) {
-            return None;
-        }
-        self.waiting.insert(key);
-        let call = self.calls.get_mut(&key)?;
-        call.waits_since_ns = now_ns;
-        call.is_retry = call.has_begun;
-        Some(call)
     }
 
     /// The caller takes the call back: whatever comes next, it does not wait for a worker any more.
     pub fn cancelled(&mut self, key: CallKey) -> Result<(), Broken> {
         self.waiting.remove(&key);
+        self.aside.remove(&key);
         self.call(key, "cancelled")?.was_cancelled = true;
         Ok(())
     }
@@ -239,6 +276,7 @@ impl Oracle {
     /// The caller is gone, and no answer shall come.
     pub fn forgotten(&mut self, key: CallKey) -> Result<(), Broken> {
         self.waiting.remove(&key);
+        self.aside.remove(&key);
         self.owed.remove(&key);
         self.call(key, "forgotten")?.is_client_gone = true;
         Ok(())
@@ -251,34 +289,38 @@ impl Oracle {
         }
         self.owed.retain(|key| key.epoch != epoch);
         self.waiting.retain(|key| key.epoch != epoch);
+        self.aside.retain(|key, _| key.epoch != epoch);
         self.held.retain(|key, _| key.epoch != epoch);
+        self.twins.retain(|key, _| key.epoch != epoch);
         self.pushes_since_turn.clear();
         self.unblocked_at_ns.clear();
     }
 
     /// A process that holds calls wrote what it must not.
     pub fn scribbled(&mut self, process: ProcessId) {
-        for key in self.held.iter().filter(|(_, holder)| **holder == process).map(|(key, _)| key) {
-            self.calls.entry(*key).and_modify(|call| call.holder_scribbled = true);
+        for key in self.calls_with(process) {
+            self.calls.entry(key).and_modify(|call| call.holder_scribbled = true);
         }
     }
 
     /// A process that holds calls is dead.
     pub fn died(&mut self, process: ProcessId) {
-        for key in self.held.iter().filter(|(_, holder)| **holder == process).map(|(key, _)| key) {
-            self.calls.entry(*key).and_modify(|call| call.holder_died = true);
+        for key in self.calls_with(process) {
+            self.calls.entry(key).and_modify(|call| call.holder_died = true);
         }
     }
 
-    /// A function began to run a call.
-    pub fn started(&mut self, now_ns: u64, key: CallKey) -> Result<(), Broken> {
+    /// A function began to run a call, or a second attempt at one.
+    pub fn started(&mut self, now_ns: u64, attempt: CallKey) -> Result<(), Broken> {
+        self.call(attempt, "started")?.has_begun = true;
+        let key = self.stands_for(attempt);
         let call = self.call(key, "started")?;
         call.start_count += 1;
-        call.has_begun = true;
         let call = call.clone();
         self.judge.check(Contract::NeverLate, call.deadline_at_ns > now_ns, || {
             format!("{key:?} was started after its deadline")
         })?;
+        self.check_start(now_ns, key, &call)?;
         // Who scribbles and dies before the router sees it may leave a ring that says "not started".
         if call.holder_scribbled {
             return Ok(());
@@ -294,6 +336,7 @@ impl Oracle {
     /// A caller got an answer.
     pub fn answered(&mut self, now_ns: u64, key: CallKey, seen: Seen) -> Result<(), Broken> {
         self.waiting.remove(&key);
+        self.aside.remove(&key);
         self.owed.remove(&key);
         let call = self.call(key, "answered")?;
         let before = call.answer.replace(seen.status);
@@ -305,34 +348,40 @@ impl Oracle {
         self.judge.check(Contract::OneAnswer, !call.is_client_gone, || {
             format!("{key:?} was answered to a client that is gone")
         })?;
-        if call.holder_scribbled {
+        let run = self.run_of(key, &call);
+        if run.holder_scribbled {
             return Ok(());
         }
-        let holds = is_true(now_ns, &call, seen) && (seen.has_started_flag || call.start_count == 0);
+        let is_unstarted = call.start_count == 0;
+        let holds = is_true(now_ns, &run, is_unstarted, seen) && (seen.has_started_flag || is_unstarted);
         self.judge.check(Contract::TrueAnswer, holds, || {
             format!("{key:?} was answered {seen:?}, which is not true of {call:?}")
         })
     }
 
-    /// The router had a turn, and another one before: who waits for an answer longer than anybody should?
-    pub fn turned(&mut self, now_ns: u64) -> Result<(), Broken> {
-        // Looks come at doubling distances until the grace is over, so the last is less than a grace after that.
-        let patience_ns = 2 * (self.bounds.kill_grace_ns + TICK_NS);
+    /// A shard had a turn, and another one before: who waits for an answer of it longer than anybody should?
+    pub fn turned(&mut self, now_ns: u64, shard: u8) -> Result<(), Broken> {
         let is_overdue = |call: &&mut Call| call.deadline_at_ns + TICK_NS <= now_ns;
-        for key in &self.owed {
+        for key in self.owed.iter().filter(|key| key.shard() == shard) {
             let Some(call) = self.calls.get_mut(key).filter(is_overdue) else { continue };
             let overdue_at_ns = *call.overdue_at_ns.get_or_insert(now_ns);
+            // One turn to ask the worker to stop, and one to see whether it had begun. Where a ring cannot be read, looks come at
+            // doubling distances until the grace is over, so the last is less than a grace after that.
+            let grace_ns = if call.holder_scribbled { 2 * self.bounds.kill_grace_ns } else { 0 };
+            let patience_ns = grace_ns + 2 * TICK_NS;
             self.judge.check(Contract::InTime, now_ns < overdue_at_ns + patience_ns, || {
-                let late_ms = (now_ns - overdue_at_ns) / 1_000_000;
-                format!("{key:?} has no answer {late_ms} ms after its deadline was seen to pass")
+                let late_us = (now_ns - overdue_at_ns) / 1_000;
+                format!("{key:?} has no answer {late_us} us after its deadline was seen to pass")
             })?;
         }
-        self.note_aged(now_ns);
+        self.check_aside(now_ns, shard)?;
+        self.note_aged(now_ns, shard);
         Ok(())
     }
 
     /// The run is over and drained: nobody may be left without an answer.
     pub fn ended(&self) -> Result<(), Broken> {
+        self.check_backoffs()?;
         self.judge.check(Contract::OneAnswer, self.owed.is_empty(), || {
             let key = self.owed.first().expect("not empty");
             format!("{key:?} was never answered: {:?}", self.calls[key])
@@ -368,13 +417,15 @@ impl Oracle {
     }
 }
 
-/// Whether an answer says what happened.
-fn is_true(now_ns: u64, call: &Call, seen: Seen) -> bool {
+/// Whether an answer says what happened to a call, in all runs that were made for it; and in none that was made for itself.
+fn is_true(now_ns: u64, call: &Call, is_unstarted: bool, seen: Seen) -> bool {
     let is_due = now_ns >= call.deadline_at_ns;
     match seen.status {
         Status::Ok => call.start_count > 0 && seen.mark == Some(call.mark),
         Status::FunctionError | Status::ResultTooLarge | Status::Backpressure => call.start_count > 0,
-        Status::Expired => call.start_count == 0 && is_due,
+        Status::Expired => is_unstarted && is_due,
+        // Of a call that others wait for: it was refused late, when it had not begun.
+        Status::WouldDeadlock => call.made_by.is_some() && !call.has_begun,
         // "Expired" is a proof that nothing ran; "timed out" says only that nobody can prove it any more.
         Status::TimedOut => is_due,
         Status::Cancelled => call.was_cancelled,

@@ -55,6 +55,10 @@ pub enum Kind {
     CrashLoop,
     /// Another configuration is applied.
     Reload,
+    /// Several clients make the same call.
+    Herd,
+    /// A client makes calls that start later.
+    Later,
     /// A client is lent credits of a worker, for a lane of its own.
     Lease,
     /// A lane ends.

@@ -1,25 +1,30 @@
-//! The router's shell around the real engine, as `router/src/shard.rs` is: completions in, pushes and answers out.
+//! The router: one life of it, with its shards.
 //!
-//! Always: does in one turn, and in the order, what the shard's turn does. Bytes and sockets are left out; a call's
-//! payload is eight bytes that the answer must bring back.
-//! Always: one value of this type is one life of a router. Killed, it is dropped, and its rings with it; what workers
-//! still do in their halves of them nobody sees.
+//! Always: one value of this type is one life. Killed, it is dropped, and its rings with it; what workers still do in their
+//! halves of them nobody sees.
+//! Always: connections and workers belong to a shard each, by their number; what shards share is the ledger of limits.
 
-use std::collections::BTreeMap;
+mod shard;
 
-use engine::{
-    Completed, Engine, Finished, InvocationId, Nanos, Push, RunOutcome, StartEvidence, Started, WorkerAction,
-    WorkerId, WorkerState,
-};
-use protocol::{Flags, FunctionId, Status};
-use shm_ring::{Generation, Geometry, HeapMemory, Identity, Outcome, Request, RouterEnd, SlotIndex};
+use std::sync::Arc;
+
+use engine::{Engine, FunctionSpec, InvocationId, Limits, Nanos, ShardId, TenantSpec, WorkerState, ledger};
+use shm_ring::HeapMemory;
 
 use crate::oracle::Seen;
 use crate::shim::ProcessId;
 
+pub use shard::Shard;
+
 /// Something the router did that the oracle and the world must know.
 pub enum Did {
     Pushed(InvocationId, ProcessId),
+    /// A second attempt at a call went to this process.
+    Hedged {
+        call: InvocationId,
+        twin: InvocationId,
+        process: ProcessId,
+    },
     Answered(InvocationId, Seen),
     /// A worker gave it back, with a result or without.
     GivenBack(InvocationId),
@@ -28,32 +33,29 @@ pub enum Did {
         id: InvocationId,
         has_failed: bool,
     },
+    /// A worker has it no more, and it may be run again.
     TakenBack(InvocationId),
+    /// A call stands elsewhere than it stood.
+    Stands(InvocationId, Stand),
     /// The process is told to finish and end.
     Stopped(ProcessId),
     Killed(ProcessId),
     Quarantined(ProcessId),
 }
 
+/// Where a call stands that no worker has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// In its function's queue, or at once in a ring.
+    InLine,
+    /// It must not stand there before this time.
+    NotBefore(Nanos),
+    /// It waits for the result of another call.
+    Joined(InvocationId),
+}
+
 /// Slots of each ring: few, so that rings are full often.
 pub const SLOT_COUNT: u32 = 4;
-
-/// The engine and its rings.
-pub struct Router {
-    pub engine: Engine,
-    /// Which router of this run it is.
-    pub epoch: u32,
-    rings: BTreeMap<WorkerId, Ring>,
-    marks: BTreeMap<InvocationId, u64>,
-    generation: u32,
-}
-
-struct Ring {
-    end: RouterEnd<HeapMemory>,
-    process: ProcessId,
-    slots: BTreeMap<InvocationId, SlotIndex>,
-    is_quarantined: bool,
-}
 
 /// A worker as the router sees it.
 pub struct Seat {
@@ -63,236 +65,84 @@ pub struct Seat {
     pub credits: u32,
 }
 
+/// What all shards are started with.
+pub struct Table<'a> {
+    pub limits: &'a Limits,
+    pub tenants: &'a [TenantSpec],
+    pub functions: Vec<FunctionSpec>,
+    /// What chance is drawn from where it is wanted.
+    pub seed: u64,
+}
+
+/// Shards that share a ledger.
+pub struct Router {
+    /// Which router of this run it is.
+    pub epoch: u32,
+    pub shards: Vec<Shard>,
+}
+
 impl Router {
     /// A router without workers.
-    pub fn new(engine: Engine, epoch: u32) -> Self {
-        Self { engine, epoch, rings: BTreeMap::new(), marks: BTreeMap::new(), generation: 0 }
+    pub fn new(epoch: u32, shard_count: u8, table: &Table<'_>) -> Router {
+        let shared = Arc::new(ledger(table.limits));
+        let start = |number: u8| {
+            let Table { limits, tenants, functions, seed } = table;
+            let mut engine =
+                Engine::new(ShardId(number), (*limits).clone(), tenants.to_vec(), functions.clone())
+                    .expect("a sound configuration");
+            if shard_count > 1 {
+                engine.share_ledger(shared.clone());
+            }
+            engine.seed_chance(seed ^ u64::from(epoch) << 32 ^ u64::from(number));
+            Shard::new(engine)
+        };
+        Router { epoch, shards: (0..shard_count).map(start).collect() }
     }
 
-    /// Remembers the payload of an admitted call.
-    pub fn keep_payload(&mut self, id: InvocationId, mark: u64) {
-        self.marks.insert(id, mark);
+    /// The shard of a connection.
+    pub fn shard_of_client(&mut self, client: u32) -> &mut Shard {
+        let index = client as usize % self.shards.len();
+        &mut self.shards[index]
+    }
+
+    /// The shard that answers for a call.
+    pub fn shard_of(&mut self, id: InvocationId) -> &mut Shard {
+        &mut self.shards[usize::from(id.shard().0)]
     }
 
     /// Gives a process its ring.
     pub fn attach(&mut self, now: Nanos, function: u32, process: ProcessId) -> Option<HeapMemory> {
-        let worker = self.engine.handle_worker_attached(now, FunctionId(function), SLOT_COUNT).ok()?;
-        let geometry = Geometry::new(SLOT_COUNT, 4096).expect("a geometry within the limits");
-        let memory = HeapMemory::new(geometry.memory_size());
-        self.generation += 1;
-        let generation = Generation(self.generation);
-        let identity = Identity { generation, worker_id: worker.index, function_id: function };
-        let end = RouterEnd::new(memory.clone(), geometry, identity);
-        self.rings.insert(worker, Ring { end, process, slots: BTreeMap::new(), is_quarantined: false });
-        Some(memory)
+        let index = process.0 as usize % self.shards.len();
+        self.shards[index].attach(now, function, process)
     }
 
     /// A process closed its socket and may live on: it gets nothing new.
     pub fn on_socket_closed(&mut self, process: ProcessId) {
-        if let Some(worker) = self.worker_of(process) {
-            self.engine.handle_worker_draining(worker);
-        }
+        self.shards.iter_mut().for_each(|shard| shard.on_socket_closed(process));
     }
 
-    /// A process has ended: takes its last answers, then gives its calls back to the engine.
+    /// A process has ended.
     pub fn on_process_gone(&mut self, now: Nanos, process: ProcessId, did: &mut Vec<Did>) {
-        let Some(worker) = self.worker_of(process) else { return };
-        self.reap(now, worker, did);
-        let held: Vec<_> = self.rings[&worker].slots.keys().copied().collect();
-        let evidence = Evidence(&self.rings);
-        let has_killed = |id: &&InvocationId| {
-            evidence.started(worker, **id) == Started::Yes && self.engine.owes_answer(**id)
-        };
-        did.extend(held.iter().filter(has_killed).map(|id| Did::Ran { id: *id, has_failed: true }));
-        self.engine.handle_worker_lost(now, worker, &Evidence(&self.rings));
-        self.rings.remove(&worker);
-        self.take_back(held, did);
+        self.shards.iter_mut().for_each(|shard| shard.on_process_gone(now, process, did));
     }
 
-    /// Everybody who is attached.
-    pub fn seats(&self) -> impl Iterator<Item = Seat> {
-        self.rings.iter().filter_map(|(worker, ring)| {
-            let view = self.engine.worker_view(*worker)?;
-            let (function, state, credits) = (view.function.0, view.state, view.credits);
-            Some(Seat { process: ring.process, function, state, credits })
-        })
+    /// Every engine.
+    pub fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.shards.iter().map(|shard| &shard.engine)
     }
 
-    /// Who has this seat, if it is taken.
-    pub fn process_of(&self, worker: WorkerId) -> Option<ProcessId> {
-        self.rings.get(&worker).map(|ring| ring.process)
+    /// Every engine, to be told something.
+    pub fn engines_mut(&mut self) -> impl Iterator<Item = &mut Engine> {
+        self.shards.iter_mut().map(|shard| &mut shard.engine)
     }
 
-    fn worker_of(&self, process: ProcessId) -> Option<WorkerId> {
-        self.rings.iter().find(|(_, ring)| ring.process == process).map(|(worker, _)| *worker)
+    /// Nothing admitted is unfinished.
+    pub fn is_idle(&self) -> bool {
+        self.engines().all(Engine::is_idle)
     }
 
-    /// Writes a call that was bound on admission, and shows it to its worker at once.
-    pub fn push_at_once(&mut self, now: Nanos, push: Push, did: &mut Vec<Did>) {
-        self.push(now, push, did);
-        self.rings.values_mut().for_each(|ring| _ = ring.end.publish());
-    }
-
-    fn push(&mut self, now: Nanos, push: Push, did: &mut Vec<Did>) {
-        let ring = self.rings.get_mut(&push.worker).expect("the engine pushes to attached workers only");
-        let request = Request {
-            invocation_id: push.invocation.0,
-            deadline_at_ns: push.deadline_at.0,
-            pushed_at_ns: now.0,
-            flags: 0,
-            criticality: 1,
-            context: None,
-        };
-        let payload = self.marks[&push.invocation].to_le_bytes();
-        let slot = ring.end.push(request, &payload).expect("the engine counts credits as the ring does");
-        ring.slots.insert(push.invocation, slot);
-        did.push(Did::Pushed(push.invocation, ring.process));
-    }
-
-    /// One turn, after new requests were handed to the engine.
-    pub fn turn(&mut self, now: Nanos, did: &mut Vec<Did>) {
-        let workers: Vec<_> = self.rings.keys().copied().collect();
-        for worker in &workers {
-            self.reap(now, *worker, did);
-        }
-        self.engine.handle_time(now, &Evidence(&self.rings));
-        while let Some(push) = self.engine.poll_push(now) {
-            self.push(now, push, did);
-        }
-        for ring in self.rings.values_mut() {
-            ring.end.publish();
-        }
-        self.send_answers(did);
-        while let Some(action) = self.engine.poll_worker_action() {
-            self.act(action, did);
-        }
-    }
-
-    fn send_answers(&mut self, did: &mut Vec<Did>) {
-        while let Some(answer) = self.engine.poll_answer() {
-            let id = answer.invocation;
-            let holder = self.rings.iter().find(|(_, ring)| ring.slots.contains_key(&id));
-            let is_begun = |worker| Evidence(&self.rings).started(worker, id) == Started::Yes;
-            if answer.status == Status::TimedOut && holder.is_some_and(|(worker, _)| is_begun(*worker)) {
-                did.push(Did::Ran { id, has_failed: true });
-            }
-            did.push(Did::Answered(id, seen(&answer, None)));
-        }
-    }
-
-    /// A worker's calls are off its hands: those that were not answered wait again.
-    fn take_back(&mut self, held: Vec<InvocationId>, did: &mut Vec<Did>) {
-        self.send_answers(did);
-        did.extend(held.into_iter().map(Did::TakenBack));
-    }
-
-    fn act(&mut self, action: WorkerAction, did: &mut Vec<Did>) {
-        match action {
-            WorkerAction::Cancel { worker, invocation } => {
-                if let Some(ring) = self.rings.get_mut(&worker)
-                    && let Some(slot) = ring.slots.get(&invocation)
-                {
-                    ring.end.request_cancel(*slot, invocation.0);
-                }
-            }
-            WorkerAction::Stop { worker } => {
-                did.extend(self.rings.get(&worker).map(|ring| Did::Stopped(ring.process)));
-            }
-            WorkerAction::Kill { worker, .. } => {
-                did.extend(self.rings.get(&worker).map(|ring| Did::Killed(ring.process)));
-            }
-        }
-    }
-
-    fn reap(&mut self, now: Nanos, worker: WorkerId, did: &mut Vec<Did>) {
-        while let Some(ring) = self.rings.get_mut(&worker).filter(|ring| !ring.is_quarantined) {
-            match ring.end.next_completion() {
-                Ok(None) => return,
-                Ok(Some(completion)) => {
-                    let mut result = Vec::new();
-                    ring.end.read_result(&completion, &mut result);
-                    let invocation = InvocationId(completion.invocation_id);
-                    ring.slots.remove(&invocation);
-                    let finished = Finished {
-                        outcome: outcome_of(completion.outcome),
-                        started_at: Nanos(completion.started_at_ns),
-                        finished_at: Nanos(completion.finished_at_ns),
-                    };
-                    ring.end.release(completion);
-                    did.push(Did::GivenBack(invocation));
-                    let completed = self.engine.handle_completion(now, worker, invocation, finished);
-                    if let Some(has_failed) = verdict(&completed, finished.outcome) {
-                        did.push(Did::Ran { id: invocation, has_failed });
-                    }
-                    match completed {
-                        Completed::Answer(answer) | Completed::LastAnswer(answer) => {
-                            let mark = result.try_into().ok().map(u64::from_le_bytes);
-                            did.push(Did::Answered(answer.invocation, seen(&answer, mark)));
-                        }
-                        Completed::TriedAgain => did.push(Did::TakenBack(invocation)),
-                        Completed::AlreadyAnswered => {}
-                        Completed::Stale => panic!("the ring checked that {invocation:?} is in flight"),
-                    }
-                }
-                Err(_) => {
-                    ring.is_quarantined = true;
-                    did.push(Did::Quarantined(ring.process));
-                    let held: Vec<_> = ring.slots.keys().copied().collect();
-                    self.engine.handle_worker_misbehaved(now, worker);
-                    self.rings.entry(worker).and_modify(|ring| ring.slots.clear());
-                    return self.take_back(held, did);
-                }
-            }
-        }
-    }
-}
-
-/// Looks into the rings for the engine.
-struct Evidence<'a>(&'a BTreeMap<WorkerId, Ring>);
-
-impl StartEvidence for Evidence<'_> {
-    fn started(&self, worker: WorkerId, invocation: InvocationId) -> Started {
-        let ring = self.0.get(&worker);
-        let place = ring.and_then(|ring| Some((ring, ring.slots.get(&invocation)?)));
-        match place.map(|(ring, slot)| ring.end.was_started(*slot)) {
-            Some(shm_ring::Started::No) => Started::No,
-            Some(shm_ring::Started::Yes) => Started::Yes,
-            Some(shm_ring::Started::Unknown) | None => Started::Unknown,
-        }
-    }
-
-    fn mark_is_final(&self) -> bool {
-        true
-    }
-}
-
-fn seen(answer: &engine::Answer, mark: Option<u64>) -> Seen {
-    Seen { status: answer.status, has_started_flag: answer.flags.contains(Flags::STARTED), mark }
-}
-
-/// What a run says about its function: nothing if it never began or nobody waited for it any more, or if it went well with
-/// more to say than its caller's region holds.
-fn verdict(completed: &Completed, outcome: RunOutcome) -> Option<bool> {
-    match completed {
-        Completed::Answer(answer) | Completed::LastAnswer(answer) => match (answer.status, outcome) {
-            (Status::Ok, _) => Some(false),
-            (Status::FunctionError, _) => Some(true),
-            (_, RunOutcome::Expired | RunOutcome::Cancelled) => None,
-            (Status::TimedOut, _) => Some(true),
-            _ => None,
-        },
-        Completed::TriedAgain => Some(true),
-        Completed::AlreadyAnswered | Completed::Stale => None,
-    }
-}
-
-fn outcome_of(outcome: Outcome) -> RunOutcome {
-    match outcome {
-        Outcome::Ok => RunOutcome::Ok,
-        Outcome::FunctionError => RunOutcome::FunctionError,
-        Outcome::Expired => RunOutcome::Expired,
-        Outcome::Cancelled => RunOutcome::Cancelled,
-        Outcome::ResultTooLarge => RunOutcome::ResultTooLarge,
-        Outcome::Backpressure => RunOutcome::Backpressure,
+    /// Invocation slots in use.
+    pub fn in_flight(&self) -> u32 {
+        self.engines().map(Engine::in_flight).sum()
     }
 }

@@ -5,11 +5,11 @@
 //! Always: one router's life: another router knows nothing of what came before it.
 //! Always: numbers that a new configuration leaves as they are go on from where they are.
 //! Files: `rate.rs` (every span of time), `slow_start.rs` (every window), `breaker.rs` (the list of verdicts),
-//! `retries.rs` (their count beside that of the traffic). What has to do with calls that wait is the oracle's.
+//! `budget.rs` (extra attempts beside the traffic). What has to do with calls that wait is the oracle's.
 
 mod breaker;
+mod budget;
 mod rate;
-mod retries;
 mod slow_start;
 
 use engine::{FunctionSpec, TenantSpec};
@@ -17,8 +17,8 @@ use protocol::Status;
 
 use crate::contract::{Broken, Contract, Judge};
 use breaker::Breaker;
+use budget::Budget;
 use rate::Spans;
-use retries::Retries;
 use slow_start::Windows;
 
 /// Those of all functions and tenants.
@@ -34,7 +34,9 @@ struct Function {
     rate: Option<Spans>,
     slow_start: Option<Windows>,
     breaker: Option<Breaker>,
-    retries: Retries,
+    retries: Budget,
+    /// Second attempts.
+    hedges: Budget,
 }
 
 impl Function {
@@ -43,7 +45,8 @@ impl Function {
             rate: spec.policy.rate.map(Spans::new),
             slow_start: spec.policy.slow_start.map(Windows::new),
             breaker: spec.policy.breaker.map(Breaker::new),
-            retries: Retries::new(spec.policy.retry.budget_percent),
+            retries: Budget::new(spec.policy.retry.budget_percent),
+            hedges: Budget::new(spec.policy.hedge.map_or(0, |hedge| hedge.load_percent)),
             spec: spec.clone(),
         }
     }
@@ -79,8 +82,9 @@ impl Rules {
         function.spec = spec.clone();
     }
 
-    /// Why a call of this function may not be admitted now, if a policy speaks against it.
-    pub fn refusal(&self, now_ns: u64, number: u32) -> Option<(Contract, Status)> {
+    /// Why a call of this function may not be admitted now, if a policy speaks against it. A breaker is asked about what starts
+    /// now.
+    pub fn refusal(&self, now_ns: u64, number: u32, starts_later: bool) -> Option<(Contract, Status)> {
         let function = &self.functions[number as usize];
         let tenant_rate = &self.tenants[usize::from(function.spec.tenant.0)].1;
         let is_full = |spans: &Option<Spans>| spans.as_ref().is_some_and(|spans| spans.is_full(now_ns));
@@ -92,7 +96,7 @@ impl Rules {
             ),
             (is_full(&function.rate) || is_full(tenant_rate), Contract::Rate, Status::RateLimited),
             (
-                function.breaker.as_ref().is_some_and(|breaker| breaker.refuses(now_ns)),
+                !starts_later && function.breaker.as_ref().is_some_and(|breaker| breaker.refuses(now_ns)),
                 Contract::Breaker,
                 Status::BreakerOpen,
             ),
@@ -102,7 +106,7 @@ impl Rules {
     }
 
     /// A call was admitted.
-    pub fn admitted(&mut self, now_ns: u64, number: u32) {
+    pub fn admitted(&mut self, now_ns: u64, number: u32, starts_later: bool) {
         let function = &mut self.functions[number as usize];
         let tenant_rate = &mut self.tenants[usize::from(function.spec.tenant.0)].1;
         for spans in [&mut function.rate, tenant_rate].into_iter().flatten() {
@@ -111,19 +115,30 @@ impl Rules {
         if let Some(windows) = &mut function.slow_start {
             windows.admitted(now_ns);
         }
-        if let Some(breaker) = &mut function.breaker {
+        if let Some(breaker) = function.breaker.as_mut().filter(|_| !starts_later) {
             breaker.admitted(now_ns);
         }
     }
 
-    /// A call was handed to a worker, and not because a run of it failed.
-    pub fn pushed(&mut self, number: u32) {
-        self.functions[number as usize].retries.pushed();
+    /// A call was handed to a worker, perhaps because a run of it failed.
+    pub fn pushed(&mut self, number: u32, is_retry: bool) {
+        let function = &mut self.functions[number as usize];
+        function.hedges.pushed();
+        if !is_retry {
+            function.retries.pushed();
+        }
     }
 
     /// A call that may have begun is to be handed to a worker again.
     pub fn retried(&mut self, judge: Judge, number: u32) -> Result<(), Broken> {
-        self.functions[number as usize].retries.retried(judge)
+        self.functions[number as usize].retries.extra(judge, Contract::RetryBudget)
+    }
+
+    /// A call that a worker has was handed to another one too.
+    pub fn hedged(&mut self, judge: Judge, number: u32) -> Result<(), Broken> {
+        let function = &mut self.functions[number as usize];
+        function.retries.pushed();
+        function.hedges.extra(judge, Contract::Hedge)
     }
 
     /// A run of a call that was admitted then ended well, or failed. Whether the breaker opens.

@@ -2,7 +2,7 @@
 
 use crate::contract::{CONTRACTS, Judge};
 use crate::plan::Keep;
-use crate::scenario::{self, SCENARIOS};
+use crate::scenario::{self, SCENARIOS, Scenario};
 use crate::shrink;
 use crate::totals::Totals;
 use crate::world::Options;
@@ -10,13 +10,11 @@ use crate::world::Options;
 const STEPS: u32 = 1_000;
 
 fn run(seed: u64) -> Totals {
-    let options = Options {
-        seed,
-        scenario: scenario::of_seed(seed),
-        steps: STEPS,
-        judge: Judge::default(),
-        is_history_kept: false,
-    };
+    run_scenario(seed, scenario::of_seed(seed))
+}
+
+fn run_scenario(seed: u64, scenario: &'static Scenario) -> Totals {
+    let options = Options { seed, scenario, steps: STEPS, judge: Judge::default(), is_history_kept: false };
     match shrink::run(options, &Keep::all(STEPS)) {
         Ok(totals) => totals,
         Err(failure) => panic!("seed {seed} of {STEPS} steps: {}", failure.what),
@@ -36,6 +34,9 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
     for seed in 1..=4 * SCENARIOS.len() as u64 {
         total.add(&run(seed));
     }
+    // An open breaker refuses somebody in about one run of these in five.
+    let guards = scenario::named("guards").expect("a scenario of this name");
+    (1..=20).for_each(|seed| total.add(&run_scenario(seed, guards)));
     assert!(total.starts > 1_000, "{total}");
     for (what, count) in [
         ("deaths of workers", total.worker_deaths),
@@ -48,6 +49,10 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
         ("leases", total.leases),
         ("retries", total.retries),
         ("opened breakers", total.breakers_opened),
+        ("nested calls", total.nested),
+        ("second attempts", total.hedges),
+        ("joined calls", total.joins),
+        ("later starts", total.later),
     ] {
         assert!(count > 0, "no {what}: {total}");
     }
@@ -64,6 +69,8 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
         "unknown_function",
         "rate_limited",
         "breaker_open",
+        "would_deadlock",
+        "start_too_late",
     ] {
         assert!(total.refusals.contains_key(status), "nobody was refused as {status}: {total}");
     }

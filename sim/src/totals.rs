@@ -17,6 +17,10 @@ pub struct Totals {
     pub leases: u64,
     pub retries: u64,
     pub breakers_opened: u64,
+    pub nested: u64,
+    pub hedges: u64,
+    pub joins: u64,
+    pub later: u64,
     /// Of calls of tenants that do not flood: how long each waited.
     pub delays_ns: Vec<u64>,
     pub refusals: BTreeMap<&'static str, u64>,
@@ -37,6 +41,10 @@ impl Totals {
         self.leases += other.leases;
         self.retries += other.retries;
         self.breakers_opened += other.breakers_opened;
+        self.nested += other.nested;
+        self.hedges += other.hedges;
+        self.joins += other.joins;
+        self.later += other.later;
         self.delays_ns.extend(&other.delays_ns);
         for (mine, others) in [(&mut self.refusals, &other.refusals), (&mut self.answers, &other.answers)] {
             for (status, count) in others {
@@ -57,6 +65,8 @@ impl fmt::Display for Totals {
             out,
             "sim: {reloads} reloads, {leases} leases, {retries} retries, {breakers_opened} breakers opened"
         )?;
+        let Totals { nested, hedges, joins, later, .. } = self;
+        writeln!(out, "sim: {nested} nested calls, {hedges} hedges, {joins} joins, {later} later starts")?;
         writeln!(out, "sim: answers {:?}", self.answers)?;
         write!(out, "sim: refusals {:?}", self.refusals)
     }

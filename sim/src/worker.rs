@@ -42,7 +42,10 @@ struct Attached {
 struct Running {
     taken: Taken,
     started_at_ns: u64,
+    /// `u64::MAX` while it waits for a call that it has made.
     finish_at_ns: u64,
+    /// What is left to do then.
+    length_ns: u64,
     outcome: Outcome,
 }
 
@@ -140,9 +143,42 @@ impl Process {
             taken,
             started_at_ns: now_ns,
             finish_at_ns: now_ns,
+            length_ns: 0,
             outcome: Outcome::Ok,
         });
         Step::Begins(key)
+    }
+
+    /// What it runs, and whether it can see that it is asked to stop.
+    pub fn runs(&self) -> impl Iterator<Item = (CallKey, bool)> + '_ {
+        let look = |ring: &Attached, running: &Running| {
+            let id = InvocationId(running.taken.invocation_id);
+            (CallKey { epoch: ring.epoch, id }, ring.end.is_cancelled(&running.taken))
+        };
+        self.ring.iter().flat_map(move |ring| self.running.iter().map(move |running| look(ring, running)))
+    }
+
+    /// The run of this call goes on, for so long.
+    pub fn go_on(&mut self, now_ns: u64, id: InvocationId, outcome: Outcome) {
+        for running in self.running.iter_mut().filter(|running| running.taken.invocation_id == id.0) {
+            running.finish_at_ns = running.length_ns.saturating_add(now_ns);
+            running.outcome = outcome;
+        }
+    }
+
+    /// The call that it began last waits for another one, and then takes this long.
+    pub fn wait(&mut self, length_ns: u64) {
+        let running = self.running.last_mut().expect("a call began in the step before");
+        running.length_ns = length_ns;
+        running.finish_at_ns = u64::MAX;
+    }
+
+    /// Whatever its calls wait for will never come.
+    pub fn give_up_waiting(&mut self, now_ns: u64) {
+        for running in self.running.iter_mut().filter(|running| running.finish_at_ns == u64::MAX) {
+            running.finish_at_ns = now_ns;
+            running.outcome = Outcome::FunctionError;
+        }
     }
 
     /// The call that it began last takes this long, and ends like this.

@@ -3,24 +3,28 @@
 //! In: a seed, a scenario, and which events of its plan happen.  Out: what happened, or the first broken contract.
 //! Always: after each event the engine's own invariants hold, and after each turn of the router what the oracle counts
 //! is what the engine counts.
-//! Reading order: this file is the world and its time; `clients.rs` asks, `policies.rs` configures, `processes.rs` runs,
-//! `faults.rs` breaks.
+//! Reading order: this file is the world and its time; `clients.rs` asks, `refusals.rs` knows who may not, `policies.rs`
+//! configures, `processes.rs` runs, `nested.rs` is what runs ask for, `faults.rs` breaks; `account.rs` tells the oracle.
 
+mod account;
 mod clients;
 mod faults;
+mod leases;
+mod nested;
 mod policies;
 mod processes;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{Engine, FunctionSpec, Lease, Limits, Nanos, ShardId, TenantSpec, WorkerState};
+use engine::{Engine, FunctionSpec, Lease, Limits, Nanos, TenantSpec, WorkerState};
 
 use crate::chance::Chance;
 use crate::contract::{Broken, Contract, Judge};
 use crate::history::History;
 use crate::oracle::{Bounds, CallKey, Oracle};
 use crate::plan::{Event, Keep, Kind, plan};
-use crate::router::{Did, Router, SLOT_COUNT};
+use crate::router::{Router, SLOT_COUNT, Shard, Table};
 use crate::rules::Rules;
 use crate::scenario::{Policies, Scenario};
 use crate::service::ServiceTime;
@@ -74,7 +78,8 @@ pub struct World {
     limits: Limits,
     tenants: Vec<TenantSpec>,
     functions: Vec<Function>,
-    rules: Rules,
+    /// By shard.
+    rules: Vec<Rules>,
     /// Credits that are lent, and whose.
     leases: Vec<(Lease, ProcessId)>,
     keepers: Vec<Keeper>,
@@ -89,6 +94,8 @@ pub struct World {
     leaving: Vec<(u64, ProcessId)>,
     liars: BTreeSet<ProcessId>,
     downstream_slow_until_ns: u64,
+    /// Connections that ended with their processes, and not yet noticed by the router.
+    gone_clients: Vec<u32>,
     /// Admitted calls whose caller waits, by client.
     open: Vec<(u32, CallKey)>,
     call_count: u64,
@@ -109,7 +116,7 @@ impl World {
                 spec: policies::any_function(number, options.scenario.policies, &mut chance),
                 service: ServiceTime::any(&mut chance),
                 needs_downstream: chance.per_mille(options.scenario.downstream_per_mille),
-                parallel_max: if chance.per_mille(300) { 3 } else { 1 },
+                parallel_max: if chance.per_mille(options.scenario.parallel_per_mille) { 3 } else { 1 },
                 error_per_mille: options.scenario.error_per_mille,
                 is_removed: false,
                 crashes_until_ns: 0,
@@ -136,7 +143,7 @@ impl World {
             limits,
             tenants,
             functions,
-            rules: Rules::default(),
+            rules: Vec::new(),
             leases: Vec::new(),
             processes: BTreeMap::new(),
             process_count: 0,
@@ -145,6 +152,7 @@ impl World {
             leaving: Vec::new(),
             liars: BTreeSet::new(),
             downstream_slow_until_ns: 0,
+            gone_clients: Vec::new(),
             open: Vec::new(),
             call_count: 0,
             oracle: Oracle::new(options.judge, bounds),
@@ -182,6 +190,8 @@ impl World {
             Kind::Work => self.work()?,
             Kind::WorkOne => self.work_one()?,
             Kind::Turn => self.turn()?,
+            Kind::Herd => self.herd()?,
+            Kind::Later => self.later()?,
             Kind::Flood => self.flood()?,
             Kind::Hostile => self.hostile()?,
             Kind::KillWorker => self.kill_worker(),
@@ -207,18 +217,20 @@ impl World {
             self.end_lease();
         }
         for _ in 0..DRAIN_TURNS_MAX {
-            let is_over = self.router.as_ref().is_some_and(|router| router.engine.is_idle());
+            let is_over = self.router.as_ref().is_some_and(Router::is_idle);
             if is_over {
                 break;
             }
             self.now_ns += self.chance.length(23);
             self.shim_step();
             self.work()?;
-            self.turn()?;
+            for _ in 0..self.options.scenario.shard_count {
+                self.turn()?;
+            }
             self.engine_invariants();
         }
         self.oracle.ended()?;
-        let in_flight = self.router.as_ref().map_or(0, |router| router.engine.in_flight());
+        let in_flight = self.router.as_ref().map_or(0, Router::in_flight);
         self.options.judge.check(Contract::Slots, in_flight == 0, || {
             format!("{in_flight} invocation slots leaked: nothing is left to happen")
         })?;
@@ -229,11 +241,16 @@ impl World {
     fn start_what_is_due(&mut self) {
         if self.router.is_none() && self.router_back_at_ns <= self.now_ns {
             self.epoch += 1;
-            let specs = self.functions.iter().map(|function| function.spec.clone()).collect();
-            let engine = Engine::new(ShardId(0), self.limits.clone(), self.tenants.clone(), specs)
-                .expect("a sound configuration");
-            self.router = Some(Router::new(engine, self.epoch));
-            self.rules = Rules::new(&self.tenants, self.functions.iter().map(|function| &function.spec));
+            let table = Table {
+                limits: &self.limits,
+                tenants: &self.tenants,
+                functions: self.functions.iter().map(|function| function.spec.clone()).collect(),
+                seed: self.options.seed,
+            };
+            let shard_count = self.options.scenario.shard_count;
+            self.router = Some(Router::new(self.epoch, shard_count, &table));
+            let rules = || Rules::new(&self.tenants, self.functions.iter().map(|function| &function.spec));
+            self.rules = (0..shard_count).map(|_| rules()).collect();
             self.leases.clear();
             for function in &mut self.functions {
                 function.is_failing = false;
@@ -250,30 +267,32 @@ impl World {
         }
     }
 
-    /// One turn of the router, and what can be seen of it from outside.
+    /// One turn of one of the router's shards, and what can be seen of it from outside.
     fn turn(&mut self) -> Result<(), Broken> {
         self.start_what_is_due();
         self.router_notices()?;
         let Some(router) = &mut self.router else { return Ok(()) };
-        self.history.note(self.now_ns, || "the router's turn".to_owned());
+        let shard = self.chance.below(router.shards.len() as u64) as u8;
+        self.history.note(self.now_ns, || format!("the turn of shard {shard}"));
         let mut did = Vec::new();
-        router.turn(Nanos(self.now_ns), &mut did);
+        router.shards[usize::from(shard)].turn(Nanos(self.now_ns), &mut did);
         self.account(did)?;
-        self.oracle.turned(self.now_ns)?;
+        self.oracle.turned(self.now_ns, shard)?;
         self.recall_leases()?;
         self.look_at_seats()?;
-        self.look_for_idle()
+        self.look_for_idle(shard)?;
+        self.look_for_unwanted(shard)
     }
 
     /// What the engine counts must be what the oracle counts.
     fn look_at_seats(&self) -> Result<(), Broken> {
         let Some(router) = &self.router else { return Ok(()) };
         let judge = self.options.judge;
-        let (in_use, expected) = (router.engine.in_flight(), self.oracle.in_flight(self.epoch));
+        let (in_use, expected) = (router.in_flight(), self.oracle.in_flight(|key| key.epoch == self.epoch));
         judge.check(Contract::Slots, in_use == expected, || {
             format!("{in_use} invocation slots are in use, and {expected} calls are in flight")
         })?;
-        for seat in router.seats() {
+        for seat in router.shards.iter().flat_map(Shard::seats) {
             // What a quarantined worker holds was taken from it.
             if seat.state == WorkerState::Quarantined {
                 continue;
@@ -292,20 +311,20 @@ impl World {
     }
 
     /// Nobody waits for a worker that has nothing to do, except for a limit.
-    fn look_for_idle(&mut self) -> Result<(), Broken> {
+    fn look_for_idle(&mut self, shard: u8) -> Result<(), Broken> {
         let Some(router) = &self.router else { return Ok(()) };
-        let idle: BTreeMap<_, _> = router
+        let idle: BTreeMap<_, _> = router.shards[usize::from(shard)]
             .seats()
             .filter(|seat| seat.state == WorkerState::Idle)
             .map(|seat| (seat.function, seat.process))
             .collect();
-        for number in 0..self.functions.len() as u32 {
-            let waiting = self.oracle.any_waiting(self.now_ns, number);
-            let (Some(key), Some(process)) = (waiting, idle.get(&number)) else {
-                self.oracle.waits_for_nothing(number);
+        for queue in (0..self.functions.len() as u32).map(|number| (shard, number)) {
+            let waiting = self.oracle.any_waiting(self.now_ns, queue);
+            let (Some(key), Some(process)) = (waiting, idle.get(&queue.1)) else {
+                self.oracle.waits_for_nothing(queue);
                 continue;
             };
-            let is_right = self.oracle.waits_beside_idle(self.now_ns, number);
+            let is_right = self.oracle.waits_beside_idle(self.now_ns, queue);
             self.options.judge.check(Contract::NoIdle, is_right, || {
                 format!("{key:?} waits though {process:?} has nothing to do")
             })?;
@@ -313,55 +332,18 @@ impl World {
         Ok(())
     }
 
-    fn account(&mut self, did: Vec<Did>) -> Result<(), Broken> {
-        let epoch = self.epoch;
-        let key_of = |id| CallKey { epoch, id };
-        for thing in did {
-            match thing {
-                Did::Pushed(id, process) => {
-                    self.note(|_| format!("pushed {id:?} to {process:?}"));
-                    self.oracle.pushed(self.now_ns, key_of(id), process)?;
-                    let call = self.oracle.call(key_of(id), "pushed")?;
-                    call.has_begun = false;
-                    if !std::mem::take(&mut call.is_retry) {
-                        self.rules.pushed(call.function);
-                    }
-                    call.holder_scribbled |= self.liars.contains(&process);
-                    call.holder_died |= !self.processes.contains_key(&process);
-                }
-                Did::Answered(id, seen) => {
-                    self.note(|_| format!("answered {id:?}: {:?}", seen.status));
-                    self.open.retain(|(_, open)| *open != key_of(id));
-                    self.oracle.answered(self.now_ns, key_of(id), seen)?;
-                }
-                Did::GivenBack(id) => self.oracle.given_back(key_of(id)),
-                Did::TakenBack(id) => {
-                    // What a liar's ring says of its calls is anything.
-                    let call = self.oracle.taken_back(self.now_ns, key_of(id));
-                    if let Some(call) = call.filter(|call| call.is_retry && !call.holder_scribbled) {
-                        self.rules.retried(self.options.judge, call.function)?;
-                        self.totals.retries += 1;
-                    }
-                }
-                Did::Ran { id, has_failed } => {
-                    let call = self.oracle.call(key_of(id), "run")?;
-                    let (number, admitted_at_ns) = (call.function, call.admitted_at_ns);
-                    let opens = self.rules.ran(self.now_ns, number, admitted_at_ns, has_failed);
-                    self.totals.breakers_opened += u64::from(opens);
-                }
-                Did::Stopped(process) => self.stop_process(process),
-                Did::Killed(process) => {
-                    self.note(|_| format!("the router kills {process:?}"));
-                    self.end_process(process);
-                }
-                Did::Quarantined(process) => {
-                    self.note(|_| format!("{process:?} is quarantined"));
-                    self.totals.quarantines += 1;
-                    let is_known_liar = self.liars.contains(&process);
-                    self.options.judge.check(Contract::HonestWorkers, is_known_liar, || {
-                        format!("{process:?} is honest and was quarantined")
-                    })?;
-                }
+    /// Whoever runs what nobody waits for any more can see that after the turn.
+    fn look_for_unwanted(&self, shard: u8) -> Result<(), Broken> {
+        let Some(router) = &self.router else { return Ok(()) };
+        let is_there = |key: &CallKey| key.epoch == self.epoch && key.shard() == shard;
+        let is_honest =
+            |name: &&ProcessId| !self.liars.contains(name) && router.shards[usize::from(shard)].has(**name);
+        for (name, process) in self.processes.iter().filter(|(name, _)| is_honest(name)) {
+            for (key, is_asked_to_stop) in process.runs().filter(|(key, _)| is_there(key)) {
+                let is_right = is_asked_to_stop || self.oracle.is_wanted(key);
+                self.options.judge.check(Contract::Stop, is_right, || {
+                    format!("{name:?} runs {key:?}, which nobody waits for, and is not asked to stop")
+                })?;
             }
         }
         Ok(())
@@ -369,7 +351,7 @@ impl World {
 
     fn engine_invariants(&self) {
         if let Some(router) = &self.router {
-            router.engine.invariants();
+            router.engines().for_each(Engine::invariants);
         }
     }
 
@@ -388,6 +370,7 @@ fn limits(policies: Policies, chance: &mut Chance) -> Limits {
         workers_max: 12,
         direct_depth_min: Some(2),
         running_max: is_host_limited.then(|| 1 + chance.below(5) as u32),
+        start_after_max: Nanos::from_ms(200),
         ..Limits::default()
     }
 }

@@ -16,20 +16,20 @@ impl Oracle {
     /// A call was pushed: who waits and should have come before it?
     pub(super) fn check_turn(&mut self, now_ns: u64, key: CallKey, call: &Call) -> Result<(), Broken> {
         let number = call.function;
-        let pushes = self.pushes_since_turn.entry(number).or_insert(0);
+        let queue = (key.shard(), number);
+        let pushes = self.pushes_since_turn.entry(queue).or_insert(0);
         *pushes += 1;
         if let Some(what) = self.passed_over(now_ns, key, call) {
             let ageing_ns = self.ageing_ns(number);
             let is_turn_of_aged = ageing_ns
                 .is_some_and(|ageing_ns| now_ns - call.admitted_at_ns >= ageing_ns)
-                && self.pushes_since_turn.insert(number, 0).is_some_and(|pushes| pushes >= TURN_EVERY);
+                && self.pushes_since_turn.insert(queue, 0).is_some_and(|pushes| pushes >= TURN_EVERY);
             self.judge.check(Contract::Order, is_turn_of_aged, || what)?;
         }
         self.calls.entry(key).and_modify(|call| call.pushes_left = None);
         for other_key in &self.waiting {
-            let Some(other) = self.calls.get_mut(other_key).filter(|other| other.function == number) else {
-                continue;
-            };
+            let is_there = |other: &&mut Call| (other_key.shard(), other.function) == queue;
+            let Some(other) = self.calls.get_mut(other_key).filter(is_there) else { continue };
             let Some(left) = &mut other.pushes_left else { continue };
             *left = left.saturating_sub(1);
             let is_due = *left > 0 || other.deadline_at_ns <= now_ns;
@@ -45,7 +45,8 @@ impl Oracle {
         for other_key in &self.waiting {
             let other = &self.calls[other_key];
             // Who is past the deadline cannot be overtaken any more: it will be answered expired.
-            if other.function != call.function || other.deadline_at_ns <= now_ns {
+            let is_there = (other_key.shard(), other.function) == (key.shard(), call.function);
+            if !is_there || other.deadline_at_ns <= now_ns {
                 continue;
             }
             if other.criticality > call.criticality {
@@ -64,11 +65,11 @@ impl Oracle {
         None
     }
 
-    /// The router looked at its timers: from now on each call that has surely aged has its turn within the bound, which is
+    /// A shard looked at its timers: from now on each call that has surely aged has its turn within the bound, which is
     /// eight pushes for itself and for each that may have aged before it.
-    pub(super) fn note_aged(&mut self, now_ns: u64) {
+    pub(super) fn note_aged(&mut self, now_ns: u64, shard: u8) {
         let mut aged_counts: BTreeMap<u32, u32> = BTreeMap::new();
-        for key in &self.waiting {
+        for key in self.waiting.iter().filter(|key| key.shard() == shard) {
             let call = &self.calls[key];
             if self
                 .ageing_ns(call.function)
@@ -77,7 +78,7 @@ impl Oracle {
                 *aged_counts.entry(call.function).or_default() += 1;
             }
         }
-        for key in &self.waiting {
+        for key in self.waiting.iter().filter(|key| key.shard() == shard) {
             let call = &self.calls[key];
             let Some(ageing_ns) = self.ageing_ns(call.function) else { continue };
             let ages_at_ns = (call.admitted_at_ns + ageing_ns).max(call.waits_since_ns);

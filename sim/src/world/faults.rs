@@ -58,7 +58,9 @@ impl World {
         self.oracle.router_died(self.epoch);
         self.open.clear();
         self.unseen.clear();
+        self.gone_clients.clear();
         for process in self.processes.values_mut().filter(|process| process.is_attached()) {
+            process.give_up_waiting(self.now_ns);
             process.sees_end_at_ns.get_or_insert(self.now_ns + self.chance.length(22));
         }
     }

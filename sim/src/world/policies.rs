@@ -1,18 +1,14 @@
-//! What the operator configures: policies of functions and tenants, other ones while calls run, and lanes.
+//! What the operator configures: policies of functions and tenants, and other ones while calls run.
 
 use engine::{
-    BreakerSpec, FunctionSpec, Nanos, Policy, Rate, Recall, RetrySpec, SlowStart, TenantIndex, TenantSpec,
+    BreakerSpec, FunctionSpec, HedgeAfter, HedgeSpec, Nanos, Policy, Rate, RetrySpec, SlowStart, TenantIndex,
+    TenantSpec,
 };
-use protocol::FunctionId;
 
 use super::World;
 use crate::chance::Chance;
-use crate::contract::{Broken, Contract};
-use crate::router::{Router, SLOT_COUNT};
+use crate::contract::Broken;
 use crate::scenario::Policies;
-
-/// Slots that a client asks for.
-const LEASE_SLOTS: u64 = 4;
 
 /// A function as its owner wrote it down.
 pub(super) fn any_function(number: u64, policies: Policies, chance: &mut Chance) -> FunctionSpec {
@@ -21,7 +17,7 @@ pub(super) fn any_function(number: u64, policies: Policies, chance: &mut Chance)
         timeout,
         queue_count_max: chance.below(40) as u32 + 1,
         payload_size_max: 64,
-        idempotent: chance.per_mille(500),
+        idempotent: chance.per_mille(if policies == Policies::Hedges { 900 } else { 500 }),
         tenant: TenantIndex((number % 2) as u16),
         policy: any_policy(policies, chance),
         ..FunctionSpec::named(format!("function-{number}"))
@@ -56,8 +52,21 @@ fn any_policy(policies: Policies, chance: &mut Chance) -> Policy {
                 retries_max: chance.below(8) as u8,
                 budget_percent: [0, 1, 10, 50][chance.below(4) as usize],
                 on_error: chance.per_mille(600),
-                ..RetrySpec::default()
+                // From at once to a quarter of a second.
+                backoff: Nanos(chance.below(2) * chance.length(28)),
+                backoff_max: Nanos(chance.length(30)),
             },
+            ..none
+        },
+        Policies::Hedges => Policy {
+            hedge: chance.per_mille(900).then(|| HedgeSpec {
+                after: match chance.below(3) {
+                    0 | 1 => HedgeAfter::Delay(Nanos(chance.length(20))),
+                    _ => HedgeAfter::Percentile(50 + chance.below(50) as u8),
+                },
+                load_percent: [1, 5, 20][chance.below(3) as usize],
+            }),
+            concurrency_max: chance.per_mille(200).then(|| 1 + chance.below(4) as u32),
             ..none
         },
     }
@@ -105,7 +114,8 @@ impl World {
         });
         self.apply();
         if self.router.is_some() && !is_removed {
-            self.rules.respecify(number as u32, &self.functions[number as usize].spec);
+            let spec = &self.functions[number as usize].spec;
+            self.rules.iter_mut().for_each(|rules| rules.respecify(number as u32, spec));
         }
         Ok(())
     }
@@ -115,69 +125,13 @@ impl World {
         let specs: Vec<_> = self.functions.iter().map(|function| function.spec.clone()).collect();
         self.oracle.configured(&self.tenants, specs);
         if let Some(router) = &mut self.router {
-            let table = self.functions.iter().map(|it| (!it.is_removed).then(|| it.spec.clone())).collect();
-            router.engine.handle_reconfigure(self.tenants.clone(), table).expect("a sound configuration");
-        }
-    }
-
-    /// A client asks for a lane.
-    pub(super) fn lease(&mut self) -> Result<(), Broken> {
-        let number = self.chance.below(self.functions.len() as u64) as u32;
-        let slots = self.chance.below(LEASE_SLOTS) as u32;
-        let waiting_count = self.oracle.waiting_count(number);
-        let Some(router) = &mut self.router else { return Ok(()) };
-        let Ok(lease) = router.engine.lease(FunctionId(number), slots, |_| true) else { return Ok(()) };
-        let process = router.process_of(lease.worker).expect("a lease is of an attached worker");
-        let credits_left = router.engine.worker_view(lease.worker).map_or(0, |view| view.credits);
-        self.leases.push((lease, process));
-        self.totals.leases += 1;
-        self.note(|_| format!("{process:?} lends {} of its slots", lease.slots));
-        let is_right = waiting_count == 0 && credits_left >= 1 && lease.slots < SLOT_COUNT;
-        self.options.judge.check(Contract::Slots, is_right, || {
-            format!(
-                "{process:?} lent {} slots and kept {credits_left}; {waiting_count} calls wait",
-                lease.slots
-            )
-        })
-    }
-
-    /// A client gives its lane back.
-    pub(super) fn end_lease(&mut self) {
-        if self.leases.is_empty() {
-            return;
-        }
-        let position = self.chance.below(self.leases.len() as u64) as usize;
-        let (lease, process) = self.leases.swap_remove(position);
-        self.note(|_| format!("{process:?} has {} slots back", lease.slots));
-        if let Some(router) = &mut self.router {
-            router.engine.end_lease(lease);
-        }
-    }
-
-    /// Lanes that must end: those of workers that are gone, and of those for which others wait.
-    pub(super) fn recall_leases(&mut self) -> Result<(), Broken> {
-        let Some(router) = &mut self.router else { return Ok(()) };
-        for (lease, process) in std::mem::take(&mut self.leases) {
-            let recall = router.engine.recall(Nanos(self.now_ns), &lease);
-            let is_attached = router.process_of(lease.worker).is_some();
-            self.options.judge.check(
-                Contract::Slots,
-                (recall == Some(Recall::WorkerLost)) != is_attached,
-                || format!("a lease of {process:?}, attached: {is_attached}, is recalled as {recall:?}"),
-            )?;
-            match recall {
-                Some(_) => router.engine.end_lease(lease),
-                None => self.leases.push((lease, process)),
+            let specs = self.functions.iter().map(|it| (!it.is_removed).then(|| it.spec.clone()));
+            let table: Vec<_> = specs.collect();
+            for engine in router.engines_mut() {
+                engine
+                    .handle_reconfigure(self.tenants.clone(), table.clone())
+                    .expect("a sound configuration");
             }
         }
-        Ok(())
-    }
-
-    /// Slots of this process that are lent.
-    pub(super) fn leased_count(&self, router: &Router, process: crate::shim::ProcessId) -> u32 {
-        let is_its = |(lease, owner): &&(engine::Lease, _)| {
-            *owner == process && router.process_of(lease.worker) == Some(process)
-        };
-        self.leases.iter().filter(is_its).map(|(lease, _)| lease.slots).sum()
     }
 }

@@ -1,6 +1,7 @@
 //! The shim's places and the processes in them, and what those need downstream.
 
 use engine::Nanos;
+use protocol::FunctionId;
 use shm_ring::Outcome;
 
 use super::World;
@@ -49,7 +50,9 @@ impl World {
 
     fn tell_failing(&mut self, number: u32) {
         let Some(router) = &mut self.router else { return };
-        router.engine.handle_function_failing(protocol::FunctionId(number), true);
+        for engine in router.engines_mut() {
+            engine.handle_function_failing(FunctionId(number), true);
+        }
         self.functions[number as usize].is_failing = true;
         self.note(|_| format!("the shim says that function {number} keeps failing"));
     }
@@ -129,7 +132,11 @@ impl World {
         let Some(process) = self.processes.get_mut(&name) else { return Ok(()) };
         process.run(length_ns, outcome);
         // Who has scribbled over its own ring may read anything from it, also calls of the past.
-        if process.has_scribbled { Ok(()) } else { self.oracle.started(self.now_ns, key) }
+        if process.has_scribbled {
+            return Ok(());
+        }
+        self.oracle.started(self.now_ns, key)?;
+        self.nest(name, key, length_ns)
     }
 
     /// Calls that wait for what is downstream.
@@ -151,6 +158,7 @@ impl World {
             return;
         }
         self.oracle.died(name);
+        self.disconnect(name);
         self.ended.push(name);
         self.unseen.push(name);
     }
@@ -161,6 +169,7 @@ impl World {
         for (_, name) in self.leaving.extract_if(.., |(at_ns, _)| *at_ns <= now_ns).collect::<Vec<_>>() {
             self.end_process(name);
         }
+        self.gone_with_processes()?;
         for name in std::mem::take(&mut self.unseen) {
             if self.chance.per_mille(300) {
                 self.unseen.push(name);
