@@ -27,85 +27,11 @@ use crate::run_queue::BUCKET_ZERO_WIDTH;
 
 mod hedges;
 mod joins;
+mod nested;
+mod ops;
+mod order;
 
-#[derive(Clone, Debug)]
-enum Op {
-    Keyed { function: u32, key: u8, budget_us: u32, nested_in: Option<usize> },
-    Request { function: u32, criticality: u8, budget_us: u32, idempotent: bool },
-    Nested { which: usize, function: u32 },
-    Later { function: u32, budget_us: u32, start_after_us: u64 },
-    Cancel { which: usize, gone: bool },
-    Attach { function: u32, slots: u32 },
-    DrainWorker { which: usize },
-    LoseWorker { which: usize },
-    Misbehave { which: usize },
-    Lease { function: u32, slots: u32 },
-    EndLease { which: usize },
-    OverstayLease { which: usize },
-    Reconfigure { removed: u32, edition: u64, workers_max: u32 },
-    Pass { ns: u64 },
-    Push { count: u32 },
-    Take { which: usize },
-    Finish { which: usize, outcome: RunOutcome },
-    LieAboutResult { worker: usize, call: usize },
-    CarryOutActions,
-    PollAnswers,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let which = || 0usize..1000;
-    let budget = prop_oneof![Just(0), 100u32..10_000, 1000u32..200_000, 100_000u32..80_000_000];
-    let length = prop_oneof![0u64..300_000, 0u64..5_000_000, 0u64..200_000_000, 0u64..5_000_000_000];
-    let outcome = prop_oneof![
-        4 => Just(RunOutcome::Ok),
-        1 => Just(RunOutcome::FunctionError),
-        1 => Just(RunOutcome::ResultTooLarge),
-        1 => Just(RunOutcome::Backpressure)
-    ];
-    // Mostly one function and one criticality, so that calls compete.
-    let function = prop_oneof![5 => Just(0u32), 1 => 0u32..3];
-    let criticality = prop_oneof![4 => Just(1u8), 1 => 0u8..4];
-    let keyed = (0u32..2, 0u8..3, budget.clone(), prop::option::of(which()));
-    let keyed = keyed.prop_map(|(function, key, budget_us, nested_in)| Op::Keyed {
-        function,
-        key,
-        budget_us,
-        nested_in,
-    });
-    let request = (function, criticality, budget, any::<bool>()).prop_map(
-        |(function, criticality, budget_us, idempotent)| Op::Request {
-            function,
-            criticality,
-            budget_us,
-            idempotent,
-        },
-    );
-    let start_after = prop_oneof![0u64..2_000, 1_000u64..500_000, Just(START_AFTER_MAX.0 / 1_000 + 1)];
-    let later = (0u32..3, prop_oneof![Just(0), 100u32..200_000], start_after)
-        .prop_map(|(function, budget_us, start_after_us)| Op::Later { function, budget_us, start_after_us });
-    prop_oneof![
-        12 => request,
-        6 => keyed,
-        4 => (which(), 0u32..3).prop_map(|(which, function)| Op::Nested { which, function }),
-        2 => later,
-        2 => (which(), any::<bool>()).prop_map(|(which, gone)| Op::Cancel { which, gone }),
-        2 => (prop_oneof![Just(0u32), 0u32..3], 1u32..5).prop_map(|(function, slots)| Op::Attach { function, slots }),
-        1 => which().prop_map(|which| Op::DrainWorker { which }),
-        1 => which().prop_map(|which| Op::LoseWorker { which }),
-        1 => which().prop_map(|which| Op::Misbehave { which }),
-        2 => (prop_oneof![Just(0u32), 0u32..4], 0u32..5).prop_map(|(function, slots)| Op::Lease { function, slots }),
-        2 => which().prop_map(|which| Op::EndLease { which }),
-        1 => which().prop_map(|which| Op::OverstayLease { which }),
-        1 => (0u32..6, 0u64..3, 1u32..4).prop_map(|(removed, edition, workers_max)| Op::Reconfigure { removed, edition, workers_max }),
-        6 => length.prop_map(|ns| Op::Pass { ns }),
-        6 => (1u32..4).prop_map(|count| Op::Push { count }),
-        5 => which().prop_map(|which| Op::Take { which }),
-        5 => (which(), outcome).prop_map(|(which, outcome)| Op::Finish { which, outcome }),
-        1 => (which(), which()).prop_map(|(worker, call)| Op::LieAboutResult { worker, call }),
-        4 => Just(Op::CarryOutActions),
-        4 => Just(Op::PollAnswers),
-    ]
-}
+use ops::{Op, op};
 
 /// How far in the future a call may start.
 const START_AFTER_MAX: Nanos = Nanos::from_secs(20);
@@ -366,31 +292,6 @@ impl World {
         push.into_iter().for_each(|push| self.take_push(push));
     }
 
-    /// A call that has begun makes another one.
-    fn nested(&mut self, which: usize, function: FunctionId) {
-        let Some((_, caller)) = self.held(which, |slot| matches!(slot, Slot::Taken { .. })) else { return };
-        let chain = self.chain(caller);
-        let of_function: Vec<_> =
-            self.workers.keys().filter(|id| self.engine.serves(**id, function)).collect();
-        let holds_one = |id: &WorkerId| chain.iter().any(|call| self.workers[id].held.contains_key(call));
-        let would_wait = !of_function.is_empty() && of_function.into_iter().all(holds_one);
-
-        let asked = Request { function, received_at: self.now, ..super::request() };
-        let special = Special { called_by: Some(CalledBy { caller, depth: 1 }), ..Special::default() };
-        let verdict = self.engine.handle_special_request(self.now, asked, special);
-        let is_refused = verdict == refused(Status::WouldDeadlock);
-        assert_eq!(is_refused, would_wait || chain.len() > DEPTH_MAX.into(), "nested in {chain:?}");
-        self.note_verdict(asked, Some(caller), verdict);
-    }
-
-    /// The call and those that it is nested in, as far as they are still run in time.
-    fn chain(&self, innermost: InvocationId) -> Vec<InvocationId> {
-        let outward =
-            |id: &InvocationId| self.calls[id].caller.filter(|caller| self.engine.is_known(*caller));
-        let chain = std::iter::successors(Some(innermost), outward);
-        chain.filter(|id| self.engine.is_pushed(*id)).collect()
-    }
-
     /// Hopeless is only who has somebody before him, and not for ever.
     fn check_refusal(&mut self, function: FunctionId, refused: Refused) {
         if refused.status != Status::DeadlineUnreachable {
@@ -488,19 +389,6 @@ impl World {
         self.note_aged();
     }
 
-    /// From now on each call that has surely aged has its turn within the bound.
-    fn note_aged(&mut self) {
-        let has_waited =
-            |call: &Call, length: Nanos| call.is_queued && self.now.since(call.queued_at) >= length;
-        let may_be_before: Vec<_> =
-            self.calls.values().filter(|it| has_waited(it, AGEING)).map(|it| it.function).collect();
-        let surely = AGEING.plus(crate::timers::TICK);
-        for call in self.calls.values_mut().filter(|it| it.pushes_left.is_none() && has_waited(it, surely)) {
-            let others = may_be_before.iter().filter(|it| **it == call.function).count() as u32 - 1;
-            call.pushes_left = Some(TURN_EVERY * (others + 1));
-        }
-    }
-
     fn push(&mut self) {
         let push = self.engine.poll_push(self.now);
         self.outputs.push(format!("{push:?}"));
@@ -532,47 +420,6 @@ impl World {
         call.is_joined = false;
         self.check_one_run(push.invocation);
         assert!(self.now < self.calls[&push.invocation].deadline_at, "an expired call was pushed");
-    }
-
-    /// Whoever is passed over is so by right; and no aged call for too long.
-    fn check_turns(&mut self, push: Push) {
-        let chosen = &self.calls[&push.invocation];
-        let (function, has_aged) = (chosen.function, self.now.since(chosen.queued_at) >= AGEING);
-        let pushes = &mut self.pushes_since_turn[function.0 as usize];
-        *pushes += 1;
-        let pushes = *pushes;
-        if let Some(claim) = self.passed_over(push) {
-            assert!(has_aged && pushes >= TURN_EVERY, "{claim}");
-            self.pushes_since_turn[function.0 as usize] = 0;
-        }
-        let others = self.calls.iter_mut().filter(|(id, it)| **id != push.invocation && it.is_queued);
-        for (id, other) in others.filter(|(_, it)| it.function == function) {
-            if let Some(left) = &mut other.pushes_left {
-                *left -= 1;
-                assert!(*left > 0, "{id:?} has aged and is starved");
-            }
-        }
-        self.call(push.invocation).pushes_left = None;
-    }
-
-    /// A queued call of the function that had a better claim than the one pushed.
-    fn passed_over(&self, push: Push) -> Option<String> {
-        let chosen = &self.calls[&push.invocation];
-        let remaining = chosen.deadline_at.since(self.now).0;
-        let others = self.calls.iter().filter(|(id, _)| **id != push.invocation);
-        for (id, other) in others.filter(|(_, it)| it.is_queued && it.function == chosen.function) {
-            if other.criticality > chosen.criticality {
-                return Some(format!("{id:?} is more critical than {:?}", push.invocation));
-            }
-            let own = other.deadline_at.since(self.now).0;
-            if other.criticality == chosen.criticality && own < 1 << 35 {
-                let bound = own * 2 + BUCKET_ZERO_WIDTH.0;
-                if remaining > bound {
-                    return Some(format!("{id:?} has {own} ns left and waits behind one with {remaining}"));
-                }
-            }
-        }
-        None
     }
 
     /// A worker takes a call: marks the slot, then looks at mark and deadline, then begins or not.
