@@ -6,6 +6,7 @@
 //! Never: fails. The frame decoder has already checked that the extensions of all known flags are there.
 
 use crate::flags::Flags;
+use crate::wait_token::WaitToken;
 
 /// Bytes of the idempotency key extension.
 pub const IDEMPOTENCY_KEY_SIZE: usize = 16;
@@ -127,7 +128,7 @@ impl TraceContext {
 /// The running call that makes this one, as its function says.
 ///
 /// ```text
-/// 0 u64 the caller's invocation id, 0 = not known | 8 u8 depth | 9 zero, 7 bytes
+/// 0 u64 the caller's invocation id, 0 = not known | 8 u8 depth | 9 wait token, 7 bytes, 0 = none
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CalledBy {
@@ -135,6 +136,8 @@ pub struct CalledBy {
     pub invocation_id: u64,
     /// How many calls this one is nested in, at least 1.
     pub depth: u8,
+    /// Proves that the process that runs the caller makes this call.
+    pub wait_token: WaitToken,
 }
 
 impl CalledBy {
@@ -143,14 +146,15 @@ impl CalledBy {
     pub fn encode(&self) -> [u8; CALLED_BY_SIZE] {
         let mut bytes = [0; CALLED_BY_SIZE];
         bytes[0..8].copy_from_slice(&self.invocation_id.to_le_bytes());
-        bytes[8] = self.depth;
+        bytes[8..16].copy_from_slice(&(self.wait_token.bits() << 8 | u64::from(self.depth)).to_le_bytes());
         bytes
     }
 
-    /// Reads the extension. All bytes are valid; the last seven are not looked at.
+    /// Reads the extension. All bytes are valid.
     #[inline]
     pub fn decode(bytes: &[u8; CALLED_BY_SIZE]) -> CalledBy {
-        CalledBy { invocation_id: u64_at(bytes, 0), depth: bytes[8] }
+        let wait_token = WaitToken::from_bits(u64_at(bytes, 8) >> 8);
+        CalledBy { invocation_id: u64_at(bytes, 0), depth: bytes[8], wait_token }
     }
 }
 

@@ -33,6 +33,7 @@ pub mod misbehaviour;
 pub mod name;
 pub mod recording;
 pub mod status;
+pub mod wait_token;
 
 pub use downstream::{DOWNSTREAM_NAME_SIZE_MAX, DownstreamName};
 pub use encode::{FrameParts, encode, encode_front, encode_padding};
@@ -45,6 +46,7 @@ pub use ids::{CallId, Criticality, FunctionId};
 pub use misbehaviour::ClientMisbehaved;
 pub use name::{FunctionName, NameInvalid};
 pub use status::{Class, Fault, Retry, Status};
+pub use wait_token::WaitToken;
 
 /// The one version of the wire protocol this crate speaks.
 pub const VERSION: u16 = 1;

@@ -140,7 +140,11 @@ fn any_extensions() -> impl Strategy<Value = Extensions> {
             cause,
         }
     });
-    let called_by = any::<(u64, u8)>().prop_map(|(invocation_id, depth)| CalledBy { invocation_id, depth });
+    let called_by = any::<(u64, u8, u64)>().prop_map(|(invocation_id, depth, token)| CalledBy {
+        invocation_id,
+        depth,
+        wait_token: WaitToken::from_bits(token),
+    });
     let key = prop::option::of(any::<[u8; 16]>());
     let start_after = any::<u64>().prop_map(|us| StartAfter { us });
     let (trace, timings) = (prop::option::of(trace), prop::option::of(timings));

@@ -128,6 +128,7 @@ fn twin_of_frame(frame: &Frame<'_>, hello: Option<Hello>) -> Result<String, core
     }
     if let Some(called_by) = frame.called_by() {
         writeln!(text, "caller: {:#018x}\ndepth: {}", called_by.invocation_id, called_by.depth)?;
+        writeln!(text, "wait_token: {:#018x}", called_by.wait_token.bits())?;
     }
     if let Some(start_after) = frame.start_after() {
         writeln!(text, "start_after_us: {}", start_after.us)?;
@@ -246,6 +247,19 @@ fn well_formed() -> Vec<Vector> {
             "Made by a running call, with the time that it hands on and its trace.",
             FrameParts { budget_us: 47_500, ..invoke },
             &Extensions { called_by: Some(a_caller()), ..trace },
+            b"hello",
+        ),
+        vector(
+            "invoke-called-by-wait-token",
+            "Made by a running call, whose process shows that it does.",
+            invoke,
+            &Extensions {
+                called_by: Some(CalledBy {
+                    wait_token: WaitToken::from_bits(0x00fe_dcba_9876_0005),
+                    ..a_caller()
+                }),
+                ..Extensions::NONE
+            },
             b"hello",
         ),
         vector(
@@ -519,7 +533,7 @@ fn a_trace() -> TraceContext {
 }
 
 fn a_caller() -> CalledBy {
-    CalledBy { invocation_id: 0x0000_0007_0000_0300, depth: 1 }
+    CalledBy { invocation_id: 0x0000_0007_0000_0300, depth: 1, wait_token: WaitToken::NONE }
 }
 
 fn timings_of_a_whole_call() -> Timings {

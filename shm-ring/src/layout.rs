@@ -4,7 +4,7 @@
 //! 0      control page, 4096 bytes
 //!          0  constants      written once by the router before the worker sees the memory
 //!        128  router line    submission_tail, completion_head, router_sleeping, router_draining, wake_count
-//!        256  worker line    submission_head, completion_tail, worker_sleeping
+//!        256  worker line    submission_head, completion_tail, worker_sleeping, waits_for
 //! 4096   submission index ring   slot_count x u32, rounded up to 128
 //!  +     completion index ring   slot_count x u32, rounded up to 128
 //!  +     slots                   slot_count x 384: 256 bytes of the router's, 128 bytes of the worker's
@@ -84,6 +84,8 @@ pub mod worker_line {
     pub const COMPLETION_TAIL: usize = 260;
     /// u32, odd while the worker sleeps or is about to; counts up by one at each change.
     pub const WORKER_SLEEPING: usize = 264;
+    /// u64, which nested call the running call waits for. See `waits.rs`.
+    pub const WAITS_FOR: usize = 272;
 }
 
 /// Offsets in a slot.
@@ -522,6 +524,7 @@ const _: () = {
     assert!(worker_line::SUBMISSION_HEAD.is_multiple_of(LINE_SIZE));
     assert!(constants::SIZE <= router_line::SUBMISSION_TAIL);
     assert!(router_line::WAKE_COUNT < worker_line::SUBMISSION_HEAD);
+    assert!(worker_line::WAITS_FOR + 8 <= worker_line::SUBMISSION_HEAD + LINE_SIZE, "one line, one writer");
     assert!(slot::INLINE_PAYLOAD_SIZE_MAX == 160);
     assert!(slot::INLINE_RESULT_SIZE_MAX == 96);
     assert!(DOWNSTREAM_NAME_SIZE_MAX as usize <= slot::INLINE_RESULT_SIZE_MAX, "a name lies inline");

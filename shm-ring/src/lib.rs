@@ -39,6 +39,7 @@ mod mapped;
 pub mod pass;
 pub mod peer;
 mod router_end;
+pub mod waits;
 mod worker_end;
 
 pub use access::{BorrowPayload, CopyFrom, Memory};

@@ -27,6 +27,7 @@ use crate::layout::{
     Geometry, Identity, Outcome, RequestHeader, RouterControl, SlotIndex, WorkerControl, constants,
     router_line, router_state, slot, worker_line, worker_state,
 };
+use crate::waits;
 
 /// What the router says about a request, beside its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -468,6 +469,13 @@ impl<M: Memory> RouterEnd<M> {
             SlotStage::Taken | SlotStage::Done => Started::Yes,
             SlotStage::Empty | SlotStage::Writing | SlotStage::Unreadable { .. } => Started::Unknown,
         }
+    }
+
+    /// Which nested call the worker says that its running call waits for: a wait token of the wire, in 64 bits of which any may
+    /// be set.
+    #[inline]
+    pub fn waits_for(&self) -> u64 {
+        waits::shown(&self.memory)
     }
 
     /// Sizes of this ring.

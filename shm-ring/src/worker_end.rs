@@ -11,7 +11,8 @@
 //! it, except that damage is noticed: what it wrote is checked and ends as [`RouterMisbehaved`]. That is why a payload
 //! may be borrowed in place: the router writes a slot's request part only while the slot is free, and the slot is not
 //! free before this side gives up its [`Taken`]. No type can hold another process to that. What holds the program around
-//! this end to it: one router end and one worker end to a ring, and nobody else writes to its memory.
+//! this end to it: one router end and one worker end to a ring, and nobody else writes to its memory, but for the one word of
+//! `waits.rs`.
 //!
 //! Always: TAKEN is stored before the caller learns of the request, so a slot without it was provably not started.
 //! Take one request, run it, take the next: what is taken and not yet run counts as started when this process dies.

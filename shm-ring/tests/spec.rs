@@ -75,6 +75,7 @@ fn lines_are_where_the_page_says() {
             ("submission_head", worker_line::SUBMISSION_HEAD, 4),
             ("completion_tail", worker_line::COMPLETION_TAIL, 4),
             ("worker_sleeping", worker_line::WORKER_SLEEPING, 4),
+            ("waits_for", worker_line::WAITS_FOR, 8),
         ],
     );
 }
@@ -226,7 +227,7 @@ fn the_example_is_computed_right() {
 
 #[test]
 fn rules_are_numbered_without_gaps() {
-    for number in 1..=67 {
+    for number in 1..=69 {
         assert!(SPEC.contains(&format!("S-{number}")), "S-{number}");
     }
 }

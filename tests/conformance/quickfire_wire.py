@@ -51,7 +51,7 @@ HEADER = struct.Struct("<IIQIIBBHHH")  # W-2
 HELLO_PAYLOAD = struct.Struct("<IHHIIQQ")
 TRACE_EXTENSION = struct.Struct("<16s8sII")
 TIMINGS_EXTENSION = struct.Struct("<7QB7x")
-CALLED_BY_EXTENSION = struct.Struct("<QB7x")
+CALLED_BY_EXTENSION = struct.Struct("<QQ")  # the second: depth in the low 8 bits, above it the wait token
 START_AFTER_EXTENSION = struct.Struct("<Q8x")
 assert (HEADER.size, HELLO_PAYLOAD.size, TRACE_EXTENSION.size, TIMINGS_EXTENSION.size) == (32, 32, 32, 64)
 
@@ -107,7 +107,7 @@ class Frame:
     idempotency_key: Optional[bytes] = None
     trace: Optional[Tuple[bytes, bytes, int]] = None
     timings: Optional["Timings"] = None
-    called_by: Optional[Tuple[int, int]] = None
+    called_by: Optional[Tuple[int, int, int]] = None  # caller, depth, wait token
     start_after_us: Optional[int] = None
     frame_size: int = 0  # as read
     extension_size: int = 0  # as read
@@ -179,7 +179,8 @@ def encode(frame: Frame) -> bytes:
     if frame.timings is not None:
         flags, extensions = flags | TIMINGS, extensions + frame.timings.encode()
     if frame.called_by is not None:
-        flags, extensions = flags | CALLED_BY, extensions + CALLED_BY_EXTENSION.pack(*frame.called_by)
+        caller, depth, wait_token = frame.called_by
+        flags, extensions = flags | CALLED_BY, extensions + CALLED_BY_EXTENSION.pack(caller, wait_token << 8 | depth)
     if frame.start_after_us is not None:
         flags, extensions = flags | START_AFTER, extensions + START_AFTER_EXTENSION.pack(frame.start_after_us)
     padded = frame.payload.ljust(round_up_16(len(frame.payload)), b"\0")
@@ -235,7 +236,8 @@ def decode(data: bytes, frame_size_max: int = FRAME_SIZE_MAX_DEFAULT) -> Optiona
         frame.timings = Timings.decode(bytes(data[offset : offset + 64]))
         offset += 64
     if flags & CALLED_BY:
-        frame.called_by = CALLED_BY_EXTENSION.unpack(bytes(data[offset : offset + 16]))
+        caller, word = CALLED_BY_EXTENSION.unpack(bytes(data[offset : offset + 16]))
+        frame.called_by = (caller, word & 0xFF, word >> 8)
         offset += 16
     if flags & START_AFTER:
         (frame.start_after_us,) = START_AFTER_EXTENSION.unpack(bytes(data[offset : offset + 16]))

@@ -176,10 +176,10 @@ class Router:
     def a_call_nested_too_deep_is_told(self) -> None:
         with self.open() as connection:
             function = connection.resolve(self.function)
-            reply = connection.invoke(function, b"x", called_by=(0, 255))  # W-50
+            reply = connection.invoke(function, b"x", called_by=(0, 255, 0))  # W-50
             assert reply.status == wire.WOULD_DEADLOCK and not reply.was_started, reply
             # A claim about a call that is none, or somebody else's, is no reason to refuse (W-51).
-            expect_result(connection.invoke(function, b"x", called_by=(0xFFFFFFFF00000000, 1)), b"x")
+            expect_result(connection.invoke(function, b"x", called_by=(0xFFFFFFFF00000000, 1, 5 << 16 | 1)), b"x")
 
     def a_call_for_later_starts_then_and_one_for_much_later_is_refused(self) -> None:
         with self.open() as connection:
@@ -215,7 +215,7 @@ class Router:
                 {"trace": trace},
                 {"idempotency_key": b"k" * 16},
                 {"trace": trace, "idempotency_key": b"l" * 16},
-                {"trace": trace, "called_by": (0, 1)},
+                {"trace": trace, "called_by": (0, 1, 0)},
             ):
                 expect_result(connection.invoke(function, b"hello", **extensions), b"hello")
             # An extension of 32 bytes for the undefined bit 7.

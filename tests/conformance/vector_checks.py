@@ -72,8 +72,8 @@ def describe(data: bytes) -> dict:
             lines[f"{stage}_ns"] = "not reached" if stamp is None else str(stamp)
         lines["cause"] = str(frame.timings.cause)
     if frame.called_by is not None:
-        caller, depth = frame.called_by
-        lines.update(caller=f"0x{caller:016x}", depth=str(depth))
+        caller, depth, wait_token = frame.called_by
+        lines.update(caller=f"0x{caller:016x}", depth=str(depth), wait_token=f"0x{wait_token:016x}")
     if frame.start_after_us is not None:
         lines["start_after_us"] = str(frame.start_after_us)
     if hello is not None:
@@ -106,7 +106,7 @@ def frame_of(twin: dict) -> wire.Frame:
         stages = {stage: None if stamp == "not reached" else int(stamp) for stage, stamp in stamps.items()}
         frame.timings = wire.Timings(int(twin["received_at_ns"]), stages, int(twin["cause"]))
     if "caller" in twin:
-        frame.called_by = (int(twin["caller"], 16), int(twin["depth"]))
+        frame.called_by = (int(twin["caller"], 16), int(twin["depth"]), int(twin["wait_token"], 16))
     if "start_after_us" in twin:
         frame.start_after_us = int(twin["start_after_us"])
     if frame.kind == wire.HELLO:

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::{CallId, CalledBy, Criticality, Flags, Timings, TraceContext};
+use protocol::{CallId, CalledBy, Criticality, Flags, Timings, TraceContext, WaitToken};
 
 use crate::cell::Cell;
 use crate::client::{Client, Function};
@@ -19,6 +19,7 @@ use crate::connection::Invocation;
 use crate::error::{CallError, Expiry};
 use crate::link::Started;
 use crate::ring::Looker;
+use crate::waits::Waits;
 
 /// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +37,13 @@ pub struct CallBuilder<'a> {
     function: &'a Function,
     payload: &'a [u8],
     invocation: Invocation,
+    /// Of a nested call, where the process that makes it shows what it waits for.
+    waits: Option<&'a Arc<Waits>>,
 }
 
 impl<'a> CallBuilder<'a> {
     pub(crate) fn new(function: &'a Function, payload: &'a [u8]) -> Self {
-        Self { function, payload, invocation: Invocation::default() }
+        Self { function, payload, invocation: Invocation::default(), waits: None }
     }
 
     /// The answer is needed within `budget` from now. Without one, the function's own time-out applies.
@@ -92,9 +95,10 @@ impl<'a> CallBuilder<'a> {
         self
     }
 
-    /// By which running call this one is made.
-    pub(crate) fn called_by(mut self, called_by: CalledBy) -> Self {
+    /// By which running call this one is made, and where its process shows that it waits.
+    pub(crate) fn called_by(mut self, called_by: CalledBy, waits: Option<&'a Arc<Waits>>) -> Self {
         self.invocation.called_by = Some(called_by);
+        self.waits = waits;
         self
     }
 
@@ -105,19 +109,36 @@ impl<'a> CallBuilder<'a> {
     }
 
     /// Sends the call and waits for its end.
-    pub fn wait(self) -> Result<Answer, CallError> {
+    pub fn wait(mut self) -> Result<Answer, CallError> {
+        let token = self.take_token();
+        let _shown = self.waits.map(|waits| waits.begin(token));
         self.function.client.call(self.function, &self.invocation, self.payload)
     }
 
     /// Sends the call and returns at once; many calls may be outstanding. Waits only while every credit of the
     /// connection is in use or the connection is being made again, and no longer than the deadline.
-    pub fn start(self) -> Result<Call, CallError> {
-        self.function.client.start(self.function, &self.invocation, self.payload)
+    pub fn start(mut self) -> Result<Call, CallError> {
+        let token = self.take_token();
+        let mut call = self.function.client.start(self.function, &self.invocation, self.payload)?;
+        call.nested = self.waits.map(|waits| (Arc::clone(waits), token));
+        Ok(call)
     }
 
     /// As [`CallBuilder::start`], but gives [`CallError::WouldBlock`] instead of waiting.
-    pub fn try_start(self) -> Result<Call, CallError> {
-        self.function.client.try_start(self.function, &self.invocation, self.payload)
+    pub fn try_start(mut self) -> Result<Call, CallError> {
+        let token = self.take_token();
+        let mut call = self.function.client.try_start(self.function, &self.invocation, self.payload)?;
+        call.nested = self.waits.map(|waits| (Arc::clone(waits), token));
+        Ok(call)
+    }
+
+    /// A number of its own for a nested call; a builder may be used more than once.
+    fn take_token(&mut self) -> WaitToken {
+        let token = self.waits.map_or(WaitToken::NONE, |waits| waits.next_token());
+        if let Some(called_by) = &mut self.invocation.called_by {
+            called_by.wait_token = token;
+        }
+        token
     }
 }
 
@@ -128,16 +149,19 @@ pub struct Call {
     cell: Arc<Cell<Result<Answer, CallError>>>,
     connection: u64,
     call_id: CallId,
+    /// Where the process that made it shows that it waits for it, and how.
+    nested: Option<(Arc<Waits>, WaitToken)>,
 }
 
 impl Call {
     pub(crate) fn new(client: Client, started: Started) -> Self {
         let Started { cell, connection, call_id } = started;
-        Self { client, cell, connection, call_id }
+        Self { client, cell, connection, call_id, nested: None }
     }
 
     /// Waits for the end of the call.
     pub fn wait(self) -> Result<Answer, CallError> {
+        let _shown = self.nested.as_ref().map(|(waits, token)| waits.begin(*token));
         self.client.link().flush_held();
         self.look(None);
         self.cell.take_by(None).unwrap_or(Err(CallError::Expired(Expiry::NoAnswer)))

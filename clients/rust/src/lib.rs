@@ -53,6 +53,7 @@ mod ring_thread;
 pub mod shm;
 mod stream;
 mod url;
+mod waits;
 
 pub use call::{Answer, Call, CallBuilder};
 pub use client::{Client, ClientBuilder, Function, HeldWrites};

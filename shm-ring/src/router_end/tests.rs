@@ -238,3 +238,11 @@ fn draining_is_seen_by_the_worker() {
     assert!(worker.is_router_draining());
     assert!(report(&router).router_draining);
 }
+
+#[test]
+fn what_a_worker_waits_for_is_what_it_shows_and_nothing_at_first() {
+    let (router, worker) = ring(2);
+    assert_eq!(router.waits_for(), 0);
+    crate::waits::show(worker.memory(), u64::MAX);
+    assert_eq!(router.waits_for(), u64::MAX, "any bits are told as they are");
+}

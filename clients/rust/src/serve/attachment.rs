@@ -8,6 +8,7 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::attach::{self, AttachRefused, Attached, MESSAGE_SIZE_MAX, Message};
@@ -28,8 +29,9 @@ pub struct Attachment {
     pub bell: EventDoorbell,
     /// Stays open as long as both live.
     pub stream: UnixStream,
-    /// The same memory once more, for the thread that wakes this process from its sleep on the ring.
-    pub waker: Mapped,
+    /// The same memory once more, for the thread that wakes this process from its sleep on the ring, and for what the process
+    /// shows of its calls.
+    pub waker: Arc<Mapped>,
     /// What came on the socket behind the answer.
     pub unread: Vec<u8>,
     /// The ring's memory. Kept open until the next ring comes, so that `quickfire inspect` can read it through
@@ -75,7 +77,7 @@ impl Attachment {
             return Err(io::Error::other("the router did not send a ring and a bell").into());
         };
         let ring = map_ring(&memory_fd, &attached)?;
-        let waker = Mapped::attach(&memory_fd).map_err(io::Error::other)?;
+        let waker = Arc::new(Mapped::attach(&memory_fd).map_err(io::Error::other)?);
         stream.set_read_timeout(None)?;
         Ok(Self {
             ring,

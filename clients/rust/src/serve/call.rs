@@ -1,5 +1,6 @@
 //! What a function sees of a call, and how it answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{Criticality, DownstreamName, TraceContext};
@@ -7,10 +8,13 @@ use shm_ring::client_ring::{LaneService, TakenCall};
 use shm_ring::clock::monotonic_ns;
 use shm_ring::{Mapped, Taken, WorkerEnd};
 
+use crate::waits::Waits;
+
 /// One call, while its function runs.
 pub struct Call<'a> {
     payload: &'a [u8],
     origin: Origin<'a>,
+    waits: Option<&'a Arc<Waits>>,
 }
 
 /// Which way a call came.
@@ -28,15 +32,15 @@ impl<'a> Call<'a> {
     /// A call as a function sees it, without a router, a deadline or anything special: for testing a function
     /// alone.
     pub fn with_payload(payload: &'a [u8]) -> Self {
-        Self { payload, origin: Origin::Nowhere }
+        Self { payload, origin: Origin::Nowhere, waits: None }
     }
 
-    pub(super) fn new(ring: &'a WorkerEnd<Mapped>, taken: &'a Taken) -> Self {
-        Self { payload: ring.payload(taken), origin: Origin::Ring(ring, taken) }
+    pub(super) fn new(ring: &'a WorkerEnd<Mapped>, taken: &'a Taken, waits: &'a Arc<Waits>) -> Self {
+        Self { payload: ring.payload(taken), origin: Origin::Ring(ring, taken), waits: Some(waits) }
     }
 
     pub(super) fn in_lane(lane: &'a LaneService<Mapped>, taken: &'a TakenCall, payload: &'a [u8]) -> Self {
-        Self { payload, origin: Origin::Lane(lane, taken) }
+        Self { payload, origin: Origin::Lane(lane, taken), waits: None }
     }
 
     /// The caller's bytes, in place: not copied for this process.
@@ -121,7 +125,12 @@ impl<'a> Call<'a> {
 }
 
 /// What the client library needs to make calls on behalf of this one.
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// Where this process shows what it waits for; nowhere on behalf of a call of which the router does not know.
+    pub(super) fn waits(&self) -> Option<&'a Arc<Waits>> {
+        self.waits
+    }
+
     /// The router's number of this invocation; 0 where there is none.
     pub(super) fn router_id(&self) -> u64 {
         match self.origin {

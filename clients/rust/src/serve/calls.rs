@@ -12,6 +12,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use shm_ring::clock::Clock;
 use shm_ring::doorbell::EventDoorbell;
@@ -23,6 +24,7 @@ use super::attachment::Attachment;
 use super::call::{Call, FunctionError, Reply};
 use super::lanes::{Lanes, Work};
 use super::watcher::{News, Watcher};
+use crate::waits::Waits;
 
 /// The longest text of a panic that goes to the caller. All of it goes to stderr, and so into the log.
 const PANIC_SIZE_MAX: usize = 1024;
@@ -45,9 +47,10 @@ pub fn serve_attachment(
     handler: &mut impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 ) -> Result<End, ServeFailed> {
     let Attachment { ring, bell, stream, waker, unread, .. } = attachment;
+    let waits = Arc::new(Waits::new(Arc::clone(&waker)));
     let watcher = Watcher::start(stream, waker, unread).map_err(ServeFailed::NoThread)?;
     let mut worker =
-        Worker { ring, bell, clock: Clock::new(), reply: Reply::new(), pace: Pace::new(), handler };
+        Worker { ring, bell, clock: Clock::new(), reply: Reply::new(), pace: Pace::new(), waits, handler };
     let mut lanes = Lanes::default();
     loop {
         let news = watcher.news(|order| lanes.obey(order));
@@ -81,6 +84,7 @@ struct Worker<'h, H> {
     clock: Clock,
     reply: Reply,
     pace: Pace,
+    waits: Arc<Waits>,
     handler: &'h mut H,
 }
 
@@ -130,8 +134,8 @@ impl<H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>> Worker<'_, H>
     }
 
     fn run(&mut self, taken: &Taken) -> Ran {
-        let Self { ring, reply, handler, .. } = self;
-        run_guarded(*handler, &Call::new(ring, taken), reply)
+        let Self { ring, reply, waits, handler, .. } = self;
+        run_guarded(*handler, &Call::new(ring, taken, waits), reply)
     }
 
     /// What lanes need to run calls as this ring does.

@@ -2,13 +2,15 @@
 //!
 //! In: the running call and a handle to the function wanted.  Out: a [`CallBuilder`] that says by whom it is made.
 //! Always: a nested call has less time than the call that makes it, so that its end, also the end "no time left", comes while
-//! the caller can still do something about it; and so that circles of waiting calls end from the inside out.
+//! the caller can still do something about it; and so that circles of waiting calls that the router does not see end from the
+//! inside out.
+//! Always: the process shows the router that it makes the call, and that it waits for it (`waits.rs`).
 //! Never: chooses the connection. A function opens its client before `serve`, and keeps it warm with everything else.
-//! Guide: docs/coding/rust-functions.md.  Why: docs/decisions/0017-deadlines-and-nesting.md.
+//! Guide: docs/coding/rust-functions.md.  Why: docs/decisions/0017-deadlines-and-nesting.md, 0026-circles-of-waiting.md.
 
 use std::time::Duration;
 
-use protocol::CalledBy;
+use protocol::{CalledBy, WaitToken};
 
 use super::Call;
 use crate::call::CallBuilder;
@@ -19,9 +21,9 @@ const RESERVE_PART: u32 = 20;
 /// but at least this much.
 const RESERVE_MIN: Duration = Duration::from_millis(1);
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// A call of another function, made by this one: with this one's criticality and trace, and its time but for a reserve of
-    /// a twentieth, at least 1 ms. The router refuses it as `WouldDeadlock` where only processes that wait for it could run it.
+    /// a twentieth, at least 1 ms. The router ends it as `WouldDeadlock` where only processes that wait for it, or for each other, could run it.
     ///
     /// ```no_run
     /// use quickfire_client::Client;
@@ -36,7 +38,10 @@ impl Call<'_> {
         &self,
         function: &'f Function,
         payload: &'f P,
-    ) -> CallBuilder<'f> {
+    ) -> CallBuilder<'f>
+    where
+        'a: 'f,
+    {
         let reserve = self.time_left().map_or(Duration::ZERO, reserve_of);
         self.nested_keeping(reserve, function, payload)
     }
@@ -47,10 +52,14 @@ impl Call<'_> {
         reserve: Duration,
         function: &'f Function,
         payload: &'f P,
-    ) -> CallBuilder<'f> {
+    ) -> CallBuilder<'f>
+    where
+        'a: 'f,
+    {
         // The router, which knows the calls of its shard, corrects the depth.
-        let called_by = CalledBy { invocation_id: self.router_id(), depth: 1 };
-        let mut nested = function.call(payload).criticality(self.criticality()).called_by(called_by);
+        let called_by = CalledBy { invocation_id: self.router_id(), depth: 1, wait_token: WaitToken::NONE };
+        let mut nested =
+            function.call(payload).criticality(self.criticality()).called_by(called_by, self.waits());
         if let Some(trace) = self.trace() {
             nested = nested.trace(trace);
         }

@@ -61,7 +61,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// Starts watching. `unread` is what came behind the router's answer.
-    pub fn start(stream: UnixStream, waker: Mapped, unread: Vec<u8>) -> io::Result<Self> {
+    pub fn start(stream: UnixStream, waker: Arc<Mapped>, unread: Vec<u8>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watch = Watch {
             shared: Arc::clone(&shared),
@@ -120,7 +120,7 @@ impl Drop for Watcher {
 struct Watch {
     shared: Arc<Shared>,
     stream: UnixStream,
-    waker: Mapped,
+    waker: Arc<Mapped>,
     inbox: Vec<u8>,
     /// Descriptors that came with what is in the inbox.
     fds: Vec<OwnedFd>,
