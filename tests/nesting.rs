@@ -1,7 +1,10 @@
-//! Calls within calls with real processes: time is inherited, and a circle is told at once.
+//! Calls within calls with real processes: time is inherited, and a circle is told instead of waited for.
 
 mod support;
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use quickfire_client::serve::{Call, FunctionError, serve};
@@ -20,7 +23,8 @@ fn manifest() -> String {
 }
 
 /// The function of the tests below. Its payload is an address and a path: `URL two one` calls `two` with `URL one`. At the
-/// end of the path it says how many milliseconds are left.
+/// end of the path it says how many milliseconds are left. `URL read=FIFO two` first meets whoever comes with `write=FIFO`, and
+/// `URL two,read=FIFO one` starts its call, meets, and then waits for the call.
 #[test]
 #[ignore = "a function process, started by the shims of other tests"]
 fn relay() {
@@ -31,7 +35,11 @@ fn relay() {
     let relay = |call: &Call<'_>| -> Result<String, FunctionError> {
         let payload = std::str::from_utf8(call.payload())?;
         let (url, path) = payload.split_once(' ').unwrap_or((payload, ""));
-        let (next, rest) = path.split_once(' ').unwrap_or((path, ""));
+        let (mut next, mut rest) = path.split_once(' ').unwrap_or((path, ""));
+        if meet(next)? {
+            (next, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        }
+        let (next, meeting) = next.split_once(',').unwrap_or((next, ""));
         if next.is_empty() {
             let left = call.time_left().unwrap_or_default();
             return Ok(format!("left {}", left.as_millis()));
@@ -41,13 +49,40 @@ fn relay() {
         }
         let Some(client) = &client else { unreachable!("connected above") };
         let function = client.function(next)?;
-        match call.nested(&function, format!("{url} {rest}").trim_end()).wait() {
+        let payload = format!("{url} {rest}");
+        let nested = call.nested(&function, payload.trim_end());
+        let answer = if meeting.is_empty() {
+            nested.wait()
+        } else {
+            let started = nested.start()?;
+            meet(meeting)?;
+            started.wait()
+        };
+        match answer {
             Ok(answer) => Ok(format!("{next}>{}", String::from_utf8_lossy(&answer.payload))),
             Err(CallError::Refused { status, .. }) => Ok(format!("{next}:{}", status.name())),
             Err(other) => Err(other.into()),
         }
     };
     serve(relay).unwrap();
+}
+
+/// Returns when two are here, one that reads and one that writes. False: this is no place to meet.
+fn meet(place: &str) -> std::io::Result<bool> {
+    if let Some(path) = place.strip_prefix("read=") {
+        File::open(path)?;
+        return Ok(true);
+    }
+    let Some(path) = place.strip_prefix("write=") else { return Ok(false) };
+    File::options().write(true).open(path)?;
+    Ok(true)
+}
+
+/// A place to meet.
+fn fifo(dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
 }
 
 fn walk(router: &Router, first: &str, path: &str, deadline: &str) -> String {
@@ -86,4 +121,44 @@ fn with_a_process_more_the_circle_is_walked_once() {
     support::eventually("both processes of `one` are attached", both);
     assert!(walk(&router, "one", "two one", "30s").starts_with("two>one>left "));
     assert_eq!(walk(&router, "one", "two one one", "30s"), "two>one>one:would_deadlock");
+}
+
+/// Two walks at once, of which each holds the process that the other one needs.
+fn walk_both(router: &Router, paths: [String; 2]) -> [String; 2] {
+    std::thread::scope(|scope| {
+        let [one, two] = [("one", &paths[0]), ("two", &paths[1])]
+            .map(|(first, path)| scope.spawn(move || walk(router, first, path, "30s")));
+        [one.join().unwrap(), two.join().unwrap()]
+    })
+}
+
+/// One of them is told, and the other gets what it asked for, long before its deadline.
+fn check_walks(mut walked: [String; 2]) {
+    walked.sort_by_key(|walked| !walked.ends_with(":would_deadlock"));
+    let [told, served] = &walked;
+    assert!(told.ends_with(":would_deadlock"), "{walked:?}");
+    let (_, left) = served.split_once(">left ").unwrap_or_else(|| panic!("{walked:?}"));
+    assert_ne!(left, "0");
+}
+
+#[test]
+fn two_chains_that_hold_each_others_process_end_by_a_word_and_not_by_their_deadlines() {
+    let router = Router::start(&manifest());
+    let fifo = fifo(&router.dir, "held");
+    let fifo = fifo.display();
+    let paths = [format!("read={fifo} two"), format!("write={fifo} one")];
+    check_walks(walk_both(&router, paths));
+    assert_eq!(router.counter("engine.answered_would_deadlock"), 1);
+
+    // Expect: afterwards both are as they were.
+    assert!(walk(&router, "two", "one", "30s").starts_with("one>left "));
+}
+
+#[test]
+fn so_do_chains_that_make_their_calls_first_and_wait_for_them_later() {
+    let router = Router::start(&manifest());
+    let [held, made] = ["held", "made"].map(|name| fifo(&router.dir, name));
+    let (held, made) = (held.display(), made.display());
+    let paths = [format!("read={held} two,read={made}"), format!("write={held} one,write={made}")];
+    check_walks(walk_both(&router, paths));
 }

@@ -90,6 +90,7 @@ counter_table! {
     BackpressureCrowded "backpressure_crowded" "answers" "Answers of back-pressure that counted for another name, because their function had no room for one more."
     CallsScheduled "calls_scheduled" "calls" "Calls admitted that start later, at a time their callers gave."
     RefusedStartTooLate "refused_start_too_late" "calls" "Refused: it is to start later than calls are kept for."
+    AnsweredWouldDeadlock "answered_would_deadlock" "calls" "Answers: a nested call that had to wait, and closed a circle of calls that wait for each other."
 }
 
 /// How many counters there are.

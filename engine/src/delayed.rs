@@ -117,5 +117,6 @@ impl Engine {
         let criticality = LaneIndex::from_index(invocation.lane.into()).criticality();
         let bucket = run_queue::bucket_of(invocation.deadline_at.since(now));
         self.enqueue(slot, LaneIndex::new(criticality, bucket));
+        self.note_waiting(self.invocations.id_of(slot));
     }
 }

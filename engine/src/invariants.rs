@@ -40,6 +40,7 @@ impl Engine {
         self.permits_invariants();
         self.joins_invariants();
         self.hedges_invariants();
+        self.circles_invariants();
         self.pressure_invariants();
         self.counters_invariants();
     }

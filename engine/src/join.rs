@@ -177,6 +177,7 @@ impl Engine {
         let key = self.joins.group(leader.slot()).key;
         *self.group_mut(slot) = Group { key, key_of: self.invocations.id_of(slot), ..ALONE };
         self.follow(leader.slot(), slot);
+        self.note_waiting(self.invocations.id_of(slot));
         Ok(slot)
     }
 
@@ -211,7 +212,9 @@ impl Engine {
             return;
         }
         match ending {
-            Ending::DeadlinePassed | Ending::Cancelled => self.on_caller_left(now, slot, run),
+            Ending::DeadlinePassed | Ending::Cancelled | Ending::WouldDeadlock => {
+                self.on_caller_left(now, slot, run)
+            }
             // What became of the worker is for all of them.
             _ => self.end_joiners(now, slot, ending, run),
         }

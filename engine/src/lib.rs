@@ -6,6 +6,7 @@
 //!   handle_results, handle_completion ─▶ reply ─▶ answers, handed back at once  stage 8
 //!   handle_backpressure ─▶ backpressure ─▶ reply                              stage 8, of a function that was pushed back
 //!   handle_cancel   ─▶ cancellation ┐
+//!   handle_waits    ─▶ circles      │
 //!   handle_time     ─▶ deadlines    ├▶ poll_answer, poll_worker_action         what else may happen
 //!   handle_worker_* ─▶ attachment   ┘
 //!   lease, end_lease, recall ─▶ lease                                         credits that are used past all this
@@ -38,6 +39,7 @@ pub mod breaker;
 mod budget;
 mod cancellation;
 mod chance;
+mod circles;
 pub mod counters;
 mod deadlines;
 mod delayed;
@@ -92,6 +94,7 @@ pub use batch::Batch;
 pub use blocked::{Blocked, BlockedOn};
 pub use breaker::{BreakerSpec, BreakerState};
 pub use cancellation::{CancelReason, Cancelled};
+pub use circles::WaitEvidence;
 pub use counters::{COUNTER_COUNT, COUNTER_TABLE, Counter, CounterRow, Counters};
 pub use deadlines::{StartEvidence, Started};
 pub use dispatch::Push;
@@ -116,6 +119,7 @@ pub use time::Nanos;
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 
 use chance::Chance;
+use circles::Circles;
 use function::Function;
 use gates::Gates;
 use hedge::Hedges;
@@ -144,6 +148,7 @@ pub struct Engine {
     timers: Timers,
     /// By slot, what is known of nested calls. Grows when the first one comes.
     nested: Vec<Nested>,
+    circles: Circles,
     joins: Joins,
     hedges: Hedges,
     /// The earliest `look_at` of all workers, or earlier.
@@ -262,6 +267,7 @@ impl Engine {
             aged_links: Links::with_capacity(0),
             timers: Timers::new(),
             nested: Vec::new(),
+            circles: Circles::new(),
             joins: Joins::new(),
             hedges: Hedges::new(),
             held_look_at: Nanos::NEVER,
@@ -300,12 +306,13 @@ impl Engine {
         self.is_draining = true;
     }
 
-    /// When `handle_time` wants to be called next; in the past if it had more to do than one call may.
+    /// When `handle_time`, or `handle_waits`, wants to be called next; in the past if it had more to do than one call may.
     pub fn next_timer(&self) -> Option<Nanos> {
         // What is left of calls that are answered by now is no reason to wake.
         let held = (self.in_flight() > 0 && self.held_look_at != Nanos::NEVER).then_some(self.held_look_at);
         let pressure = (self.pressure_look_at != Nanos::NEVER).then_some(self.pressure_look_at);
-        self.timers.next().into_iter().chain(held).chain(self.gates.next()).chain(pressure).min()
+        let times = self.timers.next().into_iter().chain(held).chain(self.gates.next()).chain(pressure);
+        times.chain(self.circles.next()).min()
     }
 
     /// A hint: the end of this call will be handled soon. Any number will do.

@@ -59,6 +59,11 @@ pub struct Limits {
     pub running_max: Option<u32>,
     /// Processors that count as the whole when it is measured how busy workers are, without `running_max`.
     pub processor_count: u32,
+    /// Nested calls that are looked after while they wait, so that circles of them are found. More: a circle in which none of those
+    /// is ends at its deadlines. See `circles.rs`.
+    pub waits_max: u32,
+    /// Workers looked at in one `handle_waits`. More: the rest follows in the next; a circle that is larger ends at its deadlines.
+    pub wait_visits_max: u32,
     /// Timers looked at in one `handle_time`. The rest follow in the next call: `next_timer` stays in the past.
     pub timer_visits_max: u32,
 }
@@ -95,6 +100,11 @@ const LEASE_SLOTS_MAX_DEFAULT: u32 = 256;
 const LEASE_QUEUE_WAIT_MAX_DEFAULT: Nanos = Nanos::from_ms(5);
 /// Long enough for what is put off to a quieter hour; what waits longer belongs where it outlives a router.
 const START_AFTER_MAX_DEFAULT: Nanos = Nanos::from_secs(3600);
+/// Each holds a process that waits for it: more than a shard has processes that do so for longer than a turn.
+const WAITS_MAX_DEFAULT: u32 = 1024;
+/// Four times as many workers as there can be, at about 10 ns each: 0.2 ms in the worst look, of which there are a hundred a
+/// second.
+const WAIT_VISITS_MAX_DEFAULT: u32 = 4 * WORKERS_MAX_DEFAULT;
 /// At about 20 ns a visit, a full call costs 0.1 ms: less than one tick of the wheel.
 const TIMER_VISITS_MAX_DEFAULT: u32 = 4096;
 
@@ -125,6 +135,8 @@ impl Default for Limits {
             processor_count: 1,
             kill_grace: Nanos::from_secs(1),
             start_after_max: START_AFTER_MAX_DEFAULT,
+            waits_max: WAITS_MAX_DEFAULT,
+            wait_visits_max: WAIT_VISITS_MAX_DEFAULT,
             timer_visits_max: TIMER_VISITS_MAX_DEFAULT,
         }
     }
@@ -146,6 +158,8 @@ impl Limits {
             ("kill_grace", self.kill_grace >= crate::timers::TICK),
             ("running_max", self.running_max != Some(0)),
             ("processor_count", self.processor_count >= 1),
+            ("waits_max", self.waits_max <= 1 << SLOT_BITS),
+            ("wait_visits_max", self.wait_visits_max >= 1),
             ("timer_visits_max", self.timer_visits_max >= 1),
         ];
         ranges.into_iter().find(|(_, is_in_range)| !is_in_range).map(|(name, _)| name)

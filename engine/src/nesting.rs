@@ -16,16 +16,17 @@
 //! Never: trusts the claim. Only the call that carries a lie is refused on its account; whom it names wrongly loses nothing but
 //! calls bound behind one that runs anyway. A chain is walked at most `DEPTH_MAX` steps.
 //! Why only ancestors: that another call waits too is a claim of somebody else, and one liar could have all nested calls of a
-//! function refused. Callers of different chains that hold all workers of each other's functions end at their deadlines,
-//! the innermost first, because each hands on less than it has: docs/decisions/0017-deadlines-and-nesting.md.
-//! Tests: `tests/nesting.rs`, `tests/random.rs`.
+//! function refused. Circles between chains are found in another way, by what processes say of themselves: `circles.rs`.
+//! Where none of them says anything such callers end at their deadlines, the innermost first, because each hands on less than it
+//! has: docs/decisions/0017-deadlines-and-nesting.md.  Tests: `tests/nesting.rs`, `tests/random/nested.rs`.
 
-use protocol::FunctionId;
+use protocol::{FunctionId, WaitToken};
 
 use crate::Engine;
 use crate::admission::Refusal;
 use crate::counters::Counter;
 use crate::invocation::{InvocationId, State};
+use crate::worker::WorkerId;
 
 /// Calls within calls: a chain that is longer is taken for one without end.
 pub const DEPTH_MAX: u8 = 16;
@@ -39,6 +40,9 @@ pub struct CalledBy {
     pub caller: InvocationId,
     /// 1 for a call made by a top-level one.
     pub depth: u8,
+    /// The call's own, if the worker that has the caller ([`Engine::holder_of`]) shows one of the same process, and so vouches for
+    /// the claim; [`WaitToken::NONE`] if nobody does.
+    pub wait_token: WaitToken,
 }
 
 /// What is remembered of a nested call, beside its invocation.
@@ -46,12 +50,22 @@ pub struct CalledBy {
 pub(crate) struct Nested {
     /// Which use of the slot this is about. Nothing is cleaned up when a call ends.
     id: InvocationId,
-    called_by: CalledBy,
+    pub called_by: CalledBy,
+    /// The index of the worker that had the caller; of none if that was unknown.
+    pub made_by: u32,
 }
 
 impl Nested {
-    const NONE: Nested =
-        Nested { id: InvocationId::NONE, called_by: CalledBy { caller: InvocationId::NONE, depth: 0 } };
+    const NONE: Nested = Nested {
+        id: InvocationId::NONE,
+        called_by: CalledBy { caller: InvocationId::NONE, depth: 0, wait_token: WaitToken::NONE },
+        made_by: u32::MAX,
+    };
+
+    /// The worker vouches for it.
+    pub fn is_proved(&self) -> bool {
+        self.made_by != u32::MAX && self.called_by.wait_token != WaitToken::NONE
+    }
 }
 
 /// Places beyond `queue_count_max` that only nested calls may take.
@@ -81,8 +95,21 @@ impl Engine {
     /// A call is admitted that another one waits for.
     pub(crate) fn note_nested(&mut self, id: InvocationId, called_by: CalledBy) {
         self.counters.count(Counter::CallsNested);
-        self.remember(Nested { id, called_by });
-        self.close_worker_of(called_by.caller);
+        let holder = self.worker_running(called_by.caller);
+        let nested = Nested { id, called_by, made_by: holder.unwrap_or(u32::MAX) };
+        self.remember(nested);
+        if nested.is_proved() {
+            self.circles.note_made(nested.made_by, called_by.wait_token, id);
+        }
+        if let Some(index) = holder {
+            self.close_worker(index, called_by.caller);
+        }
+    }
+
+    /// The worker that has this call, in time: the one that can vouch for calls that it makes.
+    pub fn holder_of(&self, id: InvocationId) -> Option<WorkerId> {
+        let index = self.worker_running(id)?;
+        Some(WorkerId { index, generation: self.workers[index as usize].generation })
     }
 
     /// The twin of a call is made by whoever made that.
@@ -97,7 +124,7 @@ impl Engine {
         self.nested_of(id).map_or(0, |nested| nested.called_by.depth)
     }
 
-    fn nested_of(&self, id: InvocationId) -> Option<&Nested> {
+    pub(crate) fn nested_of(&self, id: InvocationId) -> Option<&Nested> {
         let nested = self.nested.get(id.slot() as usize).filter(|nested| nested.id == id)?;
         self.invocations.slot_of(id).map(|_| nested)
     }
@@ -131,8 +158,7 @@ impl Engine {
     }
 
     /// The worker of a call that waits for another one takes nothing new.
-    fn close_worker_of(&mut self, caller: InvocationId) {
-        let Some(index) = self.worker_running(caller) else { return };
+    fn close_worker(&mut self, index: u32, caller: InvocationId) {
         self.workers[index as usize].waits_in = caller;
         if self.workers[index as usize].is_warm {
             self.withdraw(index);

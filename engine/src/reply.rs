@@ -113,6 +113,8 @@ pub(crate) enum Ending {
     Finished(RunOutcome),
     DeadlinePassed,
     Cancelled,
+    /// It closed a circle of calls that wait for each other.
+    WouldDeadlock,
     WorkerLost,
     WorkerMisbehaved,
     Quarantined,
@@ -149,6 +151,7 @@ pub(crate) const fn status_of(ending: Ending, may_have_started: bool) -> Status 
             }
         }
         Ending::Cancelled | Ending::Finished(RunOutcome::Cancelled) => Status::Cancelled,
+        Ending::WouldDeadlock => Status::WouldDeadlock,
         Ending::WorkerLost => Status::WorkerLost,
         Ending::WorkerMisbehaved => Status::WorkerMisbehaved,
         Ending::Quarantined => Status::Quarantined,
@@ -169,7 +172,8 @@ const fn counter_of(status: Status) -> Counter {
         Status::WorkerMisbehaved => Counter::AnsweredWorkerMisbehaved,
         Status::ResultTooLarge => Counter::AnsweredResultTooLarge,
         Status::Quarantined => Counter::AnsweredQuarantined,
-        _ => panic!("an admitted call cannot end with a refusal"),
+        Status::WouldDeadlock => Counter::AnsweredWouldDeadlock,
+        _ => panic!("an admitted call cannot end with this refusal"),
     }
 }
 

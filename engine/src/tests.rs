@@ -1,6 +1,6 @@
 //! Stories about the engine: one file for each stage, told through [`Story`].
 
-use protocol::{CallId, Criticality, Flags, FunctionId, Status};
+use protocol::{CallId, Criticality, Flags, FunctionId, Status, WaitToken};
 
 use crate::*;
 
@@ -11,6 +11,7 @@ mod batch;
 mod blocked;
 mod breaker;
 mod cancellation;
+mod circles;
 mod concurrency;
 mod deadlines;
 mod dispatch;
@@ -78,6 +79,11 @@ impl StartEvidence for NeverStarted {
     fn mark_is_final(&self) -> bool {
         true
     }
+}
+
+/// By whom a call is made, as somebody says for whom nobody vouches.
+fn claimed(caller: InvocationId, depth: u8) -> CalledBy {
+    CalledBy { caller, depth, wait_token: WaitToken::NONE }
 }
 
 /// A refusal without advice.

@@ -304,6 +304,7 @@ impl Shard {
             self.workers.push(&mut desk, &self.io, replies.shm, push); //                   stages 3, 4, 5    engine: dispatch.rs
             work += 1;
         }
+        desk.engine.handle_waits(now, &self.workers); //                       circles           engine: circles.rs
         while let Some(answer) = desk.engine.poll_answer() {
             let invocation = answer.invocation;
             if answer.keep != Keep::No {

@@ -19,10 +19,10 @@ use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
 use engine::{
-    Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, Signal, StartEvidence, WorkerAction,
-    WorkerId,
+    Answer, Completed, Finished, InvocationId, Nanos, Push, RunOutcome, Signal, StartEvidence, WaitEvidence,
+    WorkerAction, WorkerId,
 };
-use protocol::{DOWNSTREAM_NAME_SIZE_MAX, DownstreamName, FunctionId, Status};
+use protocol::{DOWNSTREAM_NAME_SIZE_MAX, DownstreamName, FunctionId, Status, WaitToken};
 use shm_ring::{
     Completion, Context, Mapped, Outcome, PushRefused, PushedRequest, Request, RouterEnd, SlotIndex,
     WorkerMisbehaved,
@@ -528,6 +528,14 @@ impl StartEvidence for Workers {
     /// The ring has both fences: S-10 and S-12 of docs/spec/shm.md.
     fn mark_is_final(&self) -> bool {
         true
+    }
+}
+
+impl WaitEvidence for Workers {
+    fn waits_for(&self, worker: WorkerId) -> WaitToken {
+        let seat = self.seats.get(worker.index as usize).and_then(Option::as_ref);
+        let seat = seat.filter(|seat| seat.id == worker && !seat.is_quarantined);
+        seat.map_or(WaitToken::NONE, |seat| WaitToken::from_bits(seat.ring.waits_for()))
     }
 }
 

@@ -49,6 +49,10 @@ impl Engine {
         if room == QueueRoom::Later {
             return Ok(self.accept_later(now, &request, admitted, start_at));
         }
-        Ok(self.accept(now, &request, admitted))
+        let verdict = self.accept(now, &request, admitted);
+        if let (Some(_), Verdict::Admitted(id)) = (called_by, verdict) {
+            self.note_waiting(id);
+        }
+        Ok(verdict)
     }
 }

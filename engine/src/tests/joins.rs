@@ -427,7 +427,7 @@ fn a_call_that_would_wait_for_its_own_caller_is_refused() {
     let outer = story.keyed(request());
     story.push();
     let nested = |story: &mut Story, key, caller| {
-        let called_by = CalledBy { caller, depth: 1 };
+        let called_by = claimed(caller, 1);
         let asked = Request { received_at: story.now, ..request() };
         let verdict = story.engine.handle_keyed_request(story.now, asked, key, Some(called_by));
         story.engine.invariants();

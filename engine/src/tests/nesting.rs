@@ -7,11 +7,11 @@ fn of(function: FunctionId) -> Request {
 }
 
 impl Story {
-    fn nested(&mut self, function: FunctionId, caller: InvocationId, depth: u8) -> Verdict {
+    pub(super) fn nested(&mut self, function: FunctionId, caller: InvocationId, depth: u8) -> Verdict {
         self.calls += 1;
         let mut request = Request { received_at: self.now, ..of(function) };
         request.origin.call_id = CallId(self.calls);
-        let special = Special { called_by: Some(CalledBy { caller, depth }), ..Special::default() };
+        let special = Special { called_by: Some(claimed(caller, depth)), ..Special::default() };
         let verdict = self.engine.handle_special_request(self.now, request, special);
         self.engine.invariants();
         verdict

@@ -8,7 +8,7 @@
 //! - calls go by criticality, and within one by remaining time up to the bound of `run_queue`, but for one in eight of those
 //!   that have waited long, of which each has its turn within the bound of `ageing`;
 //! - a nested call is refused as a deadlock exactly when every worker of its function runs a call it is nested in, and is never
-//!   bound behind one;
+//!   bound behind one; and of those who say what they wait for, nobody is left in a circle (`random/nested.rs`);
 //! - a worker never holds more than its slots, a call is never in two rings, and never begins twice unless idempotent;
 //! - of the calls with one key, one is run at a time, and its result is everybody's (`random/joins.rs`);
 //! - the same history gives the same outputs.
@@ -31,7 +31,8 @@ mod nested;
 mod ops;
 mod order;
 
-use ops::{Op, op};
+use nested::Shows;
+use ops::{Op, op, waiting_op};
 
 /// How far in the future a call may start.
 const START_AFTER_MAX: Nanos = Nanos::from_secs(20);
@@ -61,6 +62,9 @@ struct Call {
     /// Another one is run for it too.
     is_joined: bool,
     caller: Option<InvocationId>,
+    /// What it and its process say of each other.
+    wait_token: WaitToken,
+    made_by: Option<WorkerId>,
     /// It is a second attempt at that one.
     twin_of: Option<InvocationId>,
     start_at: Nanos,
@@ -88,6 +92,10 @@ struct ModelWorker {
     /// Of these slots.
     leased: u32,
     held: BTreeMap<InvocationId, Slot>,
+    /// Which call it waits for, as it says.
+    shows: WaitToken,
+    /// Calls that it made.
+    made: u32,
 }
 
 struct World {
@@ -171,7 +179,8 @@ impl World {
             Op::Request { function, criticality, budget_us, idempotent } => {
                 self.request(FunctionId(function), criticality, budget_us, idempotent);
             }
-            Op::Nested { which, function } => self.nested(which, FunctionId(function)),
+            Op::Nested { which, function, shows } => self.nested(which, FunctionId(function), shows),
+            Op::BeginToWait { which } => self.begin_to_wait(which),
             Op::Later { function, budget_us, start_after_us } => {
                 self.later(FunctionId(function), budget_us, Nanos::from_us(start_after_us));
             }
@@ -207,6 +216,7 @@ impl World {
             Op::CarryOutActions => self.carry_out_actions(),
             Op::PollAnswers => self.poll_answers(),
         }
+        self.look_for_circles();
         self.engine.invariants();
     }
 
@@ -277,6 +287,8 @@ impl World {
                 key: None,
                 is_joined: false,
                 caller,
+                wait_token: WaitToken::NONE,
+                made_by: None,
                 twin_of: None,
                 start_at: asked.received_at,
                 is_owed: true,
@@ -323,7 +335,8 @@ impl World {
         let attached = self.engine.handle_worker_attached(self.now, function, slots);
         self.outputs.push(format!("{attached:?}"));
         if let Ok(worker) = attached {
-            let fresh = self.workers.insert(worker, ModelWorker { slots, leased: 0, held: BTreeMap::new() });
+            let (held, shows) = (BTreeMap::new(), WaitToken::NONE);
+            let fresh = self.workers.insert(worker, ModelWorker { slots, leased: 0, held, shows, made: 0 });
             assert!(fresh.is_none(), "a worker id was given twice");
         }
     }
@@ -448,6 +461,8 @@ impl World {
         let Some((worker, id)) = self.held(which, |slot| matches!(slot, Slot::Taken { .. })) else { return };
         let model = self.workers.get_mut(&worker).expect("it was picked from them");
         let slot = model.held.remove(&id);
+        // Who brings a result waits for nothing.
+        model.shows = WaitToken::NONE;
         let outcome = match slot {
             Some(Slot::Taken { has_begun: true }) => outcome,
             _ if self.now >= self.calls[&id].deadline_at => RunOutcome::Expired,
@@ -608,6 +623,11 @@ impl Engine {
         self.worker_view(id).is_some_and(|worker| worker.function == function)
     }
 
+    fn is_closed(&self, id: WorkerId) -> bool {
+        let worker = &self.workers[id.index as usize];
+        !worker.is_warm && matches!(worker.state, WorkerState::Busy | WorkerState::Draining)
+    }
+
     fn is_queued(&self, id: InvocationId) -> bool {
         self.invocations.slot_of(id).is_some_and(|slot| self.invocations.at(slot).state == State::Queued)
     }
@@ -666,6 +686,11 @@ proptest! {
     #[test]
     fn every_promise_holds_with_every_protection(ops in prop::collection::vec(op(), 1..250)) {
         run(World::guarded(), &ops);
+    }
+
+    #[test]
+    fn every_circle_of_those_who_wait_is_found(ops in prop::collection::vec(waiting_op(), 1..250)) {
+        run(World::plain(), &ops);
     }
 
     #[test]

@@ -12,10 +12,12 @@
 #![forbid(unsafe_code)]
 
 use bytes::Bytes;
-use engine::{CalledBy, CancelReason, Engine, InvocationId, Nanos, Origin, Request, Special, Verdict};
+use engine::{
+    CalledBy, CancelReason, Engine, InvocationId, Nanos, Origin, Request, Special, Verdict, WaitEvidence,
+};
 use protocol::{
     CallId, ClientMisbehaved, Extensions, Flags, Frame, FrameParts, FunctionId, HEADER_SIZE, Hello, Kind,
-    Offer, Status, decode, decode_header, encode,
+    Offer, Status, WaitToken, decode, decode_header, encode,
 };
 
 use super::calls::CallTable;
@@ -403,7 +405,7 @@ impl Connection {
         let verdict = if header.flags.without(SAYS_MORE) == header.flags {
             intake.desk.engine.handle_request(now, request)
         } else {
-            ask_with_more(intake.desk.engine, now, request, frame)
+            ask_with_more(intake.desk.engine, intake.workers, now, request, frame)
         };
         match verdict {
             Verdict::Admitted(invocation) => {
@@ -460,8 +462,17 @@ const SAYS_MORE: Flags = Flags::IDEMPOTENCY_KEY.with(Flags::CALLED_BY).with(Flag
 
 /// The same question for a call with at least one of them.
 #[inline(never)]
-fn ask_with_more(engine: &mut Engine, now: Nanos, request: Request, frame: &Frame<'_>) -> Verdict {
-    let special = special(frame);
+fn ask_with_more(
+    engine: &mut Engine,
+    workers: &Workers,
+    now: Nanos,
+    request: Request,
+    frame: &Frame<'_>,
+) -> Verdict {
+    let special = Special {
+        called_by: frame.called_by().map(|claimed| called_by(engine, workers, claimed)),
+        start_after: frame.start_after().map_or(Nanos::ZERO, |start| Nanos::from_us(start.us)),
+    };
     match frame.idempotency_key() {
         Some(key) if special.start_after == Nanos::ZERO => {
             engine.handle_keyed_request(now, request, key, special.called_by)
@@ -475,16 +486,13 @@ fn ask_with_more(engine: &mut Engine, now: Nanos, request: Request, frame: &Fram
     }
 }
 
-/// By whom the call is made (W-50) and when it may start (W-52), if its frame says so.
-fn special(frame: &Frame<'_>) -> Special {
-    let called_by = |claimed: protocol::CalledBy| CalledBy {
-        caller: InvocationId(claimed.invocation_id),
-        depth: claimed.depth,
-    };
-    Special {
-        called_by: frame.called_by().map(called_by),
-        start_after: frame.start_after().map_or(Nanos::ZERO, |start| Nanos::from_us(start.us)),
-    }
+/// By whom the call is made (W-50), with its token only if the worker that runs the caller vouches for it (W-64).
+fn called_by(engine: &Engine, workers: &Workers, claimed: protocol::CalledBy) -> CalledBy {
+    let caller = InvocationId(claimed.invocation_id);
+    let shown = engine.holder_of(caller).map_or(WaitToken::NONE, |holder| workers.waits_for(holder));
+    let is_proved = claimed.wait_token.is_same_process(shown);
+    let wait_token = if is_proved { claimed.wait_token } else { WaitToken::NONE };
+    CalledBy { caller, depth: claimed.depth, wait_token }
 }
 
 #[inline]

@@ -4,7 +4,7 @@
 //! with it; the router sees that in its own time.
 
 use engine::{CalledBy, Nanos, Origin, Request, Special};
-use protocol::{CallId, Flags, FunctionId, Status};
+use protocol::{CallId, Flags, FunctionId, Status, WaitToken};
 use shm_ring::Outcome;
 
 use super::World;
@@ -49,7 +49,8 @@ impl World {
             payload_size: 8,
             flags: if self.chance.per_mille(200) { Flags::IDEMPOTENT } else { Flags::NONE },
         };
-        let called_by = CalledBy { caller: caller.id, depth: 1 };
+        // As of a process that does not show what it waits for.
+        let called_by = CalledBy { caller: caller.id, depth: 1, wait_token: WaitToken::NONE };
         let special = Special { called_by: Some(called_by), ..Special::default() };
         if let Some(process) = self.processes.get_mut(&name) {
             process.wait(length_ns);

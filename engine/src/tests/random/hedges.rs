@@ -18,6 +18,7 @@ impl World {
                 is_owed: false,
                 is_queued: false,
                 key: None,
+                made_by: None,
                 begun: 0,
                 pushes_left: None,
                 ..*known

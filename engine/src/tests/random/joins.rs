@@ -25,7 +25,7 @@ impl World {
             received_at: self.now,
             ..super::request()
         };
-        let called_by = caller.map(|caller| CalledBy { caller, depth: 1 });
+        let called_by = caller.map(|caller| claimed(caller, 1));
         let verdict = self.engine.handle_keyed_request(self.now, asked, key, called_by);
         let id = match verdict {
             Verdict::Admitted(id) => Some(id),

@@ -6,7 +6,8 @@ use super::*;
 pub(super) enum Op {
     Keyed { function: u32, key: u8, budget_us: u32, nested_in: Option<usize> },
     Request { function: u32, criticality: u8, budget_us: u32, idempotent: bool },
-    Nested { which: usize, function: u32 },
+    Nested { which: usize, function: u32, shows: Shows },
+    BeginToWait { which: usize },
     Later { function: u32, budget_us: u32, start_after_us: u64 },
     Cancel { which: usize, gone: bool },
     Attach { function: u32, slots: u32 },
@@ -54,13 +55,15 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             idempotent,
         },
     );
+    let shows = prop_oneof![1 => Just(Shows::Nothing), 1 => Just(Shows::Made), 3 => Just(Shows::Wait)];
     let start_after = prop_oneof![0u64..2_000, 1_000u64..500_000, Just(START_AFTER_MAX.0 / 1_000 + 1)];
     let later = (0u32..3, prop_oneof![Just(0), 100u32..200_000], start_after)
         .prop_map(|(function, budget_us, start_after_us)| Op::Later { function, budget_us, start_after_us });
     prop_oneof![
         12 => request,
         6 => keyed,
-        4 => (which(), 0u32..3).prop_map(|(which, function)| Op::Nested { which, function }),
+        8 => (which(), 0u32..3, shows).prop_map(|(which, function, shows)| Op::Nested { which, function, shows }),
+        2 => which().prop_map(|which| Op::BeginToWait { which }),
         2 => later,
         2 => (which(), any::<bool>()).prop_map(|(which, gone)| Op::Cancel { which, gone }),
         2 => (prop_oneof![Just(0u32), 0u32..3], 1u32..5).prop_map(|(function, slots)| Op::Attach { function, slots }),
@@ -78,5 +81,32 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (which(), which()).prop_map(|(worker, call)| Op::LieAboutResult { worker, call }),
         4 => Just(Op::CarryOutActions),
         4 => Just(Op::PollAnswers),
+    ]
+}
+
+/// Histories of few processes that wait for each other.
+pub(super) fn waiting_op() -> impl Strategy<Value = Op> {
+    let which = || 0usize..1000;
+    let shows = prop_oneof![1 => Just(Shows::Made), 5 => Just(Shows::Wait)];
+    let request = |function| Op::Request { function, criticality: 1, budget_us: 0, idempotent: false };
+    prop_oneof![
+        3 => (0u32..3, 1u32..3).prop_map(|(function, slots)| Op::Attach { function, slots }),
+        4 => (0u32..3).prop_map(request),
+        8 => Just(Op::Push { count: 3 }),
+        8 => which().prop_map(|which| Op::Take { which }),
+        8 => (which(), 0u32..3, shows).prop_map(|(which, function, shows)| Op::Nested { which, function, shows }),
+        2 => which().prop_map(|which| Op::BeginToWait { which }),
+        1 => (0u32..2, 0u8..3, which()).prop_map(|(function, key, which)| Op::Keyed {
+            function,
+            key,
+            budget_us: 0,
+            nested_in: Some(which),
+        }),
+        1 => which().prop_map(|which| Op::Finish { which, outcome: RunOutcome::Ok }),
+        1 => which().prop_map(|which| Op::LoseWorker { which }),
+        1 => which().prop_map(|which| Op::DrainWorker { which }),
+        1 => Just(Op::CarryOutActions),
+        3 => (0u64..20_000_000).prop_map(|ns| Op::Pass { ns }),
+        2 => Just(Op::PollAnswers),
     ]
 }
