@@ -1,13 +1,15 @@
 //! `quickfire relay --runtime NAME -- PROGRAM ARGUMENTS`: a relay, as the process the shim starts for a function whose program
 //! does not attach by itself. What the shim writes ([`words`]) and what the process reads ([`run`]) stand in one file.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use quickfire_client::serve::ServeFailed;
-use relay::Plan;
-use router::config::{FunctionConfig, Runtime};
+use relay::{HttpListen, HttpPlan, Plan};
+use router::config::{FunctionConfig, HttpConfig, HttpListen as Listen, Runtime};
 
 use crate::ending::{Ending, Failure};
 
@@ -22,17 +24,31 @@ pub fn command() -> Command {
                 .required(true)
                 .value_parser(PossibleValuesParser::new(Runtime::NAMES)),
         )
+        .args(["http-path", "http-content-type", "http-ready-path"].map(|name| Arg::new(name).long(name)))
+        .arg(Arg::new("http-sockets").long("http-sockets").value_parser(value_parser!(PathBuf)))
+        .arg(Arg::new("start-timeout-ms").long("start-timeout-ms").value_parser(value_parser!(u64)))
         .arg(Arg::new("command").action(ArgAction::Append).required(true).last(true))
 }
 
 /// What follows the name of our own program when a function's program is run by a relay; nothing for one that is run as it is.
-pub fn words(function: &FunctionConfig) -> Option<Vec<String>> {
-    let runtime = match function.runtime {
-        Runtime::Native => return None,
-        Runtime::Exec | Runtime::Stdio => function.runtime.name(),
-    };
-    let ours = ["relay", "--runtime", runtime, "--"].map(String::from);
-    Some(ours.into_iter().chain(function.command.words()).collect())
+pub fn words(function: &FunctionConfig, run_dir: &Path) -> Option<Vec<String>> {
+    if function.runtime == Runtime::Native {
+        return None;
+    }
+    let mut words = vec!["relay".into(), "--runtime".into(), function.runtime.name().into()];
+    if function.runtime == Runtime::Http {
+        let HttpConfig { listen, path, content_type, ready_path } = &function.http;
+        words.push(format!("--start-timeout-ms={}", function.start_timeout.as_millis()));
+        words.push(format!("--http-path={path}"));
+        words.push(format!("--http-content-type={content_type}"));
+        words.extend(ready_path.as_ref().map(|path| format!("--http-ready-path={path}")));
+        if *listen == Listen::Socket {
+            words.push(format!("--http-sockets={}", run_dir.display()));
+        }
+    }
+    words.push("--".into());
+    words.extend(function.command.words());
+    Some(words)
 }
 
 /// Serves until the router says stop.
@@ -54,12 +70,25 @@ fn plan(matches: &ArgMatches, function: String) -> Result<Plan, Failure> {
     let runtime = match Runtime::from_name(name) {
         Some(Runtime::Exec) => relay::Runtime::Exec,
         Some(Runtime::Stdio) => relay::Runtime::Stdio,
+        Some(Runtime::Http) => relay::Runtime::Http(http_plan(matches)),
         Some(Runtime::Native) | None => {
             return Err(Failure::usage(format!("runtime {name:?} needs no relay")));
         }
     };
     let command = matches.get_many::<String>("command").unwrap_or_default().cloned().collect();
-    Ok(Plan { function, command, runtime })
+    let start_timeout = matches.get_one("start-timeout-ms").copied().unwrap_or_default();
+    Ok(Plan { function, command, runtime, start_timeout: Duration::from_millis(start_timeout) })
+}
+
+fn http_plan(matches: &ArgMatches) -> HttpPlan {
+    let text = |name| matches.get_one::<String>(name).cloned();
+    let folder = matches.get_one::<PathBuf>("http-sockets").cloned();
+    HttpPlan {
+        listen: folder.map_or(HttpListen::Port, |folder| HttpListen::Socket { folder }),
+        path: text("http-path").unwrap_or_default(),
+        content_type: text("http-content-type").unwrap_or_default(),
+        ready_path: text("http-ready-path"),
+    }
 }
 
 #[cfg(test)]
@@ -69,18 +98,38 @@ mod tests {
     use super::*;
 
     fn words_of(manifest: &str) -> Option<Vec<String>> {
-        words(&Config::parse(manifest, "q.toml").unwrap().functions[0])
+        words(&Config::parse(manifest, "q.toml").unwrap().functions[0], Path::new("/r"))
     }
 
     #[test]
     fn what_the_shim_writes_is_what_the_relay_reads() {
         let manifest = "[functions.f]\ncommand = [\"./x\", \"--runtime\", \"-- y\", \"\"]\nruntime = ";
-        for (name, runtime) in [("exec", relay::Runtime::Exec), ("stdio", relay::Runtime::Stdio)] {
-            let words = words_of(&format!("{manifest}{name:?}")).unwrap();
+        let http = HttpPlan {
+            listen: HttpListen::Port,
+            path: "/".into(),
+            content_type: "application/octet-stream".into(),
+            ready_path: None,
+        };
+        let given = HttpPlan {
+            listen: HttpListen::Socket { folder: "/r".into() },
+            path: "/-a=b".into(),
+            content_type: "a/b; c=d".into(),
+            ready_path: Some("/ready".into()),
+        };
+        let options = "\"http\"\nhttp_listen = \"socket\"\nhttp_path = \"/-a=b\"\nhttp_content_type = \"a/b; c=d\"\n\
+                       http_ready_path = \"/ready\"\nstart_timeout = \"70ms\"";
+        for (text, runtime, start_ms) in [
+            ("\"exec\"", relay::Runtime::Exec, 0),
+            ("\"stdio\"", relay::Runtime::Stdio, 0),
+            ("\"http\"", relay::Runtime::Http(http), 10_000),
+            (options, relay::Runtime::Http(given), 70),
+        ] {
+            let words = words_of(&format!("{manifest}{text}")).unwrap();
             let matches = command().get_matches_from(words.iter().map(String::as_str));
             let plan = plan(&matches, "f".into()).unwrap();
             let command = ["./x", "--runtime", "-- y", ""].map(String::from).to_vec();
-            assert_eq!(plan, Plan { function: "f".into(), command, runtime });
+            let start_timeout = Duration::from_millis(start_ms);
+            assert_eq!(plan, Plan { function: "f".into(), command, runtime, start_timeout });
         }
         assert_eq!(words_of(&format!("{manifest}\"native\"")), None);
     }
@@ -94,5 +143,6 @@ mod tests {
         };
         check(Runtime::Exec, &relay::EXEC_VARIABLES);
         check(Runtime::Stdio, &[]);
+        check(Runtime::Http, &relay::HTTP_VARIABLES);
     }
 }

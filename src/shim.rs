@@ -50,7 +50,7 @@ fn read_again(path: &Path) -> Result<ShimConfig, Failure> {
 
 fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
     let functions = config.functions.iter().map(|function| {
-        let command = match (&function.command, relay::words(function)) {
+        let command = match (&function.command, relay::words(function, &config.router.run_dir)) {
             (FunctionCommand::Builtin(name), _) => vec![own_program()?, "function".into(), name.clone()],
             (_, Some(words)) => std::iter::once(own_program()?).chain(words).collect(),
             (program, None) => program.words(),

@@ -85,6 +85,17 @@ fn the_examples_do_their_work() {
         let verdict: serde_json::Value = serde_json::from_str(&verdict).unwrap();
         assert_eq!(verdict["spam"], is_spam, "{text}: {verdict}");
     }
+
+    // Expect: 2 x 8.90 + 7.75 + 3 x 2.40, and 5.5 percent; or why not.
+    let priced = stdout(&router.invoke(&["orders", "--in", &format!("{samples}/order.json")]));
+    let priced: serde_json::Value = serde_json::from_str(&priced).unwrap();
+    assert_eq!((&priced["net"], &priced["total"]), (&"32.75".into(), &"34.55".into()), "{priced}");
+    let refused = stderr(&router.invoke(&["orders", "--data", "{\"country\":\"FR\"}"]), 1);
+    assert!(
+        refused.contains("status: the program answered 422") && refused.contains("KeyError('lines')"),
+        "{refused}"
+    );
+
     let log = std::fs::read_to_string(router.dir.join("logs/spam.0.log")).unwrap();
     assert!(log.contains(" err learned from 24 messages"), "{log}");
 }
@@ -160,6 +171,24 @@ fn a_call_past_its_time_ends_program_and_children_and_not_the_relay() {
 }
 
 #[test]
+fn a_server_on_a_socket_serves_and_leaves_nothing_in_the_run_directory() {
+    let server = "import http.server, os, socketserver\n\
+                  class Handler(http.server.BaseHTTPRequestHandler):\n  \
+                    def do_POST(self): self.send_response(200); self.end_headers(); self.wfile.write(b'on a socket')\n  \
+                    def address_string(self): return 'socket'\n\
+                  socketserver.ThreadingUnixStreamServer(os.environ['SOCKET'], Handler).serve_forever()";
+    let table = format!(
+        "[functions.server]\nruntime = \"http\"\nhttp_listen = \"socket\"\ncommand = [\"python3\", \"-c\", {server:?}]\n"
+    );
+    let mut router = Router::start(&(echo_manifest(1) + &table));
+    assert_eq!(stdout(&router.invoke(&["server", "--data", ""])).trim_end(), "on a socket");
+    assert!(router.terminate().success());
+    let names = std::fs::read_dir(&router.dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("http-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn a_program_and_what_it_started_die_with_their_relay() {
     let router = Router::start(&(echo_manifest(1) + &function("long", "stdio", LONG_LIVED)));
     let (relay, before) = family(&router, "long");
@@ -187,6 +216,21 @@ fn a_router_that_stops_leaves_no_program() {
     processes.push(relay);
     assert!(router.terminate().success());
     eventually("all have ended", || processes.iter().all(|pid| !lives(*pid)));
+}
+
+#[test]
+fn a_program_is_asked_to_end_before_it_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ready, bye) = (dir.path().join("ready"), dir.path().join("bye"));
+    let script = format!(
+        "trap 'echo > {}; exit' TERM; echo > {}; while :; do sleep 0.01; done",
+        bye.display(),
+        ready.display()
+    );
+    let mut router = Router::start(&(echo_manifest(1) + &function("long", "stdio", &script)));
+    eventually("it runs", || ready.exists());
+    assert!(router.terminate().success());
+    eventually("it said good-bye", || bye.exists());
 }
 
 #[test]

@@ -66,12 +66,11 @@ fn variables(attributes: &Attributes<'_>) -> Vec<(&'static str, String)> {
 mod tests {
     use super::*;
     use crate::Runtime;
-    use crate::job::Ended;
     use crate::job::tests::{job, job_until};
+    use crate::job::{self, Ended};
 
     fn plan(script: &str) -> Plan {
-        let command = ["sh", "-c", script].map(String::from).to_vec();
-        Plan { function: "test".into(), command, runtime: Runtime::Exec }
+        job::tests::plan(Runtime::Exec, &["sh", "-c", script])
     }
 
     fn run(script: &str, job: &Job<'_>) -> Result<Vec<u8>, String> {

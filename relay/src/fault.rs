@@ -11,6 +11,7 @@
 
 use std::io;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use quickfire_client::serve::FunctionError;
 
@@ -30,6 +31,20 @@ pub enum Fault {
     /// A process that lives longer than a call ended in the middle of one.
     #[error("died: the program ended ({0}) before it answered")]
     Died(ExitStatus),
+    /// It ended before it was ready.
+    #[error("init_failed: the program ended ({0}) before it was ready")]
+    DiedAtStart(ExitStatus),
+    /// It was not ready in time.
+    #[error("start_timeout: the program was not ready after {} ms: {last}", .limit.as_millis())]
+    StartTimeout {
+        /// How long it had.
+        limit: Duration,
+        /// What it said the last time it was asked.
+        last: String,
+    },
+    /// Somebody else listens where the program should.
+    #[error("not_its_server: the program's port is not its own: {0}")]
+    NotItsServer(io::Error),
     /// Nobody wants the answer any more.
     #[error("stopped: {}; the program was killed", match .0 { Ended::TimedOut => "the call's time was over", Ended::Cancelled => "the call was cancelled" })]
     Stopped(Ended),
@@ -72,15 +87,28 @@ pub enum Fault {
         /// What it must have.
         expected: String,
     },
+    /// The caller gave up, and the connection was closed.
+    #[error("withdrawn: the call was cancelled; its connection was closed")]
+    Withdrawn,
+    /// Nobody listens any more.
+    #[error("cannot_connect: {0}")]
+    CannotConnect(String),
+    /// The connection ended before the answer did.
+    #[error("closed: the connection ended before the answer did: {0}")]
+    Closed(String),
+    /// What came is no answer in HTTP/1.1.
+    #[error("not_http: the program does not answer in HTTP/1.1: {0}")]
+    NotHttp(String),
     /// Something behind the answer.
     #[error("two_answers: there is more on stdout than the answer: {0:?}")]
     TwoAnswers(String),
 }
 
 impl Fault {
-    /// The instance is as good as before.
+    /// The instance is as good as before: nothing of this call can reach another.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Fault::Starting | Fault::Paused { .. })
+        use Fault::{Closed, NotHttp, Paused, Starting, Withdrawn};
+        matches!(self, Starting | Paused { .. } | Withdrawn | Closed(_) | NotHttp(_))
     }
 
     /// It says nothing against the program: its caller gave up.

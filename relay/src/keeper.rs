@@ -9,6 +9,8 @@
 //! the fault, and a fresh instance is being started by then.
 //! Never: starts a program again and again that fails before its first answer, see `pause.rs`.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use quickfire_client::serve::FunctionError;
@@ -19,6 +21,7 @@ use crate::limits::STOP_GRACE;
 use crate::pause::Pause;
 use crate::plan::Plan;
 use crate::program::Program;
+use crate::stopping::Stopping;
 
 /// A program and the conversation with it: what a runtime is.
 pub trait Instance: Sized {
@@ -36,6 +39,11 @@ pub trait Instance: Sized {
 
     /// Its process.
     fn program(&mut self) -> &mut Program;
+
+    /// A file that has to go with it.
+    fn file(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// The instance of one relay.
@@ -43,6 +51,7 @@ pub struct Keeper<'a, I> {
     plan: &'a Plan,
     kept: Option<Kept<I>>,
     pause: Pause,
+    stopping: Arc<Stopping>,
     /// What broke the last time, and the end of its stderr: for calls during the pause.
     last: (String, String),
 }
@@ -55,7 +64,12 @@ struct Kept<I> {
 impl<'a, I: Instance> Keeper<'a, I> {
     /// A keeper that has started nothing.
     pub fn new(plan: &'a Plan) -> Self {
-        Self { plan, kept: None, pause: Pause::default(), last: Default::default() }
+        Self { plan, kept: None, pause: Pause::default(), stopping: Arc::default(), last: Default::default() }
+    }
+
+    /// What ends the instance when the relay is told to end by a signal.
+    pub fn stopping(&self) -> &Arc<Stopping> {
+        &self.stopping
     }
 
     /// Starts an instance, and waits until it is ready or has failed.
@@ -83,7 +97,10 @@ impl<'a, I: Instance> Keeper<'a, I> {
                 self.pause.note_answer();
                 Err(FunctionError::new(bytes))
             }
-            Err(Failed::Fault(fault)) if fault.is_passing() => Err(fault.answer("", job.result_size_max)),
+            Err(Failed::Fault(fault)) if fault.is_passing() => {
+                let stderr = self.kept.as_mut().map(|kept| kept.instance.program().stderr_tail());
+                Err(fault.answer(&stderr.unwrap_or_default(), job.result_size_max))
+            }
             Err(Failed::Fault(fault)) => {
                 self.break_off(&fault);
                 let answer = fault.answer(&self.last.1, job.result_size_max);
@@ -107,10 +124,10 @@ impl<'a, I: Instance> Keeper<'a, I> {
 
     /// The instance, started if there is none, once it is ready.
     fn ready_instance(&mut self, is_ended: &IsEnded<'_>) -> Result<&mut Kept<I>, Fault> {
-        let kept = match &mut self.kept {
-            Some(kept) => kept,
-            none => none.insert(Kept { instance: I::spawn(self.plan)?, has_answered: false }),
-        };
+        if self.kept.is_none() {
+            self.spawn()?;
+        }
+        let Some(kept) = &mut self.kept else { unreachable!("it was started above") };
         if kept.instance.make_ready(is_ended)? { Ok(kept) } else { Err(Fault::Starting) }
     }
 
@@ -146,10 +163,17 @@ impl<'a, I: Instance> Keeper<'a, I> {
         if self.pause.left(Instant::now()).is_some() {
             return;
         }
-        match I::spawn(self.plan) {
-            Ok(instance) => self.kept = Some(Kept { instance, has_answered: false }),
-            Err(fault) => self.break_off(&fault),
+        if let Err(fault) = self.spawn() {
+            self.break_off(&fault);
         }
+    }
+
+    fn spawn(&mut self) -> Result<(), Fault> {
+        let mut instance = I::spawn(self.plan)?;
+        let file = instance.file();
+        self.stopping.note(instance.program().exit_fd(), file);
+        self.kept = Some(Kept { instance, has_answered: false });
+        Ok(())
     }
 }
 

@@ -21,8 +21,11 @@
 //! | `program.rs`, `tail.rs` | the foreign process; the end of its stderr |
 //! | `talk.rs` | bytes in and out of its pipes, while a call is wanted |
 //! | `keeper.rs`, `pause.rs` | one instance, kept ready across calls; how soon a failed one is started again |
+//! | `stopping.rs` | SIGTERM, passed on |
 //! | `exec.rs` | runtime `exec`: a process for each call |
 //! | `stdio.rs` | runtime `stdio`: a line of JSON for each call |
+//! | `reactor.rs`, `owner.rs` | sockets, while a call is wanted; whose process is at their other end |
+//! | `http.rs` | runtime `http`: a request for each call |
 //!
 //! Contracts: docs/coding/runtimes.md.  Why so: docs/decisions/0029.  Tests: below each file, with hostile programs; with a
 //! router: `tests/runtimes.rs` of the workspace.
@@ -31,40 +34,51 @@
 
 mod exec;
 mod fault;
+mod http;
 mod job;
 mod keeper;
 pub mod limits;
+mod owner;
 mod pause;
 mod plan;
 mod program;
+mod reactor;
 mod stdio;
+mod stopping;
 mod tail;
 mod talk;
 
 use quickfire_client::serve::{ServeFailed, serve_into};
 
+use http::Http;
 use job::Job;
 use keeper::Keeper;
 use stdio::Stdio;
 
 pub use exec::VARIABLES as EXEC_VARIABLES;
 pub use fault::Fault;
-pub use plan::{Plan, Runtime};
+pub use http::VARIABLES as HTTP_VARIABLES;
+pub use plan::{HttpListen, HttpPlan, Plan, Runtime};
 
 /// Serves calls with the program of the plan until the router says stop.
 pub fn run(plan: &Plan) -> Result<(), ServeFailed> {
-    match plan.runtime {
+    match &plan.runtime {
         Runtime::Exec => serve_into(|call, reply| {
             let ended = job::ending_of(call);
             exec::answer(plan, &Job::new(plan, call, &ended), reply.bytes_mut())
         }),
         Runtime::Stdio => serve_kept::<Stdio>(plan),
+        Runtime::Http(_) => serve_kept::<Http>(plan),
     }
 }
 
 /// The same for a runtime whose programs live longer than a call.
 fn serve_kept<I: keeper::Instance>(plan: &Plan) -> Result<(), ServeFailed> {
     let mut keeper = Keeper::<I>::new(plan);
+    if let Err(error) = keeper.stopping().listen() {
+        // It ends all the same, only without its grace.
+        eprintln!("relay: cannot listen to signals: {error}");
+    }
     // Before there can be a call, so that the first one finds it warm.
     keeper.start_ahead();
     let served = serve_into(|call, reply| {

@@ -14,6 +14,8 @@ pub const JSON_GROWTH_MAX: usize = 6;
 /// How often a call that runs is asked whether anybody still wants it. A tenth of what nobody notices, and a hundredth of the
 /// grace after which the router would have the whole process killed.
 pub const WANTED_POLL: Duration = Duration::from_millis(10);
+/// How long after its deadline a call is given up that the router has not taken back: a quarter of the router's own grace.
+pub const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 /// What a dead program said last has arrived after this; longer waits only for something that left its process group with the
 /// pipe in its hands.
 pub const STDERR_SETTLE: Duration = Duration::from_millis(100);
@@ -23,6 +25,15 @@ pub const STOP_GRACE: Duration = Duration::from_millis(500);
 pub const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest such wait: the shim's own for its processes.
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The first wait before a server is asked again whether it is ready; doubled each time.
+pub const READY_POLL_MIN: Duration = Duration::from_millis(5);
+/// The longest such wait.
+pub const READY_POLL_MAX: Duration = Duration::from_millis(250);
+/// How long a server may take to say that it is ready, each time it is asked.
+pub const READY_ATTEMPT: Duration = Duration::from_secs(1);
+/// How long a connection without a call is kept. Servers close theirs after 2 s or more; a call that is sent while they do would be
+/// lost, and nobody could say whether it had begun.
+pub const CONNECTION_REUSE_MAX: Duration = Duration::from_secs(1);
 /// Read from a pipe at once: what a pipe holds.
 pub const READ_SIZE: usize = 64 << 10;
 

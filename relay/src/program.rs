@@ -30,6 +30,8 @@ const WITHHELD: [&str; 4] =
 pub enum Streams {
     /// To the relay.
     Pipes,
+    /// Stdin nowhere, stdout to the log.
+    Log,
 }
 
 /// A process the relay started. Killed with its group when dropped.
@@ -63,6 +65,7 @@ impl Program {
         });
         match streams {
             Streams::Pipes => command.stdin(Stdio::piped()).stdout(Stdio::piped()),
+            Streams::Log => command.stdin(Stdio::null()).stdout(Stdio::inherit()),
         };
         worker_shim::die_with_parent(&mut command);
 
@@ -133,6 +136,12 @@ impl Program {
             // An interrupted wait is begun again.
             let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&timespec(left)));
         }
+    }
+
+    /// Its number.
+    #[cfg(test)]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The end of what it said on stderr, all of it as far as it is dead.

@@ -38,7 +38,7 @@ pub mod value;
 pub use fallback::Fallback;
 pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem, ProblemKind};
-pub use runtime::Runtime;
+pub use runtime::{HttpConfig, HttpListen, Runtime};
 pub use section::Section;
 pub use settings::Setting;
 pub use sources::{FileText, Sources};
@@ -153,6 +153,10 @@ pub struct FunctionConfig {
     pub command: Command,
     /// What the program speaks.
     pub runtime: Runtime,
+    /// How long it may take to become ready, where its runtime knows when it is.
+    pub start_timeout: Duration,
+    /// How it is talked to, where that is by HTTP.
+    pub http: HttpConfig,
     /// The tenant whose it is.
     pub tenant: String,
     /// Processes kept warm for each shard.

@@ -346,8 +346,54 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         kind: Kind::Choice(Runtime::NAMES),
         default: Some("native"),
         meaning: "What the program speaks. native: it attaches to its ring, with our library. exec: it is started for each call, with the \
-                  payload as its input and its output as the result. stdio: it reads and writes a line of JSON for each call. The \
-                  contracts: docs/coding/runtimes.md.",
+                  payload as its input and its output as the result. stdio: it reads and writes a line of JSON for each call. http: \
+                  it is an HTTP/1.1 server. The contracts: docs/coding/runtimes.md.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "start_timeout",
+        flag: None,
+        env: None,
+        kind: Kind::duration(Duration::from_millis(10), Duration::from_secs(3600)),
+        default: Some("10s"),
+        meaning: "How long a program may take until it is ready, with runtime = http. Beyond it the program is killed and started again.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "http_listen",
+        flag: None,
+        env: None,
+        kind: Kind::Choice(&["port", "socket"]),
+        default: Some("port"),
+        meaning: "Where an HTTP server is told to listen: on a port of 127.0.0.1, in its variable PORT; or on a Unix socket in the run \
+                  directory, in its variable SOCKET, which no other user of the host can reach.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "http_path",
+        flag: None,
+        env: None,
+        kind: Kind::UrlPath,
+        default: Some("/"),
+        meaning: "The path to which an HTTP server gets calls, by POST.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "http_content_type",
+        flag: None,
+        env: None,
+        kind: Kind::HeaderText,
+        default: Some("application/octet-stream"),
+        meaning: "The type of payloads, as an HTTP server is told it. Many frameworks want application/json here before they look at JSON.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "http_ready_path",
+        flag: None,
+        env: None,
+        kind: Kind::UrlPathOrNone,
+        default: Some("none"),
+        meaning: "A path that an HTTP server answers with a status of 2xx once it is ready. none: it is ready once it listens.",
         since: "0.1",
     },
     OptionSpec {

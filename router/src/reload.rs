@@ -14,7 +14,19 @@ use std::fmt;
 use crate::config::{Config, ConfigError, FunctionConfig, Section, Setting};
 
 /// Options of a function from which each of its processes and their rings are made.
-const COLD: [&str; 6] = ["command", "runtime", "slots", "payload_size_max", "processors", "env"];
+const COLD: [&str; 11] = [
+    "command",
+    "runtime",
+    "start_timeout",
+    "http_listen",
+    "http_path",
+    "http_content_type",
+    "http_ready_path",
+    "slots",
+    "payload_size_max",
+    "processors",
+    "env",
+];
 
 /// What a reload changes, and what it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,6 +137,8 @@ fn with_processes_of(new: &FunctionConfig, running: &FunctionConfig) -> Function
     FunctionConfig {
         command: running.command.clone(),
         runtime: running.runtime,
+        start_timeout: running.start_timeout,
+        http: running.http.clone(),
         slots: running.slots,
         payload_size_max: running.payload_size_max,
         processors: running.processors.clone(),

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::*;
 use crate::Runtime;
 use crate::job::Ended;
-use crate::job::tests::{job, job_until};
+use crate::job::tests::{job, job_until, plan};
 use crate::keeper::Keeper;
 
 /// What every script can use: `calls` gives the requests, `say` writes a line.
@@ -22,13 +22,11 @@ calls = map(json.loads, sys.stdin)
 "#;
 
 fn python(script: &str) -> Plan {
-    let script = format!("{PRELUDE}{script}");
-    let command = ["python3", "-c", &script].map(String::from).to_vec();
-    Plan { function: "test".into(), command, runtime: Runtime::Stdio }
+    plan(Runtime::Stdio, &["python3", "-c", &format!("{PRELUDE}{script}")])
 }
 
 fn shell(script: &str) -> Plan {
-    Plan { command: ["sh", "-c", script].map(String::from).to_vec(), ..python("") }
+    plan(Runtime::Stdio, &["sh", "-c", script])
 }
 
 fn ask(keeper: &mut Keeper<'_, Stdio>, job: &Job<'_>) -> Result<String, String> {

@@ -3,7 +3,7 @@
 //! FNV-1a written out: the standard hasher may change with the compiler, and a router of the next version must
 //! come to the same number as the shim of this one. Nobody attacks it: both sides belong to the same user.
 
-use super::{Command, Config, Runtime};
+use super::{Command, Config, HttpConfig, HttpListen, Runtime};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -34,6 +34,17 @@ impl Config {
             if function.runtime != Runtime::Native {
                 digest.text("runtime");
                 digest.text(function.runtime.name());
+                digest.number(function.start_timeout.as_nanos() as u64);
+            }
+            if function.runtime == Runtime::Http {
+                let HttpConfig { listen, path, content_type, ready_path } = &function.http;
+                digest.number(match listen {
+                    HttpListen::Port => 0,
+                    HttpListen::Socket => 1,
+                });
+                [path, content_type, ready_path.as_ref().unwrap_or(&String::new())]
+                    .iter()
+                    .for_each(|text| digest.text(text));
             }
             if !function.processors.is_empty() {
                 digest.text("processors");

@@ -10,13 +10,37 @@ pub enum Runtime {
     Exec,
     /// A line of JSON for each call.
     Stdio,
+    /// An HTTP request for each call.
+    Http,
+}
+
+/// How an HTTP server is talked to, where it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where it listens.
+    pub listen: HttpListen,
+    /// The path of calls.
+    pub path: String,
+    /// The type of payloads.
+    pub content_type: String,
+    /// The path that says that it is ready.
+    pub ready_path: Option<String>,
+}
+
+/// Where an HTTP server is told to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpListen {
+    /// On a port of 127.0.0.1.
+    Port,
+    /// On a Unix socket.
+    Socket,
 }
 
 impl Runtime {
     /// Every one.
-    const ALL: [Runtime; 3] = [Runtime::Native, Runtime::Exec, Runtime::Stdio];
+    const ALL: [Runtime; 4] = [Runtime::Native, Runtime::Exec, Runtime::Stdio, Runtime::Http];
     /// What an operator may write.
-    pub const NAMES: &'static [&'static str] = &["native", "exec", "stdio"];
+    pub const NAMES: &'static [&'static str] = &["native", "exec", "stdio", "http"];
 
     /// What an operator writes.
     pub fn name(self) -> &'static str {
@@ -24,6 +48,7 @@ impl Runtime {
             Runtime::Native => "native",
             Runtime::Exec => "exec",
             Runtime::Stdio => "stdio",
+            Runtime::Http => "http",
         }
     }
 
@@ -38,6 +63,7 @@ impl Runtime {
         match self {
             Runtime::Native | Runtime::Stdio => &[],
             Runtime::Exec => &["TRACEPARENT"],
+            Runtime::Http => &["PORT", "SOCKET"],
         }
     }
 }

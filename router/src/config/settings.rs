@@ -19,8 +19,8 @@ use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
-    Command, Config, Fallback, FunctionConfig, Host, IoChoice, Listen, RouterConfig, Runtime,
-    SlowStartConfig, Sources, TenantConfig, auto, nearest,
+    Command, Config, Fallback, FunctionConfig, Host, HttpConfig, HttpListen, IoChoice, Listen, RouterConfig,
+    Runtime, SlowStartConfig, Sources, TenantConfig, auto, nearest,
 };
 use crate::clock::nanos;
 use crate::idle::IdleStrategy;
@@ -282,6 +282,17 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         },
         // The kind of the option admits no other name.
         runtime: Runtime::from_name(table.choice("runtime")).unwrap_or(Runtime::Native),
+        start_timeout: table.duration("start_timeout"),
+        http: HttpConfig {
+            listen: if table.choice("http_listen") == "socket" {
+                HttpListen::Socket
+            } else {
+                HttpListen::Port
+            },
+            path: table.text("http_path"),
+            content_type: table.text("http_content_type"),
+            ready_path: Some(table.text("http_ready_path")).filter(|path| path != "none"),
+        },
         tenant: table.name("tenant"),
         warm: table.count("warm"),
         slots: table.count("slots"),
@@ -386,6 +397,7 @@ accessors! {
     command -> Command: Command,
     environment -> Environment: std::collections::BTreeMap<String, String>,
     fallback -> Fallback: Fallback,
+    text -> Text: String,
 }
 
 impl Table<'_> {

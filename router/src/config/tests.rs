@@ -214,6 +214,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         [functions.resize]
         command = ["./bin/resize", "--fast"]
         runtime = "stdio"
+        http_path = "/call"
         warm = 2
         slots = 16
         timeout = "250ms"
@@ -247,6 +248,13 @@ fn a_function_gets_its_table_and_the_defaults() {
             arguments: vec!["--fast".into()],
         },
         runtime: Runtime::Stdio,
+        start_timeout: Duration::from_secs(10),
+        http: HttpConfig {
+            listen: HttpListen::Port,
+            path: "/call".into(),
+            content_type: "application/octet-stream".into(),
+            ready_path: None,
+        },
         tenant: "default".into(),
         warm: 2,
         slots: 16,
@@ -372,8 +380,34 @@ fn a_runtime_and_its_command_have_to_fit() {
     );
     check(
         "[functions.a]\ncommand = [\"./a\"]\nruntime = \"cgi\"",
-        &["q.toml:3:1: `functions.a.runtime`: cgi is not allowed; allowed: native or exec or stdio"],
+        &["q.toml:3:1: `functions.a.runtime`: cgi is not allowed; allowed: native or exec or stdio or http"],
     );
+}
+
+#[test]
+fn paths_and_headers_hold_what_a_request_can_carry() {
+    let with = |option: &str, text: &str| {
+        format!("[functions.a]\ncommand = [\"./a\"]\nruntime = \"http\"\n{option} = {text:?}")
+    };
+    let config = Config::parse(&with("http_ready_path", "/ready?a=1"), "q.toml").unwrap();
+    assert_eq!(config.functions[0].http.ready_path.as_deref(), Some("/ready?a=1"));
+    assert_eq!(Config::parse(&config.to_toml(), "q.toml").unwrap().functions, config.functions);
+    let long = format!("/{}", "x".repeat(1024));
+    for (option, text) in [
+        ("http_path", "none"),
+        ("http_path", "call"),
+        ("http_path", "/a b"),
+        ("http_path", "/a#b"),
+        ("http_path", "/ü"),
+        ("http_path", &long),
+        ("http_ready_path", ""),
+        ("http_content_type", ""),
+        ("http_content_type", "text/plain "),
+        ("http_content_type", "text/plain\r\nx: y"),
+    ] {
+        let told = problems(&with(option, text));
+        assert!(told.starts_with(&format!("q.toml:4:1: `functions.a.{option}`: ")), "{text}: {told}");
+    }
 }
 
 #[test]
@@ -582,6 +616,23 @@ fn the_digest_changes_with_what_a_shim_starts_and_with_nothing_else() {
     assert_ne!(of("", "processors = \"1\""), of("", ""));
     assert_ne!(of("", "processors = \"1\""), of("", "processors = \"2\""));
     assert_ne!(of("", "env = { A = \"1\" }"), of("", ""));
+
+    let http = |options: &str| {
+        digest(&format!(
+            "[router]\nrun_dir = \"/r\"\n[functions.a]\ncommand = [\"./a\"]\nruntime = \"http\"\n{options}"
+        ))
+    };
+    let options = [
+        "start_timeout = \"1s\"",
+        "http_listen = \"socket\"",
+        "http_path = \"/a\"",
+        "http_ready_path = \"/a\"",
+        "http_content_type = \"a/b\"",
+    ];
+    for option in options {
+        assert_ne!(http(option), http(""), "{option}");
+        assert_eq!(of("", option), of("", ""), "{option} is nothing to a native function");
+    }
 }
 
 #[test]

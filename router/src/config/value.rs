@@ -72,6 +72,12 @@ pub enum Kind {
     Environment,
     /// What stands in for a function.
     Fallback,
+    /// The path of a URL.
+    UrlPath,
+    /// The same, or `none`.
+    UrlPathOrNone,
+    /// The value of a header.
+    HeaderText,
 }
 
 /// What an operator wrote, before it is known what it should be.
@@ -120,7 +126,12 @@ pub enum Value {
     Environment(BTreeMap<String, String>),
     /// See [`Kind::Fallback`].
     Fallback(Fallback),
+    /// See [`Kind::UrlPath`] and [`Kind::HeaderText`].
+    Text(String),
 }
+
+/// The longest path or header of an option.
+const HTTP_TEXT_SIZE_MAX: usize = 1024;
 
 /// Listeners of one router: each costs a socket for every shard.
 const LISTENERS_COUNT_MAX: usize = 64;
@@ -202,6 +213,16 @@ impl Kind {
             (Kind::Command, Raw::List(_)) => command(&self.texts(raw)?),
             (Kind::Environment, Raw::Table(entries)) => self.environment(entries),
             (Kind::Fallback, Raw::Text(text)) => Fallback::read(text).map(Value::Fallback),
+            (Kind::UrlPath | Kind::UrlPathOrNone | Kind::HeaderText, Raw::Text(text)) => {
+                let is_none = self == Kind::UrlPathOrNone && text == "none";
+                let is_allowed =
+                    if self == Kind::HeaderText { is_header_text(text) } else { is_url_path(text) };
+                if is_none || is_allowed {
+                    Ok(Value::Text(text.clone()))
+                } else {
+                    Err(self.not_allowed(text))
+                }
+            }
             (_, raw) => Err(self.wrong_type(raw)),
         }
     }
@@ -235,6 +256,11 @@ impl Kind {
             }
             Kind::Environment => "a table of texts like { NAME = \"value\" }".into(),
             Kind::Fallback => Fallback::allowed(),
+            Kind::UrlPath => format!("a path like /call of at most {HTTP_TEXT_SIZE_MAX} characters"),
+            Kind::UrlPathOrNone => {
+                format!("none, or a path like /ready of at most {HTTP_TEXT_SIZE_MAX} characters")
+            }
+            Kind::HeaderText => format!("1 to {HTTP_TEXT_SIZE_MAX} visible ASCII characters and spaces"),
         }
     }
 
@@ -248,9 +274,10 @@ impl Kind {
             Kind::Switch => "true|false",
             Kind::Name => "NAME",
             Kind::Path => "DIR",
+            Kind::UrlPath | Kind::UrlPathOrNone => "PATH",
             Kind::Listeners => "URL",
             Kind::Processors { .. } => "LIST",
-            Kind::Command | Kind::Environment | Kind::Fallback => "VALUE",
+            Kind::Command | Kind::Environment | Kind::Fallback | Kind::HeaderText => "VALUE",
         }
     }
 
@@ -325,6 +352,7 @@ impl Value {
             Value::Processors(list) => quote(&list::format(list)),
             Value::Command(command) => quote_list(command.words()),
             Value::Fallback(fallback) => quote(&fallback.to_string()),
+            Value::Text(text) => quote(text),
             Value::Environment(variables) => {
                 let entries: Vec<_> = variables
                     .iter()
@@ -354,6 +382,19 @@ pub(super) fn is_name(name: &str) -> bool {
     name.len() <= NAME_SIZE_MAX
         && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// What may stand between the method and the version of a request.
+fn is_url_path(text: &str) -> bool {
+    text.starts_with('/')
+        && text.len() <= HTTP_TEXT_SIZE_MAX
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte))
+}
+
+fn is_header_text(text: &str) -> bool {
+    (1..=HTTP_TEXT_SIZE_MAX).contains(&text.len())
+        && text.trim() == text
+        && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
 fn listeners(texts: &[String]) -> Result<Value, ProblemKind> {

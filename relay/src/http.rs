@@ -1,0 +1,377 @@
+//! Runtime `http`: a server that speaks HTTP/1.1, on a loopback port or a Unix socket that the relay names.
+//!
+//! In: a call.  Out: `POST /`, the payload as the body, the call's attributes as the headers of a CloudEvent in binary mode.
+//! Back: a status of 2xx with the result; any other is the function's error.
+//! Always: one call at a time, on one connection, which is kept between calls for a short while. An exchange that breaks
+//! ends its connection, so that its late answer can reach no other call; the program goes on.
+//! Never: more of an answer than a result may have. Never talks to another user's server (`owner.rs`).
+//!
+//! ```text
+//!   spawn ──▶ does it listen? ──▶ is GET of its readiness path 2xx? ──▶ ready
+//!                └── asked again after 5 ms, doubled up to 250 ms, until the start time-out ──▶ fault
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rustix::net::SocketAddrUnix;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+
+use crate::fault::{Failed, Fault};
+use crate::job::{Attributes, Ended, IsEnded, Job};
+use crate::keeper::Instance;
+use crate::limits::{CONNECTION_REUSE_MAX, READY_ATTEMPT, READY_POLL_MAX, READY_POLL_MIN, WANTED_POLL};
+use crate::owner;
+use crate::plan::{HttpListen, HttpPlan, Plan, Runtime};
+use crate::program::{Program, Streams};
+use crate::reactor::{Reactor, Waited};
+
+/// The variables that tell the program where to listen; one of them is set.
+pub const VARIABLES: [&str; 2] = ["PORT", "SOCKET"];
+
+/// A connection, closed when dropped: at once where its exchange was given up, because the other side has no other way to learn of it.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    task: JoinHandle<hyper::Result<()>>,
+}
+
+/// One server.
+pub struct Http {
+    program: Program,
+    reactor: Reactor,
+    place: Place,
+    plan: HttpPlan,
+    start_timeout: Duration,
+    started_at: Instant,
+    is_ready: bool,
+    /// The connection of the call before, and when that ended.
+    idle: Option<(Connection, Instant)>,
+}
+
+/// Where the server listens.
+#[derive(Debug)]
+enum Place {
+    Port(u16),
+    Socket(SocketFile),
+}
+
+/// Removed with its server.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Instance for Http {
+    fn spawn(plan: &Plan) -> Result<Self, Fault> {
+        let Runtime::Http(http) = &plan.runtime else { unreachable!("this is the runtime `http`") };
+        let place = Place::choose(&http.listen).map_err(Fault::CannotStart)?;
+        let text = place.text();
+        let name = match place {
+            Place::Port(_) => "PORT",
+            Place::Socket(_) => "SOCKET",
+        };
+        Ok(Http {
+            reactor: Reactor::new()?,
+            program: Program::spawn(&plan.command, &[(name, &text)], Streams::Log)?,
+            place,
+            plan: http.clone(),
+            start_timeout: plan.start_timeout,
+            started_at: Instant::now(),
+            is_ready: false,
+            idle: None,
+        })
+    }
+
+    fn make_ready(&mut self, is_ended: &IsEnded<'_>) -> Result<bool, Fault> {
+        if self.is_ready {
+            return Ok(true);
+        }
+        let Http { program, reactor, place, plan, start_timeout, started_at, .. } = self;
+        match reactor.wait(program, is_ended, become_ready(place, plan, *started_at + *start_timeout)) {
+            Waited::Ended(_) => Ok(false),
+            Waited::Exited(exit) => Err(Fault::DiedAtStart(exit)),
+            Waited::Done(Err(last)) => {
+                // That it does not listen may be because it is no more.
+                Err(match self.program.poll_exit() {
+                    Some(exit) => Fault::DiedAtStart(exit),
+                    None => Fault::StartTimeout { limit: self.start_timeout, last },
+                })
+            }
+            Waited::Done(Ok(())) => {
+                if let Place::Port(port) = self.place {
+                    owner::check_listener(port).map_err(Fault::NotItsServer)?;
+                }
+                self.is_ready = true;
+                Ok(true)
+            }
+        }
+    }
+
+    fn check_fit(&mut self) -> Result<(), Fault> {
+        match self.program.poll_exit() {
+            Some(exit) => Err(Fault::Died(exit)),
+            None => Ok(()),
+        }
+    }
+
+    fn call(&mut self, job: &Job<'_>, reply: &mut Vec<u8>) -> Result<(), Failed> {
+        let idle = self.idle.take().filter(|(_, since)| since.elapsed() < CONNECTION_REUSE_MAX);
+        let idle = idle.map(|(connection, _)| connection);
+        let Http { program, reactor, place, plan, .. } = self;
+        let request = request(plan, job).map_err(|error| Fault::NotHttp(error.to_string()))?;
+        match reactor.wait(program, job.is_ended, exchange(place, idle, request, job.result_size_max)) {
+            Waited::Done(Ok(mut answer)) => {
+                self.idle = answer.connection.take().map(|connection| (connection, Instant::now()));
+                if !answer.is_ok {
+                    return Err(Failed::Function(answer.error_text(job.result_size_max)));
+                }
+                *reply = answer.body;
+                Ok(())
+            }
+            // As a rule a connection ends before its answer because the program does.
+            Waited::Done(Err(fault)) => Err(match self.program.wait_exit(WANTED_POLL) {
+                Some(exit) => Fault::Died(exit).into(),
+                None => fault.into(),
+            }),
+            Waited::Exited(exit) => Err(Fault::Died(exit).into()),
+            // The connection is closed with the exchange, which is how a server learns of it.
+            Waited::Ended(Ended::Cancelled) => Err(Fault::Withdrawn.into()),
+            Waited::Ended(ended) => Err(Fault::Stopped(ended).into()),
+        }
+    }
+
+    fn program(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Port(_) => None,
+            Place::Socket(file) => Some(file.0.clone()),
+        }
+    }
+}
+
+impl Place {
+    fn choose(listen: &HttpListen) -> std::io::Result<Place> {
+        match listen {
+            // Free a moment ago. Who takes it meanwhile is found out before the first call.
+            HttpListen::Port => {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+                Ok(Place::Port(listener.local_addr()?.port()))
+            }
+            HttpListen::Socket { folder } => {
+                remove_stale(folder);
+                let path = folder.join(format!("http-{}.sock", std::process::id()));
+                // What the kernel takes as an address is shorter than a path may be.
+                SocketAddrUnix::new(&path)?;
+                let _ = std::fs::remove_file(&path); // of the instance before this one
+                Ok(Place::Socket(SocketFile(path)))
+            }
+        }
+    }
+
+    /// As the program is told.
+    fn text(&self) -> String {
+        match self {
+            Place::Port(port) => port.to_string(),
+            Place::Socket(file) => file.0.to_string_lossy().into_owned(),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, String> {
+        let connected = match self {
+            Place::Port(port) => {
+                let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).await;
+                let stream = stream.inspect(|stream| {
+                    // Headers and body go out together; a segment that waits for another would cost 40 ms.
+                    let _ = stream.set_nodelay(true);
+                });
+                greet(stream.map_err(|error| error.to_string())?).await
+            }
+            Place::Socket(file) => {
+                let stream = UnixStream::connect(&file.0).await;
+                greet(stream.map_err(|error| error.to_string())?).await
+            }
+        };
+        connected.map_err(|error| error.to_string())
+    }
+}
+
+async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> hyper::Result<Connection> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // What goes wrong with it is told to whoever waits for the answer.
+    Ok(Connection { sender, task: tokio::spawn(connection) })
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Asks again and again; tells what it was last told when the time is over.
+async fn become_ready(place: &Place, plan: &HttpPlan, give_up_at: Instant) -> Result<(), String> {
+    let mut pause = READY_POLL_MIN;
+    loop {
+        let asked = tokio::time::timeout(READY_ATTEMPT, is_ready(place, plan)).await;
+        let last = match asked {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(last)) => last,
+            Err(_) => "no answer".to_owned(),
+        };
+        if Instant::now() >= give_up_at {
+            return Err(last);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(READY_POLL_MAX);
+    }
+}
+
+async fn is_ready(place: &Place, plan: &HttpPlan) -> Result<(), String> {
+    let mut connection = place.connect().await?;
+    let Some(path) = &plan.ready_path else { return Ok(()) };
+    let request = Request::get(path.as_str()).header(HOST, "localhost").body(Full::default());
+    let request = request.map_err(|error| error.to_string())?;
+    let response = connection.sender.send_request(request).await.map_err(|error| told(&error))?;
+    let status = response.status();
+    if status.is_success() { Ok(()) } else { Err(format!("GET {path} is answered {status}")) }
+}
+
+fn request(plan: &HttpPlan, job: &Job<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let Attributes { function, id, deadline_ms, criticality, idempotency_key, .. } = &job.attributes;
+    let mut request = Request::post(plan.path.as_str())
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, plan.content_type.as_str())
+        .header("ce-specversion", "1.0")
+        .header("ce-id", job.attributes.unique_id())
+        .header("ce-source", format!("/quickfire/functions/{function}"))
+        .header("ce-type", "quickfire.call")
+        .header("ce-callid", id.as_str())
+        .header("ce-criticality", *criticality);
+    if let Some(ms) = deadline_ms {
+        request = request.header("ce-deadlinems", *ms);
+    }
+    if let Some(key) = idempotency_key {
+        request = request.header("idempotency-key", key.as_str());
+    }
+    if let Some(trace) = job.attributes.traceparent() {
+        request = request.header("traceparent", trace.as_str()).header("ce-traceparent", trace);
+    }
+    request.body(Full::new(Bytes::copy_from_slice(job.payload)))
+}
+
+/// What a server answered.
+struct Answer {
+    is_ok: bool,
+    status: String,
+    /// At most one byte more than a result may have.
+    body: Vec<u8>,
+    /// The connection, if it can be used again.
+    connection: Option<Connection>,
+}
+
+impl Answer {
+    /// What its caller gets, of at most this size.
+    fn error_text(&self, size_max: usize) -> Vec<u8> {
+        let mut text = format!("status: the program answered {}", self.status).into_bytes();
+        if !self.body.is_empty() {
+            text.extend_from_slice(b"\nbody:\n");
+            text.extend_from_slice(&self.body);
+        }
+        text.truncate(size_max);
+        text
+    }
+}
+
+/// One request, and its answer as far as a result may go.
+async fn exchange(
+    place: &Place,
+    idle: Option<Connection>,
+    request: Request<Full<Bytes>>,
+    result_size_max: usize,
+) -> Result<Answer, Fault> {
+    let (response, connection) = send(place, idle, request).await?;
+    let status = response.status();
+    let mut answer =
+        Answer { is_ok: status.is_success(), status: status.to_string(), body: Vec::new(), connection: None };
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        let room = result_size_max.saturating_add(1).saturating_sub(answer.body.len());
+        answer.body.extend_from_slice(data.get(..room).unwrap_or(&data));
+        if answer.body.len() > result_size_max {
+            return Ok(answer); // and the connection with the rest is closed
+        }
+    }
+    answer.connection = Some(connection);
+    Ok(answer)
+}
+
+/// Sends on the connection that there is, or on a new one if that has been closed.
+async fn send(
+    place: &Place,
+    idle: Option<Connection>,
+    mut request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, Connection), Fault> {
+    if let Some(mut connection) = idle {
+        // Lets the connection find out what happened to it since it last ran.
+        tokio::task::yield_now().await;
+        if connection.sender.ready().await.is_ok() {
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(mut refused) => match refused.take_message() {
+                    // It was not sent, and may be again.
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(refused.into_error())),
+                },
+            }
+        }
+    }
+    let mut connection = place.connect().await.map_err(Fault::CannotConnect)?;
+    let response = connection.sender.send_request(request).await.map_err(broken)?;
+    Ok((response, connection))
+}
+
+fn broken(error: hyper::Error) -> Fault {
+    if error.is_parse() { Fault::NotHttp(told(&error)) } else { Fault::Closed(told(&error)) }
+}
+
+/// The error with what lies below it.
+fn told(error: &dyn std::error::Error) -> String {
+    let below = std::iter::successors(error.source(), |error| error.source());
+    below.fold(error.to_string(), |text, error| format!("{text}: {error}"))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Socket files of relays that were killed.
+fn remove_stale(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix("http-")?.strip_suffix(".sock"));
+        let is_stale = process.is_some_and(|process| {
+            process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists()
+        });
+        if is_stale {
+            // Another relay may be quicker.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
