@@ -55,6 +55,8 @@ pub enum Contract {
     NotEarly,
     /// A retry waits no longer than its back-off may be, and not all of them as long.
     BackOff,
+    /// A function that is pushed back is called less often, as its limit says; the limit ends by itself.
+    BackPressure,
     /// A call that was admitted to a queue bounded in time does not wait much longer than the bound.
     QueueDelay,
 }
@@ -102,6 +104,11 @@ pub const CONTRACTS: &[(Contract, &str, &str)] = &[
     (Contract::OneRun, "one-run", "calls that are the same run once at a time, for all of them"),
     (Contract::NotEarly, "not-early", "nothing begins before its start, and everything stands in line then"),
     (Contract::BackOff, "back-off", "a retry waits within its back-off, and not all of them as long"),
+    (
+        Contract::BackPressure,
+        "back-pressure",
+        "who is pushed back is called less, as the limit says, and it ends by itself",
+    ),
     (
         Contract::QueueDelay,
         "queue-delay",

@@ -1,14 +1,16 @@
 //! Many callers on one host, at their own pace: how long they wait for each other, in virtual time, through real engines.
 //!
-//! In: a seed and one of three matters: tenants beside one that floods, shards that share a ledger, a queue that is bounded
-//! in time.  Out: what happened, or the first broken contract.
+//! In: a seed and one of four matters: tenants beside one that floods, shards that share a ledger, a queue that is bounded
+//! in time, a function that is pushed back.  Out: what happened, or the first broken contract.
 //! Always: a call of an event of the plan; events can be left out one by one, and the rest happens as it would have.
 //! Modelled: a worker runs one call at a time, begins it when it is pushed, and answers when it is done.
 //! Never: a ring, a shim or a client that misbehaves otherwise than by calling too much: `world.rs` has those. Here nothing
 //! happens between two moments in which something is due, so that delays can be held to bounds.
-//! Files: `fairness.rs`, `sharing.rs`, `queue_delay.rs` hold the contracts.
+//! Files: `fairness.rs`, `sharing.rs`, `queue_delay.rs`, `pressure.rs` hold the contracts; `flood.rs` is a figure of the page.
 
 mod fairness;
+mod flood;
+mod pressure;
 mod queue_delay;
 mod sharing;
 #[cfg(test)]
@@ -31,6 +33,8 @@ use crate::plan::Keep;
 use crate::totals::Totals;
 use crate::world::Options;
 
+pub use flood::Flood;
+
 /// What a crowd is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matter {
@@ -40,6 +44,18 @@ pub enum Matter {
     Shards,
     /// A function's queue is bounded in time.
     QueueDelay,
+    /// A function is pushed back by what is downstream of it.
+    Pressure,
+}
+
+/// What somebody wants to know of how long calls wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// How long.
+    Length,
+    /// The same, and whether each is within the bound: the tenant never has more than its share.
+    Bound,
 }
 
 /// A tenant, and the one function that it has.
@@ -49,6 +65,8 @@ struct Tenant {
     function: FunctionSpec,
     /// Calls wait for it whenever one may.
     is_flooding: bool,
+    /// What is asked about the delays of its calls.
+    delays: Asked,
     run_ns_min: u64,
     run_ns_max: u64,
     /// The longest run that it has asked for.
@@ -96,6 +114,7 @@ pub struct Crowd {
     unblocked_at_ns: BTreeMap<(usize, usize), u64>,
     /// Since when calls wait without a break.
     busy_since_ns: Option<u64>,
+    pressure: pressure::Seen,
     totals: Totals,
     pub event_count: usize,
     pub history: History,
@@ -110,7 +129,13 @@ impl Crowd {
             Matter::Neighbours => fairness::tenants(&mut chance),
             Matter::Shards => sharing::tenants(&mut chance),
             Matter::QueueDelay => queue_delay::tenants(&mut chance),
+            Matter::Pressure => pressure::tenants(&mut chance),
         };
+        Crowd::with(options, matter, places, tenants)
+    }
+
+    /// One of these tenants, who may have so many calls running at each shard.
+    fn with(options: Options, matter: Matter, places: u32, tenants: Vec<Tenant>) -> Crowd {
         let shard_count = if matter == Matter::Shards { SHARDS_MAX } else { 1 };
         let limits = Limits {
             running_max: (matter == Matter::Neighbours).then_some(places),
@@ -155,6 +180,7 @@ impl Crowd {
             running: BinaryHeap::new(),
             unblocked_at_ns: BTreeMap::new(),
             busy_since_ns: None,
+            pressure: pressure::Seen::default(),
             totals: Totals::default(),
             event_count: 0,
             history: History::new(options.is_history_kept),
@@ -165,7 +191,8 @@ impl Crowd {
     pub fn run(&mut self, keep: &Keep) -> Result<Totals, Broken> {
         for kept in keep.kept() {
             self.event_count += 1;
-            if kept.index.is_multiple_of(EVENTS_EVERY) || self.matter == Matter::QueueDelay {
+            let is_quick = matches!(self.matter, Matter::QueueDelay | Matter::Pressure);
+            if kept.index.is_multiple_of(EVENTS_EVERY) || is_quick {
                 let seed = self.options.seed ^ ((u64::from(kept.index) + 1) << 24);
                 self.event(&mut Chance::new(seed), kept.divisor)?;
                 self.engines.iter().for_each(Engine::invariants);
@@ -181,6 +208,7 @@ impl Crowd {
             Matter::Neighbours => self.neighbour_calls(chance, divisor),
             Matter::Shards => self.somebody_does_something(chance, divisor),
             Matter::QueueDelay => self.somebody_queues(chance, divisor),
+            Matter::Pressure => self.somebody_is_pushed_back(chance, divisor),
         }
     }
 
@@ -258,6 +286,7 @@ impl Crowd {
             while self.engines[shard].poll_worker_action().is_some() {}
         }
         self.check_shares()?;
+        self.look_at_pressure()?;
         self.check_room()
     }
 
@@ -288,6 +317,7 @@ impl Crowd {
         self.history.note(self.now_ns, || format!("{:?} of tenant {} begins", push.invocation, call.tenant));
         self.check_concurrency(&call)?;
         self.check_delay(&call)?;
+        self.check_pressure()?;
         self.check_queue_delay(&call)
     }
 
@@ -299,9 +329,12 @@ impl Crowd {
             return;
         }
         let (started_at, finished_at) = (Nanos(call.started_at_ns), Nanos(self.now_ns));
-        let finished = Finished { outcome: RunOutcome::Ok, started_at, finished_at };
-        self.engines[call.shard].handle_completion(Nanos(self.now_ns), worker, id, finished);
-        *self.totals.answers.entry("ok").or_default() += 1;
+        let finished = Finished { outcome: RunOutcome::Backpressure, started_at, finished_at };
+        if !self.is_pushed_back(worker, id, finished) {
+            let finished = Finished { outcome: RunOutcome::Ok, ..finished };
+            self.engines[call.shard].handle_completion(Nanos(self.now_ns), worker, id, finished);
+            *self.totals.answers.entry("ok").or_default() += 1;
+        }
         self.tenants[call.tenant].used_ns += call.run_ns;
         self.forget(id);
     }
@@ -328,6 +361,7 @@ fn tenant(number: usize, weight: u32, policy: Policy) -> Tenant {
             ..FunctionSpec::named(name)
         },
         is_flooding: false,
+        delays: Asked::Nothing,
         run_ns_min: 1,
         run_ns_max: 1,
         run_ns_seen: 0,

@@ -3,9 +3,9 @@
 //!
 //! In: nothing but a seed.  Out: figures for each [`Order`], and a drawing (`drawing.rs`).
 //! Always: the same calls for every order: arrivals, functions and run times are drawn from streams of their own.
-//! Modelled: a day is run 60 times as fast (1,440 s), so that a run of one second is one of a minute. Workers are the
-//! host's processors: a call goes to its function when one of them is free (`poll_push` is asked only then), and a running
-//! call holds one until it ends, or until the router asks it to stop at its deadline.
+//! Modelled: a day is run 60 times as fast (1,440 s), so that a run of one second is one of a minute. The host's processors
+//! are places in which calls may run (`running_max`); each function has processes enough, of one call each. A running call
+//! holds its place until it ends, or until the router asks it to stop at its deadline.
 //! Always: two days are run and the second is measured, which begins with what the first left waiting.
 //! Never: a ring or a shim; those are the other scenarios' matter.  Page: docs/simulation.md, "A day at scale".
 
@@ -18,8 +18,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use engine::{
-    Engine, Finished, FunctionSpec, InvocationId, Limits, Nanos, Origin, Request, RunOutcome, ShardId,
-    Started, TenantSpec, Verdict, WorkerAction, WorkerId,
+    Engine, Finished, FunctionSpec, InvocationId, Limits, Nanos, Origin, Policy, Quota, Rate, Request,
+    RunOutcome, ShardId, Started, TenantSpec, Verdict, WorkerAction, WorkerId,
 };
 use protocol::{CallId, Flags, FunctionId};
 
@@ -37,7 +37,8 @@ pub enum Order {
     Fifo,
     /// Each call with its own criticality and deadline.
     CriticalityDeadline,
-    /// The same, and the calls of low criticality may wait for a day: their owners agreed to be opportunistic.
+    /// The same, and the functions of low criticality are opportunistic (`engine/src/opportunistic.rs`): their calls may wait for
+    /// a day, and run at the share of their rate that the others leave.
     Opportunistic,
 }
 
@@ -71,9 +72,13 @@ pub const DAY_NS: u64 = 1_440_000_000_000;
 /// Calls at the peak over calls in the trough, as XFaaS has it.
 pub const PEAK_TO_TROUGH: f64 = 4.3;
 /// Work that is asked for in a day, over what all processors can do in a day.
-const LOAD_MEAN: f64 = 0.85;
+const LOAD_MEAN: f64 = 0.7;
 /// The mean run: a minute of the real day.
 const RUN_MEAN_NS: f64 = 1e9;
+/// Calls a second of an opportunistic function at most, over its mean: so many that a quiet night makes up for a busy noon.
+const QUOTA_FACTOR: f64 = 1.25;
+/// Processes of a function, over the calls of it that run at one time on average. The busiest hour wants 1.6 of it.
+const PROCESSES_FACTOR: f64 = 4.0;
 /// The spread of run times within a function: the longest of a hundred is five times the median.
 const RUN_SIGMA: f64 = 0.7;
 
@@ -92,8 +97,35 @@ struct Function {
     tenant: u32,
     criticality: u8,
     service: ServiceTime,
+    /// Of all calls.
+    share: f64,
     /// Up to and including it: where a draw below 1 finds its function.
     cumulative_share: f64,
+}
+
+impl Function {
+    /// Its calls a second, over the day; and as many run at one time, because a run takes a second.
+    fn mean_per_second(&self, scale: Scale) -> f64 {
+        self.share * LOAD_MEAN * f64::from(scale.worker_count)
+    }
+
+    fn spec(&self, order: Order, scale: Scale, number: usize) -> FunctionSpec {
+        let is_opportunistic = order == Order::Opportunistic && self.criticality == 0;
+        let per_second = ((self.mean_per_second(scale) * QUOTA_FACTOR).ceil() as u32).max(1);
+        let rate = Rate { per_second, burst: 1 };
+        let quota = if is_opportunistic { Quota::Opportunistic } else { Quota::Reserved };
+        let policy = Policy { quota, rate: is_opportunistic.then_some(rate), ..Policy::default() };
+        FunctionSpec {
+            timeout: Nanos(3 * DAY_NS),
+            queue_count_max: 1 << 22,
+            policy,
+            ..FunctionSpec::named(format!("function-{number}"))
+        }
+    }
+
+    fn process_count(&self, scale: Scale) -> u32 {
+        1 + (self.mean_per_second(scale) * PROCESSES_FACTOR).ceil() as u32
+    }
 }
 
 /// A call between its arrival and its end.
@@ -111,13 +143,11 @@ struct Call {
 
 struct Day {
     order: Order,
-    scale: Scale,
     engine: Engine,
     functions: Vec<Function>,
     /// By the slot of the invocation.
     calls: Vec<Call>,
     running: BinaryHeap<Reverse<(u64, InvocationId)>>,
-    running_count: u32,
     figures: Figures,
 }
 
@@ -166,6 +196,7 @@ fn functions(scale: Scale, chance: &mut Chance) -> Vec<Function> {
                     median_ns: (RUN_MEAN_NS / mean_factor) as u64,
                     sigma: RUN_SIGMA,
                 },
+                share: weight / total,
                 cumulative_share: sum,
             }
         })
@@ -185,35 +216,25 @@ fn criticality_of(draw: u64) -> u8 {
 
 impl Day {
     fn new(order: Order, scale: Scale, functions: Vec<Function>) -> Day {
+        let process_count: u32 = functions.iter().map(|function| function.process_count(scale)).sum();
         let limits = Limits {
             invocations_max: 1 << 22,
-            run_ahead: Nanos::NEVER,
+            workers_max: process_count,
+            running_max: Some(scale.worker_count),
             direct_depth_min: None,
             ..Limits::default()
         };
-        let specs = (0..functions.len()).map(|number| FunctionSpec {
-            timeout: Nanos(3 * DAY_NS),
-            queue_count_max: 1 << 22,
-            ..FunctionSpec::named(format!("function-{number}"))
-        });
-        let mut engine = Engine::new(ShardId(0), limits, TenantSpec::only_default(), specs.collect())
+        let specs = functions.iter().enumerate().map(|(number, it)| it.spec(order, scale, number)).collect();
+        let mut engine = Engine::new(ShardId(0), limits, TenantSpec::only_default(), specs)
             .expect("a sound configuration");
-        for number in 0..functions.len() as u32 {
-            // Credits are never what is short: processors are.
-            let attached = engine.handle_worker_attached(Nanos(1), FunctionId(number), 4096);
-            attached.expect("room for one worker of each function");
+        for (function, number) in functions.iter().zip(0..) {
+            for _ in 0..function.process_count(scale) {
+                let attached = engine.handle_worker_attached(Nanos(1), FunctionId(number), 1);
+                attached.expect("room for all of them");
+            }
         }
         let figures = Figures::new(scale);
-        Day {
-            order,
-            scale,
-            engine,
-            functions,
-            calls: Vec::new(),
-            running: BinaryHeap::new(),
-            running_count: 0,
-            figures,
-        }
+        Day { order, engine, functions, calls: Vec::new(), running: BinaryHeap::new(), figures }
     }
 
     fn arrive(&mut self, now_ns: u64, chance: &mut Chance) {
@@ -260,7 +281,8 @@ impl Day {
         }
     }
 
-    /// Everything that happens until `now_ns`.
+    /// Everything that happens until `now_ns`. In between two events timers may be late by as much as those are apart, which
+    /// is less than a millisecond by day; the night after has no arrivals, and follows the timers.
     fn advance(&mut self, now_ns: u64) {
         while let Some(Reverse((at_ns, id))) = self.running.peek().copied().filter(|next| next.0.0 <= now_ns)
         {
@@ -289,7 +311,6 @@ impl Day {
     fn complete(&mut self, now_ns: u64, id: InvocationId, outcome: RunOutcome) {
         let call = &mut self.calls[id.slot() as usize];
         let Some((worker, _)) = call.running.take_if(|(_, running)| *running == id) else { return };
-        self.running_count -= 1;
         let function = &self.functions[call.function as usize];
         self.figures.ran(call.started_at_ns.saturating_sub(DAY_NS), now_ns.saturating_sub(DAY_NS));
         if call.is_measured && outcome == RunOutcome::Ok && now_ns < call.deadline_at_ns {
@@ -305,13 +326,10 @@ impl Day {
     }
 
     fn dispatch(&mut self, now_ns: u64) {
-        while self.running_count < self.scale.worker_count
-            && let Some(push) = self.engine.poll_push(Nanos(now_ns))
-        {
+        while let Some(push) = self.engine.poll_push(Nanos(now_ns)) {
             let call = &mut self.calls[push.invocation.slot() as usize];
             call.running = Some((push.worker, push.invocation));
             call.started_at_ns = now_ns;
-            self.running_count += 1;
             self.running.push(Reverse((now_ns + call.run_ns, push.invocation)));
         }
         while self.engine.poll_answer().is_some() {}

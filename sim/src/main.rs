@@ -40,6 +40,7 @@ use clap::Parser;
 use protocol::recording::Recording;
 
 use crate::contract::{CONTRACTS, Contract, Judge};
+use crate::crowd::Flood;
 use crate::day::{Order, Scale};
 use crate::plan::Keep;
 use crate::scenario::{SCENARIOS, Scenario};
@@ -78,7 +79,13 @@ struct Arguments {
     /// Run the day at scale in three orders instead, print its table, and draw it into this file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "keep"])]
     day: Option<PathBuf>,
+    /// Run a host with and without a tenant that floods it instead, print its table, and draw it into this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "keep", "day"])]
+    flood: Option<PathBuf>,
 }
+
+/// A minute of a host, for tens of thousands of calls of the others.
+const FLOOD_NS: u64 = 60_000_000_000;
 
 /// What `--only` chose.
 #[derive(Clone, Copy, Default)]
@@ -98,6 +105,9 @@ fn main() -> ExitCode {
     }
     if let Some(path) = &arguments.day {
         return draw_day(path, arguments.first);
+    }
+    if let Some(path) = &arguments.flood {
+        return draw_flood(path, &arguments);
     }
     let chosen = match arguments.only.as_deref().map(choose).transpose() {
         Ok(chosen) => chosen.unwrap_or_default(),
@@ -160,7 +170,32 @@ fn draw_day(path: &Path, seed: u64) -> ExitCode {
     let days = Order::ALL.map(|order| (order, day::run(order, day::FULL, seed)));
     println!("sim: {} calls in each order", days[0].1.call_count());
     days.iter().for_each(|(order, figures)| println!("{}", figures.row(order.name())));
-    match std::fs::write(path, day::draw(&days)) {
+    write(path, &day::draw(&days))
+}
+
+/// How long the others wait beside a flood: a table for the page, and the drawing beside it.
+fn draw_flood(path: &Path, arguments: &Arguments) -> ExitCode {
+    let options = Options {
+        seed: arguments.first,
+        scenario: scenario::of_seed(arguments.first),
+        steps: arguments.steps,
+        judge: Judge::default(),
+        is_history_kept: false,
+    };
+    match Flood::run(options, FLOOD_NS) {
+        Ok(flood) => {
+            print!("{}", flood.rows());
+            write(path, &flood.draw())
+        }
+        Err(broken) => {
+            println!("sim: {broken}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(path: &Path, drawing: &str) -> ExitCode {
+    match std::fs::write(path, drawing) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sim: cannot write {}: {error}", path.display());

@@ -216,6 +216,11 @@ pub const SCENARIOS: &[Scenario] = &[
         weights: with_work![Later: 80, Flood: 3, KillWorker: 6, Jump: 3, KillRouter: 1],
         ..PLAIN
     },
+    crowd(
+        "pushed-back",
+        "what a function needs refuses everything for a while, again and again",
+        Matter::Pressure,
+    ),
 ];
 
 const fn crowd(name: &'static str, about: &'static str, matter: Matter) -> Scenario {

@@ -53,6 +53,7 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
         ("second attempts", total.hedges),
         ("joined calls", total.joins),
         ("later starts", total.later),
+        ("limits that fell", total.falls),
     ] {
         assert!(count > 0, "no {what}: {total}");
     }

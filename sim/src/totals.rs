@@ -21,6 +21,9 @@ pub struct Totals {
     pub hedges: u64,
     pub joins: u64,
     pub later: u64,
+    /// Times that something downstream got into trouble or out of it, and limits that fell for it.
+    pub troubles: u64,
+    pub falls: u64,
     /// Of calls of tenants that do not flood: how long each waited.
     pub delays_ns: Vec<u64>,
     pub refusals: BTreeMap<&'static str, u64>,
@@ -45,6 +48,8 @@ impl Totals {
         self.hedges += other.hedges;
         self.joins += other.joins;
         self.later += other.later;
+        self.troubles += other.troubles;
+        self.falls += other.falls;
         self.delays_ns.extend(&other.delays_ns);
         for (mine, others) in [(&mut self.refusals, &other.refusals), (&mut self.answers, &other.answers)] {
             for (status, count) in others {
@@ -65,8 +70,9 @@ impl fmt::Display for Totals {
             out,
             "sim: {reloads} reloads, {leases} leases, {retries} retries, {breakers_opened} breakers opened"
         )?;
-        let Totals { nested, hedges, joins, later, .. } = self;
-        writeln!(out, "sim: {nested} nested calls, {hedges} hedges, {joins} joins, {later} later starts")?;
+        let Totals { nested, hedges, joins, later, troubles, falls, .. } = self;
+        write!(out, "sim: {nested} nested calls, {hedges} hedges, {joins} joins, {later} later starts, ")?;
+        writeln!(out, "{troubles} times better or worse downstream, for which {falls} limits fell")?;
         writeln!(out, "sim: answers {:?}", self.answers)?;
         write!(out, "sim: refusals {:?}", self.refusals)
     }

@@ -3,7 +3,7 @@
 //! Always: a tenant that does not flood calls again only when its share of the host has paid for its last call, so it is
 //! within its share, and the bound on its delay is that of docs/decisions/0018-fairness.md.
 
-use super::{Call, Crowd, Matter, Tenant, tenant};
+use super::{Asked, Call, Crowd, Tenant, tenant};
 use crate::chance::Chance;
 use crate::contract::{Broken, Contract};
 
@@ -17,6 +17,7 @@ pub(super) fn tenants(chance: &mut Chance) -> Vec<Tenant> {
     let make = |number: usize| {
         let mut tenant = tenant(number, 1 + chance.below(8) as u32, Default::default());
         tenant.is_flooding = number < flood_count;
+        tenant.delays = if tenant.is_flooding { Asked::Nothing } else { Asked::Bound };
         tenant.run_ns_max = 100_000 + chance.length(23);
         tenant.run_ns_min = 1 + chance.below(tenant.run_ns_max);
         tenant
@@ -68,13 +69,15 @@ impl Crowd {
 
     /// A call begins: has it waited for anybody's backlog?
     pub(super) fn check_delay(&mut self, call: &Call) -> Result<(), Broken> {
-        if self.matter != Matter::Neighbours || self.tenants[call.tenant].is_flooding {
+        let asked = self.tenants[call.tenant].delays;
+        if asked == Asked::Nothing {
             return Ok(());
         }
         let delay_ns = self.now_ns - call.asked_at_ns;
         let delay_max_ns = self.delay_max_ns(call.tenant);
         self.totals.delays_ns.push(delay_ns);
-        self.options.judge.check(Contract::FairDelay, delay_ns <= delay_max_ns, || {
+        let is_bounded = asked == Asked::Length || delay_ns <= delay_max_ns;
+        self.options.judge.check(Contract::FairDelay, is_bounded, || {
             let number = call.tenant;
             format!(
                 "a call of tenant {number} waited {delay_ns} ns within its share, more than {delay_max_ns} ns"

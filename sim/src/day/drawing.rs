@@ -3,14 +3,14 @@
 use super::{Figures, Order, SLOT_COUNT};
 
 const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 420.0;
+const HEIGHT: f64 = 440.0;
 /// Around the plot: left and below for the axes' numbers.
 const LEFT: f64 = 60.0;
-const TOP: f64 = 50.0;
+const TOP: f64 = 54.0;
 const PLOT_WIDTH: f64 = 780.0;
 const PLOT_HEIGHT: f64 = 300.0;
 /// Of all processors, at the upper edge.
-const SHARE_MAX: f64 = 1.4;
+const SHARE_MAX: f64 = 1.2;
 /// Told apart also without colours: by their dashes.
 const STYLES: [(&str, &str); 3] = [("#b04a3a", "2 4"), ("#2f6db3", "8 4"), ("#2f8f4e", "")];
 
@@ -18,10 +18,11 @@ const STYLES: [(&str, &str); 3] = [("#b04a3a", "2 4"), ("#2f6db3", "8 4"), ("#2f
 pub fn draw(days: &[(Order, Figures)]) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
-         <text x=\"{LEFT}\" y=\"22\" font-size=\"15\">Processors in use over a day, of all there are</text>\n"
+         font-size=\"12\" fill=\"#222222\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
+         <text x=\"{LEFT}\" y=\"22\" font-size=\"15\">Processors in use over a day</text>\n\
+         <text x=\"{LEFT}\" y=\"40\">percent of all there are, means of half hours</text>\n"
     );
-    for tenths in (0..=14).step_by(2) {
+    for tenths in (0..=12).step_by(2) {
         let share = f64::from(tenths) / 10.0;
         let at = y(share);
         let colour = if tenths == 10 { "#444444" } else { "#dddddd" };
@@ -41,6 +42,11 @@ pub fn draw(days: &[(Order, Figures)]) -> String {
             TOP + PLOT_HEIGHT + 20.0
         ));
     }
+    out.push_str(&format!(
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">time of day, h</text>\n",
+        LEFT + PLOT_WIDTH / 2.0,
+        TOP + PLOT_HEIGHT + 38.0
+    ));
     if let Some((_, figures)) = days.first() {
         let points = points(&figures.demand());
         let (first, last, base) = (x(0), x(SLOT_COUNT - 1), y(0.0));
@@ -62,7 +68,7 @@ pub fn draw(days: &[(Order, Figures)]) -> String {
 }
 
 fn legend(out: &mut String, days: &[(Order, Figures)]) {
-    let at = TOP + PLOT_HEIGHT + 48.0;
+    let at = TOP + PLOT_HEIGHT + 66.0;
     out.push_str(&format!(
         "<rect x=\"{LEFT}\" y=\"{:.1}\" width=\"24\" height=\"10\" fill=\"#eeeeee\" stroke=\"#aaaaaa\"/>\n\
          <text x=\"{}\" y=\"{at:.1}\">asked for</text>\n",
