@@ -6,8 +6,9 @@
 //!     for how many calls there is room    its record, its place at the worker
 //! ```
 //!
-//! In: calls of a quick function that finds nothing waiting (`dispatch.rs`), and that no policy has to do with.
+//! In: calls of a quick function that finds nothing waiting (`dispatch.rs`).
 //! Out: a `Push` for each; `None` for a call that has to be asked for alone, with `handle_request`.
+//! What the function's policies have to say about a batch: `batch/policies.rs`. The same for results: `batch/results.rs`.
 //! Always: what a batch does to a call, and to everything else, is what `handle_request` would have done; `tests/batch.rs`
 //! holds the two together, call by call. Until it is closed the engine lends itself to nobody else.
 //! Never: refuses. The reasons to say no are asked in one place, `admission.rs`.
@@ -16,16 +17,19 @@
 use protocol::{Criticality, Flags, FunctionId};
 
 use crate::admission::{Admitted, Request};
-use crate::attachment::current;
 use crate::counters::{Counter, Counters};
 use crate::dispatch::Push;
 use crate::function::Function;
-use crate::invocation::{Event, Invocation, InvocationId, Marks, State};
-use crate::reply::{Answer, Ending, Finished, RunOutcome, run_of};
+use crate::invocation::{Event, Invocation, InvocationId, Marks};
 use crate::slab::Slab;
 use crate::time::Nanos;
 use crate::worker::{Worker, WorkerEvent, WorkerId};
 use crate::{Engine, timers};
+
+mod policies;
+mod results;
+
+use policies::SetAside;
 
 /// A call with one of these may be another call's, has to be held against others, or does not start now.
 const ASKED_ALONE: Flags = Flags::IDEMPOTENCY_KEY.with(Flags::CALLED_BY).with(Flags::START_AFTER);
@@ -37,6 +41,9 @@ pub struct Batch<'a> {
     worker: &'a mut Worker,
     counters: &'a mut Counters,
     held_look_at: &'a mut Nanos,
+    set_aside: SetAside<'a>,
+    /// What its policies make of each call.
+    marks: Marks,
     number: FunctionId,
     worker_id: WorkerId,
     now: Nanos,
@@ -53,20 +60,26 @@ impl Engine {
     /// Begins a batch. None: calls of this function have to be asked for one by one, now.
     #[inline]
     pub fn open_batch(&mut self, now: Nanos, number: FunctionId) -> Option<Batch<'_>> {
-        let function = self.functions.get_mut(number.0 as usize)?;
-        if self.is_draining || function.checks.any_at_admission() || function.checks.any_at_dispatch() {
+        let function = self.functions.get(number.0 as usize)?;
+        if self.is_draining {
             return None;
         }
         let index = function.direct_worker()?;
         if self.answers.len() >= self.limits.invocations_max as usize {
             return None;
         }
-        let worker = &mut self.workers[index as usize];
+        let checks = function.checks;
+        let worker = &self.workers[index as usize];
         let ahead = function.run_ahead.depth().saturating_sub(worker.held_count());
-        let room = ahead.min(worker.credits).min(self.invocations.claimable());
+        let mut room = ahead.min(worker.credits).min(self.invocations.claimable());
+        if checks.any_at_admission() || checks.any_at_dispatch() {
+            room = self.ask_policies(now, number, index, room);
+        }
         if room == 0 {
             return None;
         }
+        let function = &mut self.functions[number.0 as usize];
+        let worker = &mut self.workers[index as usize];
         worker.held.make_room(room, index, &self.invocations);
         let worker_id = WorkerId { index, generation: worker.generation };
         Some(Batch {
@@ -78,6 +91,8 @@ impl Engine {
             worker,
             counters: &mut self.counters,
             held_look_at: &mut self.held_look_at,
+            set_aside: SetAside { permits: &mut self.permits, ready: &mut self.ready, room },
+            marks: Marks::NONE.with(Marks::PERMITTED, checks.any_at_dispatch()),
             number,
             worker_id,
             now,
@@ -124,11 +139,14 @@ impl Batch<'_> {
         call.on(Event::Admit);
         call.on(Event::Push);
         let is_idempotent = self.is_idempotent || request.flags.contains(Flags::IDEMPOTENT);
+        let admitted =
+            call.admitted(self.now, request, &Admitted { criticality, deadline_at, slot }, is_idempotent);
         *call = Invocation {
             attempts: 1,
             worker: self.worker_id.index,
             pushed_at: self.now,
-            ..call.admitted(self.now, request, &Admitted { criticality, deadline_at, slot }, is_idempotent)
+            marks: admitted.marks.and(self.marks),
+            ..admitted
         };
         let invocation = InvocationId::new(shard, slot, call.generation);
         self.worker.held.push_into_room(invocation);
@@ -139,6 +157,9 @@ impl Batch<'_> {
     #[inline]
     pub fn close(self) {
         let Batch { function, worker, count, now, .. } = self;
+        if function.checks.any_at_admission() || function.checks.any_at_dispatch() {
+            self.set_aside.settle(now, self.number, function, worker, count);
+        }
         if count == 0 {
             return;
         }
@@ -157,64 +178,6 @@ impl Batch<'_> {
         function.pushed_queued_at_max = function.pushed_queued_at_max.max(now);
         for counter in [Counter::CallsReceived, Counter::CallsAdmitted, Counter::CallsPushed] {
             self.counters.add(counter, count.into());
-        }
-    }
-}
-
-impl Engine {
-    /// A worker gave calls back, in this order: tells the answers of those up to the first that has to be told alone, with
-    /// `handle_completion`. Nearly every one is a result of the function, for a call that this worker holds and somebody waits
-    /// for, and that no policy wants to know of: for others nothing is done here.
-    #[inline(always)]
-    pub fn handle_results(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        results: impl Iterator<Item = (InvocationId, Finished)>,
-        mut on_answer: impl FnMut(Answer),
-    ) {
-        let Some(entry) = current(&mut self.workers, worker) else { return };
-        let Some(function) = self.functions.get_mut(entry.function.0 as usize) else { return };
-        if function.checks.any_at_completion() || entry.waits_in != InvocationId::NONE {
-            return;
-        }
-        let (mut count, mut is_resorted) = (0, false);
-        for (invocation, finished) in results {
-            if finished.outcome != RunOutcome::Ok {
-                break;
-            }
-            let ended = self.invocations.release_if(invocation, |call| {
-                let is_simple = call.state == State::Pushed
-                    && call.worker == worker.index
-                    && !call.marks.has(Marks::PERMITTED);
-                // Held in time, and so without a timer.
-                is_simple.then(|| {
-                    call.on(Event::Complete);
-                    let run = run_of(now, call, finished);
-                    (Answer::new(call, invocation, now, Ending::Finished(RunOutcome::Ok), run), run)
-                })
-            });
-            let Some((answer, run)) = ended else { break };
-            on_answer(answer);
-            entry.held.remove(invocation);
-            is_resorted |= run.length().is_some_and(|length| function.note_run(&self.limits, length));
-            count += 1;
-        }
-        if count == 0 {
-            return;
-        }
-        entry.progress_at = now;
-        entry.credits += count;
-        let (number, is_warm, is_empty) = (entry.function.0, entry.is_warm, entry.held_count() == 0);
-        self.counters.add(Counter::AnsweredOk, count.into());
-        if is_resorted {
-            self.sort_workers(number);
-        }
-        if !is_warm {
-            self.reopen(worker.index);
-        }
-        if is_empty {
-            self.on_worker_empty(now, worker.index);
         }
     }
 }

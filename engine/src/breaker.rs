@@ -140,11 +140,23 @@ impl Breaker {
         Ok(())
     }
 
+    /// Nothing is known against it: every call is admitted, and one that went well changes nothing but a count.
+    pub fn is_closed(&self) -> bool {
+        self.state == BreakerState::Closed
+    }
+
+    /// So many runs went well, while it is closed.
+    pub fn note_well(&mut self, now: Nanos, calls: u32) {
+        debug_assert!(self.is_closed(), "a probe is judged alone");
+        self.window.note(now, Verdicts { calls, failures: 0 });
+    }
+
     /// A run of a call that was admitted at this time went well or failed. True: it has tripped, or relapsed.
     pub fn note(&mut self, now: Nanos, admitted_at: Nanos, has_failed: bool) -> bool {
         match self.state {
             BreakerState::Closed => {
-                let verdicts = self.window.note(now, has_failed);
+                let verdict = Verdicts { calls: 1, failures: u32::from(has_failed) };
+                let verdicts = self.window.note(now, verdict);
                 let has_tripped = has_failed
                     && verdicts.calls >= self.spec.calls_min
                     && u64::from(verdicts.failures) * 100
@@ -214,8 +226,8 @@ impl Window {
         Window { slice, newest: 0, slices: [Verdicts::default(); SLICE_COUNT] }
     }
 
-    /// Counts one verdict, and gives all of the window.
-    fn note(&mut self, now: Nanos, has_failed: bool) -> Verdicts {
+    /// Counts verdicts, and gives all of the window.
+    fn note(&mut self, now: Nanos, verdicts: Verdicts) -> Verdicts {
         let number = now.0 / self.slice.0;
         // At most one round: after a long silence every slice is old.
         for passed in (self.newest + 1..=number).rev().take(SLICE_COUNT) {
@@ -223,8 +235,8 @@ impl Window {
         }
         self.newest = self.newest.max(number);
         let slice = &mut self.slices[self.newest as usize % SLICE_COUNT];
-        slice.calls = slice.calls.saturating_add(1);
-        slice.failures = slice.failures.saturating_add(u32::from(has_failed));
+        slice.calls = slice.calls.saturating_add(verdicts.calls);
+        slice.failures = slice.failures.saturating_add(verdicts.failures);
         self.slices.iter().fold(Verdicts::default(), |sum, slice| Verdicts {
             calls: sum.calls.saturating_add(slice.calls),
             failures: sum.failures.saturating_add(slice.failures),
@@ -341,10 +353,11 @@ mod tests {
     #[test]
     fn a_jump_of_the_clock_leaves_no_old_slice_behind() {
         let mut window = Window::new(Nanos::from_secs(8));
-        window.note(Nanos::from_secs(1), true);
-        let far = window.note(Nanos::from_secs(1 << 40), false);
-        assert_eq!(far, Verdicts { calls: 1, failures: 0 });
-        let back = window.note(Nanos::from_secs(3), false);
+        let well = Verdicts { calls: 1, failures: 0 };
+        window.note(Nanos::from_secs(1), Verdicts { calls: 1, failures: 1 });
+        let far = window.note(Nanos::from_secs(1 << 40), well);
+        assert_eq!(far, well);
+        let back = window.note(Nanos::from_secs(3), well);
         assert_eq!(back, Verdicts { calls: 2, failures: 0 }, "a step back counts in the newest slice");
     }
 }

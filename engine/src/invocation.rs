@@ -268,6 +268,10 @@ impl Marks {
         Marks(if is_set { self.0 | other.0 } else { self.0 & !other.0 })
     }
 
+    pub const fn and(self, other: Marks) -> Marks {
+        Marks(self.0 | other.0)
+    }
+
     pub const fn has(self, other: Marks) -> bool {
         self.0 & other.0 != 0
     }

@@ -31,6 +31,7 @@ use crate::policy::Quota;
 use crate::rate::TokenBucket;
 use crate::tenant::{TenantIndex, TenantSpec};
 use crate::time::Nanos;
+use crate::worker::Worker;
 
 /// How often a function at a limit that others use too is tried again.
 const LEDGER_LOOK: Nanos = Nanos::from_ms(1);
@@ -118,7 +119,43 @@ impl Tenant {
     }
 }
 
+impl Permits {
+    /// Takes places for up to so many calls of a function, of its own and of its tenant's. For how many there were both.
+    pub fn take_places(&self, number: u32, function: &Function, wanted: u32) -> u32 {
+        let (own, tenants) = (number as usize, self.place_of(function.spec.tenant));
+        let own_max = function.spec.policy.concurrency_max.unwrap_or(u32::MAX);
+        let tenant_max = self.tenants[usize::from(function.spec.tenant.0)].spec.concurrency_max;
+        let taken = self.ledger.take_up_to(own, wanted, own_max);
+        let both = self.ledger.take_up_to(tenants, taken, tenant_max.unwrap_or(u32::MAX));
+        self.ledger.give_back(own, taken - both);
+        both
+    }
+
+    /// Gives both back for so many calls.
+    pub fn give_places(&self, number: u32, function: &Function, count: u32) {
+        self.ledger.give_back(number as usize, count);
+        self.ledger.give_back(self.place_of(function.spec.tenant), count);
+    }
+
+    /// A worker that holds calls has a place from the first of them on.
+    pub fn note_busy(&mut self, now: Nanos, worker: &mut Worker) {
+        if !worker.has_place {
+            worker.has_place = true;
+            self.busy_workers += 1;
+            self.idle.set_busy(now, self.busy_workers);
+        }
+    }
+}
+
 impl Function {
+    /// So many calls of it go to a worker. What they will probably cost, in nanoseconds.
+    pub fn charge(&mut self, count: u32) -> u64 {
+        let cost_ns = self.run_ahead.mean().0.saturating_mul(count.into());
+        self.running += count;
+        self.charged_ns += cost_ns;
+        cost_ns
+    }
+
     /// Takes a call's worth from each of the rates at which it may run: from all of them, or from none.
     fn take_rates(&mut self, now: Nanos, idle: &mut Idle) -> Result<(), (BlockedOn, Nanos)> {
         if let Some(pressure) = &mut self.pressure {
@@ -191,37 +228,35 @@ impl Engine {
             self.close_gate(number, why, now.plus(wait));
             return Permit::GateClosed;
         }
-        if !worker.has_place {
-            worker.has_place = true;
-            permits.busy_workers += 1;
-            permits.idle.set_busy(now, permits.busy_workers);
-        }
+        permits.note_busy(now, worker);
         let call = self.invocations.at_mut(slot);
         call.marks = call.marks.with(Marks::PERMITTED, true);
-        let cost_ns = function.run_ahead.mean().0;
-        function.running += 1;
-        function.charged_ns += cost_ns;
+        let cost_ns = function.charge(1);
         self.ready.charge(tenant, cost_ns as i64);
         Permit::Given
     }
 
-    /// A worker no longer holds a call that was given what it needed, and was used by it for so long.
+    /// A worker no longer holds so many calls that were given what they needed, and was used by them for so long in all.
     #[inline(never)]
-    pub(crate) fn give_permits(&mut self, number: u32, used: Nanos) {
+    pub(crate) fn give_permits(&mut self, number: u32, count: u32, used: Nanos) {
         let function = &mut self.functions[number as usize];
         let permits = &mut self.permits;
         let tenant = function.spec.tenant;
-        // Of what was charged for the calls that run, its part; the last one takes the rest, so that nothing is lost.
-        let charged_ns = function.charged_ns / u64::from(function.running);
-        function.charged_ns -= charged_ns;
-        function.running -= 1;
+        let mut charged_ns = 0;
+        for _ in 0..count {
+            // Of what was charged for the calls that run, its part; the last one takes the rest, so that nothing is lost.
+            let part_ns = function.charged_ns / u64::from(function.running);
+            function.charged_ns -= part_ns;
+            function.running -= 1;
+            charged_ns += part_ns;
+        }
         self.ready.charge(tenant, used.0 as i64 - charged_ns as i64);
-        permits.ledger.give(number as usize);
-        permits.ledger.give(permits.place_of(tenant));
+        permits.give_places(number, function, count);
         if function.gate.is_some_and(|gate| gate.why == BlockedOn::Concurrency) {
             self.open_gate(number);
         }
-        if let Some(next) = self.next_of_tenant(tenant) {
+        for _ in 0..count {
+            let Some(next) = self.next_of_tenant(tenant) else { return };
             self.open_gate(next);
         }
     }
@@ -232,7 +267,7 @@ impl Engine {
         if call.marks.has(Marks::PERMITTED) {
             call.marks = call.marks.with(Marks::PERMITTED, false);
             let number = call.function.0;
-            self.give_permits(number, used);
+            self.give_permits(number, 1, used);
         }
     }
 

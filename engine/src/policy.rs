@@ -110,8 +110,6 @@ impl Checks {
     /// Those that a call needs something from before it is pushed, and gives it back to; or that look at it again.
     const AT_DISPATCH: Checks =
         Checks(Checks::CONCURRENCY.0 | Checks::HOST.0 | Checks::HEDGE.0 | Checks::BACKPRESSURE.0);
-    /// Those that want to know how a run ended.
-    const AT_COMPLETION: Checks = Checks(Checks::BREAKER.0 | Checks::RETRY_ON_ERROR.0 | Checks::JOINED.0);
 
     pub const fn with(self, other: Checks, is_set: bool) -> Checks {
         Checks(if is_set { self.0 | other.0 } else { self.0 })
@@ -136,11 +134,5 @@ impl Checks {
     #[inline]
     pub const fn any_at_admission(self) -> bool {
         self.has(Checks::AT_ADMISSION)
-    }
-
-    /// Whether the end of a run has to be told to a policy.
-    #[inline]
-    pub const fn any_at_completion(self) -> bool {
-        self.has(Checks::AT_COMPLETION)
     }
 }

@@ -75,7 +75,24 @@ impl TokenBucket {
     /// Takes one call's worth, which is there.
     #[inline]
     pub fn take(&mut self, now: Nanos) {
-        self.next_at = self.next_at.max(now).plus(self.interval);
+        self.take_many(now, 1);
+    }
+
+    /// How many calls there is enough for, up to `wanted`.
+    pub fn room(&self, now: Nanos, wanted: u32) -> u32 {
+        let wait = self.next_at.since(now);
+        if wait > self.tolerance {
+            return 0;
+        }
+        let whole = self.tolerance.since(wait).0 / self.interval.0.max(1) + 1;
+        u32::try_from(whole).unwrap_or(u32::MAX).min(wanted)
+    }
+
+    /// Takes so many calls' worth, which are there.
+    #[inline]
+    pub fn take_many(&mut self, now: Nanos, count: u32) {
+        let taken = Nanos(self.interval.0.saturating_mul(count.into()));
+        self.next_at = self.next_at.max(now).plus(taken);
     }
 }
 
@@ -101,6 +118,22 @@ mod tests {
         assert_eq!(call(&mut bucket, now), Err(Nanos::from_ms(1)));
         assert_eq!(call(&mut bucket, now.plus(Nanos::from_ms(1))), Ok(()));
         assert_eq!(call(&mut bucket, now.plus(Nanos::from_us(1_200))), Err(Nanos::from_us(800)));
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_as_would_get_a_yes_one_after_the_other() {
+        let start = Nanos::from_secs(5);
+        for (per_second, burst) in [(1, 1), (1000, 3), (3_000_000, 64), (u32::MAX, u32::MAX)] {
+            let mut bucket = bucket(per_second, burst);
+            for step in 0..50 {
+                let now = start.plus(Nanos(step * 700_000));
+                let mut each = bucket;
+                let yes = (0..100).take_while(|_| call(&mut each, now).is_ok()).count() as u32;
+                assert_eq!(bucket.room(now, 100), yes, "{per_second}, {burst}");
+                assert_eq!(bucket.room(now, 2), yes.min(2));
+                bucket.take_many(now, yes / 2);
+            }
+        }
     }
 
     #[test]

@@ -41,12 +41,28 @@ impl Ramp {
 
     /// Counts a call for which there is room.
     pub fn take(&mut self, now: Nanos) {
+        self.take_many(now, 1);
+    }
+
+    /// For how many calls the window has room, up to `wanted`.
+    pub fn room(&mut self, now: Nanos, wanted: u32) -> u32 {
+        self.turn_over(now);
+        self.calls_max.saturating_sub(self.calls).min(wanted)
+    }
+
+    /// Counts so many calls for which there is room.
+    pub fn take_many(&mut self, now: Nanos, count: u32) {
+        self.turn_over(now);
+        self.calls += count;
+    }
+
+    /// Begins the window that `now` lies in, if that is another one. A window in which nothing was counted is as good as none.
+    fn turn_over(&mut self, now: Nanos) {
         let age = now.since(self.began_at);
         if age >= self.spec.window {
             let is_next = age.0 / self.spec.window.0.max(1) == 1;
             self.begin_window(now, if is_next { self.calls } else { 0 });
         }
-        self.calls += 1;
     }
 
     fn begin_window(&mut self, now: Nanos, calls_before: u32) {
@@ -71,7 +87,10 @@ mod tests {
 
     /// How many of endless calls pass in each window.
     fn passed(ramp: &mut Ramp, window: u64) -> u32 {
-        let now = Nanos(window * MINUTE.0 + 1);
+        passed_at(ramp, Nanos(window * MINUTE.0 + 1))
+    }
+
+    fn passed_at(ramp: &mut Ramp, now: Nanos) -> u32 {
         (0..100_000).take_while(|_| call(ramp, now).is_ok()).count() as u32
     }
 
@@ -88,6 +107,19 @@ mod tests {
         (1..5).for_each(|window| _ = passed(&mut ramp, window));
         assert_eq!(passed(&mut ramp, 5), 1600);
         assert_eq!(passed(&mut ramp, 7), 100);
+    }
+
+    #[test]
+    fn a_look_at_the_room_changes_nothing() {
+        let spec = SlowStart { window: MINUTE, calls_min: 10, growth_percent: 100 };
+        let (mut looked_at, mut left_alone) = (Ramp::new(spec), Ramp::new(spec));
+        for window in [1, 2, 3, 5, 6, 9] {
+            let now = Nanos(window * MINUTE.0 + 1);
+            looked_at.room(now.plus(Nanos(MINUTE.0 / 2)), 5);
+            let later = now.plus(Nanos(MINUTE.0 * 2 / 3));
+            assert_eq!(looked_at.room(later, u32::MAX), passed_at(&mut left_alone, later));
+            looked_at.take_many(later, left_alone.calls);
+        }
     }
 
     #[test]

@@ -26,9 +26,19 @@ impl Ledger {
     /// If there is no such kind.
     #[inline]
     pub fn try_take(&self, kind: usize, max: u32) -> bool {
+        self.take_up_to(kind, 1, max) == 1
+    }
+
+    /// Takes as many of `wanted` places as there are below `max`. How many that is.
+    ///
+    /// # Panics
+    /// If there is no such kind.
+    #[inline]
+    pub fn take_up_to(&self, kind: usize, wanted: u32, max: u32) -> u32 {
+        let room = |taken: u32| wanted.min(max.saturating_sub(taken));
         // Relaxed: a place is a number; what it protects is handed over by other means.
-        let step = |taken: u32| (taken < max).then_some(taken + 1);
-        self.taken[kind].fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
+        let step = |taken: u32| (room(taken) > 0).then(|| taken + room(taken));
+        self.taken[kind].fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).map_or(0, room)
     }
 
     /// Gives back a place that was taken.
@@ -37,8 +47,17 @@ impl Ledger {
     /// If there is no such kind. In debug builds also if none is taken.
     #[inline]
     pub fn give(&self, kind: usize) {
-        let taken = self.taken[kind].fetch_sub(1, Ordering::Relaxed);
-        debug_assert!(taken > 0, "kind {kind}: a place is given back that nobody took");
+        self.give_back(kind, 1);
+    }
+
+    /// Gives back so many places that were taken.
+    ///
+    /// # Panics
+    /// If there is no such kind. In debug builds also if fewer are taken.
+    #[inline]
+    pub fn give_back(&self, kind: usize, count: u32) {
+        let taken = self.taken[kind].fetch_sub(count, Ordering::Relaxed);
+        debug_assert!(taken >= count, "kind {kind}: a place is given back that nobody took");
     }
 
     /// How many are taken.
@@ -60,6 +79,17 @@ mod tests {
         ledger.give(0);
         assert!(ledger.try_take(0, 2));
         assert_eq!((ledger.taken(0), ledger.taken(1)), (2, 1));
+    }
+
+    #[test]
+    fn who_wants_several_gets_what_is_left() {
+        let ledger = Ledger::new(1);
+        assert_eq!(ledger.take_up_to(0, 3, 5), 3);
+        assert_eq!(ledger.take_up_to(0, 3, 5), 2);
+        assert_eq!(ledger.take_up_to(0, 3, 5), 0);
+        assert_eq!(ledger.take_up_to(0, 3, 2), 0, "more are taken than the bound allows by now");
+        ledger.give_back(0, 4);
+        assert_eq!(ledger.taken(0), 1);
     }
 
     #[test]

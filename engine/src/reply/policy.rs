@@ -4,7 +4,7 @@
 //! In: runs that ended, however they did.  Out: judgements for the breaker; for an error that the function wants to be tried
 //! again, the call in its queue.
 //! Always: one judgement for each run that may have begun; none for calls that did not, or that were cancelled.
-//! Never: reached by a result of a function without a policy at completion.
+//! Never: reached by a result in time of a function that nothing is known against (`batch/results.rs`).
 //! Tests: one file in `tests/` for each policy.
 
 use crate::Engine;

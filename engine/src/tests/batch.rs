@@ -40,16 +40,63 @@ struct Side {
 
 const SLOTS: u32 = 128;
 
-impl Side {
-    fn new() -> Side {
-        let limits = Limits { invocations_max: 300, ..Limits::default() };
+/// Whether only one function has a policy, or all have several.
+#[derive(Clone, Copy, Debug)]
+enum Governed {
+    One,
+    All,
+}
+
+impl Governed {
+    fn running_max(self) -> Option<u32> {
+        matches!(self, Governed::All).then_some(2)
+    }
+
+    fn specs(self) -> (Vec<TenantSpec>, Vec<FunctionSpec>) {
         let limited = FunctionSpec {
             policy: Policy { concurrency_max: Some(8), ..Policy::default() },
             ..spec("limited")
         };
-        let specs = vec![spec("echo"), spec("other"), limited];
-        let mut engine = Engine::new(ShardId(5), limits, TenantSpec::only_default(), specs)
-            .expect("a sound configuration");
+        if let Governed::One = self {
+            return (TenantSpec::only_default(), vec![spec("echo"), spec("other"), limited]);
+        }
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        let owner = TenantSpec {
+            rate: rate(2_000_000, 150),
+            concurrency_max: Some(90),
+            weight: 3,
+            ..TenantSpec::named("owner")
+        };
+        let breaker = BreakerSpec {
+            failure_percent: 30,
+            calls_min: 3,
+            window: Nanos::from_ms(200),
+            open_for: Nanos::from_ms(30),
+            probes_max: 3,
+        };
+        let policy = Policy {
+            rate: rate(1_000_000, 120),
+            breaker: Some(breaker),
+            retry: RetrySpec { on_error: true, retries_max: 2, ..RetrySpec::default() },
+            slow_start: Some(SlowStart { window: Nanos::from_ms(20), calls_min: 60, growth_percent: 50 }),
+            concurrency_max: Some(70),
+            queue_delay_max: Some(Nanos::from_ms(50)),
+            ageing: Some(Nanos::from_ms(15)),
+            ..Policy::default()
+        };
+        let of = |name, policy| FunctionSpec { policy, tenant: TenantIndex(1), ..spec(name) };
+        let other = Policy { concurrency_max: Some(40), ..Policy::default() };
+        let specs = vec![of("echo", policy), of("other", other), limited];
+        (TenantSpec::only_default().into_iter().chain([owner]).collect(), specs)
+    }
+}
+
+impl Side {
+    fn new(governed: Governed) -> Side {
+        let limits = Limits { invocations_max: 300, ..Limits::default() };
+        let (tenants, specs) = governed.specs();
+        let limits = Limits { running_max: governed.running_max(), ..limits };
+        let mut engine = Engine::new(ShardId(5), limits, tenants, specs).expect("a sound configuration");
         for function in [ECHO, OTHER, FunctionId(2)] {
             engine.handle_worker_attached(Nanos::from_secs(1), function, SLOTS).expect("there is room");
         }
@@ -181,8 +228,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn check(ops: &[Op]) {
-    let (mut each, mut batched) = (Side::new(), Side::new());
+fn check(governed: Governed, ops: &[Op]) {
+    let (mut each, mut batched) = (Side::new(governed), Side::new(governed));
     let mut now = Nanos::from_secs(1);
     let mut calls = 0;
     for op in ops {
@@ -249,7 +296,12 @@ proptest! {
 
     #[test]
     fn a_batch_is_what_its_calls_are_one_by_one(ops in prop::collection::vec(op(), 1..40)) {
-        check(&ops);
+        check(Governed::One, &ops);
+    }
+
+    #[test]
+    fn with_policies_too(ops in prop::collection::vec(op(), 1..40)) {
+        check(Governed::All, &ops);
     }
 }
 
@@ -257,7 +309,7 @@ proptest! {
 fn a_batch_ends_where_its_worker_has_no_slot_left() {
     // Given: a function that is quick: 256 of its calls of 200 ns are 100 us of work, and its worker has 128 slots.
     let now = Nanos::from_secs(1);
-    let mut side = Side::new();
+    let mut side = Side::new(Governed::One);
     side.ask_each(now, &[request()]);
     side.turn(now);
     let first = side.held.pop().expect("an idle worker");
