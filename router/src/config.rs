@@ -275,6 +275,12 @@ impl Config {
     pub fn to_toml(&self) -> String {
         settings::to_toml(&self.settings)
     }
+
+    /// The same for another process of this program: without what functions leave at its default, which for thousands of them
+    /// would be more than a configuration file may hold.
+    pub fn to_short_toml(&self) -> String {
+        settings::to_toml(self.settings.iter().filter(|setting| !setting.goes_without_saying()))
+    }
 }
 
 /// The name among `names` that a mistyped one was probably meant to be.

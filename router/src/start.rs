@@ -301,7 +301,7 @@ impl Router {
     fn write_shim_config(&self, config: &Config) -> Result<(), ReloadRefused> {
         let path = run_dir::shim_config(self.run_dir.path());
         let new = path.with_extension("toml.new");
-        fs::write(&new, config.to_toml())
+        fs::write(&new, config.to_short_toml())
             .and_then(|()| fs::rename(&new, &path))
             .map_err(|error| ReloadRefused::Shim { path, error })
     }

@@ -49,7 +49,7 @@ impl Keeper {
     pub fn new(config: &Config) -> Keeper {
         Keeper {
             run_dir: config.router.run_dir.clone(),
-            config_toml: config.to_toml(),
+            config_toml: config.to_short_toml(),
             ours: None,
             foreign_pid: None,
             is_foreign_told: false,

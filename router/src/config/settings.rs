@@ -5,6 +5,7 @@
 //! Always: a value that another one hides is still read, so that a mistake in it is told today and not on the day
 //! the other one goes away.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,15 @@ pub struct Setting {
     pub chosen_from: Option<String>,
 }
 
+impl Setting {
+    /// Whether whoever reads the rest with the same program comes to this value without being told. What the router itself runs
+    /// with may come from an environment that others do not have, and a function without a command is none.
+    pub(super) fn goes_without_saying(&self) -> bool {
+        let is_of_a_function = matches!(self.section, Section::Function(_));
+        is_of_a_function && self.place == Place::Default && self.key != "command"
+    }
+}
+
 /// The functions that run where a configuration names none.
 const BUNDLED_FUNCTIONS: [&str; 4] = ["echo", "moderate", "noop", "thumbnail"];
 
@@ -64,11 +74,13 @@ pub(super) fn collect(sources: &Sources<'_>) -> Collected {
     }
     put_default_tenant_first(&mut file);
     unknown_keys(&file.entries, &mut problems);
+    let mut written: HashMap<&Section, Vec<&Entry>> = HashMap::new();
+    file.entries.iter().for_each(|entry| written.entry(&entry.section).or_default().push(entry));
 
     let mut settings = Vec::new();
     for spec in ROUTER_OPTIONS {
         let mut layers = default_layer(spec, sources);
-        layers.extend(file_layer(&file.entries, &Section::Router, spec));
+        layers.extend(file_layer(&written, &Section::Router, spec));
         if let Some(name) = spec.env
             && let Some(text) = (sources.env)(name)
         {
@@ -88,14 +100,14 @@ pub(super) fn collect(sources: &Sources<'_>) -> Collected {
         let section = Section::Tenant(name.clone());
         for spec in TENANT_OPTIONS {
             let mut layers = default_layer(spec, sources);
-            layers.extend(file_layer(&file.entries, &section, spec));
+            layers.extend(file_layer(&written, &section, spec));
             settings.extend(topmost(&section, spec, layers, None, &mut problems));
         }
     }
     // Read once, so that a mistake among them is told once and not by every function.
     let mut shared = Vec::new();
     for spec in Section::Defaults.options() {
-        let layers: Vec<_> = file_layer(&file.entries, &Section::Defaults, spec).into_iter().collect();
+        let layers: Vec<_> = file_layer(&written, &Section::Defaults, spec).into_iter().collect();
         if !layers.is_empty() {
             shared.extend(topmost(&Section::Defaults, spec, layers, None, &mut problems));
         }
@@ -106,7 +118,7 @@ pub(super) fn collect(sources: &Sources<'_>) -> Collected {
             let below = shared.iter().find(|setting: &&Setting| setting.key == spec.key);
             let below = below.map(|setting| Setting { section: section.clone(), ..setting.clone() });
             let mut layers = if below.is_some() { Vec::new() } else { default_layer(spec, sources) };
-            layers.extend(file_layer(&file.entries, &section, spec));
+            layers.extend(file_layer(&written, &section, spec));
             if below.is_none() && layers.is_empty() {
                 problems.push(missing(&section, spec, place.clone()));
             }
@@ -118,7 +130,7 @@ pub(super) fn collect(sources: &Sources<'_>) -> Collected {
 }
 
 /// The settings as a file, each with the place of its value as a comment.
-pub(super) fn to_toml(settings: &[Setting]) -> String {
+pub(super) fn to_toml<'a>(settings: impl IntoIterator<Item = &'a Setting>) -> String {
     let mut out = String::new();
     let mut table = None;
     for setting in settings {
@@ -148,16 +160,20 @@ impl Config {
         if problems.len() > problem_count {
             return None;
         }
-        let table = |section| Table { settings: &settings, section };
+        // Of every section the settings lie together.
+        let of_one_section = settings.chunk_by(|one, next| one.section == next.section);
+        let tables: HashMap<&Section, Table<'_>> =
+            of_one_section.map(|settings| (&settings[0].section, Table { settings })).collect();
+        let table = |section| &tables[&section];
         let mut config = Config {
-            router: router_config(&table(Section::Router), problems),
+            router: router_config(table(Section::Router), problems),
             tenants: tenants
                 .iter()
-                .map(|name| tenant_config(name, &table(Section::Tenant(name.clone()))))
+                .map(|name| tenant_config(name, table(Section::Tenant(name.clone()))))
                 .collect(),
             functions: functions
                 .iter()
-                .map(|name| function_config(name, &table(Section::Function(name.clone())), sources))
+                .map(|name| function_config(name, table(Section::Function(name.clone())), sources))
                 .collect(),
             settings: Vec::new(),
         };
@@ -170,12 +186,17 @@ impl Config {
     /// A default follows the value it depends on; a value that was given does not, and is checked instead.
     fn fit_derived_defaults(&mut self) {
         let payload_room = self.router.frame_size_max - FRAME_ROOM;
+        let follow: HashSet<&str> = self
+            .settings
+            .iter()
+            .filter(|setting| setting.key == "payload_size_max" && setting.place == Place::Default)
+            .filter_map(|setting| match &setting.section {
+                Section::Function(name) => Some(&**name),
+                _ => None,
+            })
+            .collect();
         for function in &mut self.functions {
-            let is_default = self.settings.iter().any(|setting| {
-                let is_its = matches!(&setting.section, Section::Function(name) if *name == function.name);
-                is_its && setting.key == "payload_size_max" && setting.place == Place::Default
-            });
-            if is_default {
+            if follow.contains(&*function.name) {
                 function.payload_size_max = function.payload_size_max.min(payload_room);
             }
         }
@@ -187,6 +208,8 @@ impl Config {
 
     /// The printed values are those in use: the run directory put in, derived defaults fitted.
     fn write_back(&mut self) {
+        let functions: HashMap<&str, &FunctionConfig> =
+            self.functions.iter().map(|function| (&*function.name, function)).collect();
         for setting in &mut self.settings {
             match (&setting.section, setting.key) {
                 (Section::Router, "listen") => setting.value = Value::Listeners(self.router.listen.clone()),
@@ -194,9 +217,7 @@ impl Config {
                     setting.value = Value::Size(self.router.output_size_max.into())
                 }
                 (Section::Function(name), key) => {
-                    let Some(function) = self.functions.iter().find(|function| function.name == *name) else {
-                        continue;
-                    };
+                    let Some(function) = functions.get(&**name) else { continue };
                     match key {
                         "command" => setting.value = Value::Command(function.command.clone()),
                         "payload_size_max" => setting.value = Value::Size(function.payload_size_max.into()),
@@ -367,7 +388,6 @@ fn breaker(table: &Table<'_>) -> Option<BreakerSpec> {
 /// The settings of one table, by key and type. A key or type that is not in the option table is our bug.
 struct Table<'a> {
     settings: &'a [Setting],
-    section: Section,
 }
 
 /// One accessor for each kind of value; they differ only in the variant they expect.
@@ -402,8 +422,7 @@ accessors! {
 
 impl Table<'_> {
     fn setting(&self, key: &str) -> &Setting {
-        let found =
-            self.settings.iter().find(|setting| setting.section == self.section && setting.key == key);
+        let found = self.settings.iter().find(|setting| setting.key == key);
         found.unwrap_or_else(|| unreachable!("`{key}` is not in the option table"))
     }
 
@@ -433,8 +452,12 @@ fn default_layer(spec: &OptionSpec, sources: &Sources<'_>) -> Vec<(Raw, Place)> 
     raw.into_iter().map(|raw| (raw, Place::Default)).collect()
 }
 
-fn file_layer(entries: &[Entry], section: &Section, spec: &OptionSpec) -> Option<(Raw, Place)> {
-    let entry = entries.iter().find(|entry| entry.section == *section && entry.key == spec.key)?;
+fn file_layer(
+    written: &HashMap<&Section, Vec<&Entry>>,
+    section: &Section,
+    spec: &OptionSpec,
+) -> Option<(Raw, Place)> {
+    let entry = written.get(section)?.iter().find(|entry| entry.key == spec.key)?;
     Some((entry.raw.clone(), entry.place.clone()))
 }
 

@@ -8,6 +8,7 @@ use engine::Quota;
 use engine::{BackpressureSpec, BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
 use proptest::prelude::*;
 
+use super::file::{FUNCTIONS_COUNT_MAX, TEXT_SIZE_MAX};
 use super::value::{Kind, Raw, Value};
 use super::*;
 use crate::options::{FUNCTION_OPTIONS, OptionSpec, ROUTER_OPTIONS, TENANT_OPTIONS};
@@ -290,6 +291,23 @@ fn a_function_gets_its_table_and_the_defaults() {
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);
+}
+
+#[test]
+fn as_many_functions_as_there_may_be_fit_into_what_the_shim_is_told() {
+    // Given: functions that differ in a name, a tenant and a number, and some that leave a number to `[defaults]`.
+    let mut text = "[defaults]\nwarm = 0\n[tenants.quiet]\n".to_owned();
+    for number in 0..FUNCTIONS_COUNT_MAX {
+        let more = if number % 2 == 0 { "warm = 1\ntenant = \"quiet\"\nslots = 64" } else { "" };
+        text.push_str(&format!("[functions.f{number}]\ncommand = [\"builtin:echo\"]\n{more}\n"));
+    }
+    let config = Config::parse(&text, "q.toml").unwrap();
+    // Expect
+    let short = config.to_short_toml();
+    assert!(short.len() < TEXT_SIZE_MAX / 2, "{} bytes", short.len());
+    let again = Config::parse(&short, "again").unwrap();
+    assert_eq!((again.router, again.tenants), (config.router, config.tenants));
+    assert_eq!(again.functions, config.functions);
 }
 
 #[test]
