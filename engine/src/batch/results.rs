@@ -50,11 +50,15 @@ impl Engine {
             let Some((answer, run)) = ended else { break };
             on_answer(answer);
             entry.held.remove(invocation);
+            count += 1;
             if let Some(length) = run.length() {
                 used = used.plus(length);
-                is_resorted |= function.note_run(&self.limits, length);
+                is_resorted = function.note_run(&self.limits, length);
             }
-            count += 1;
+            if is_resorted {
+                // Workers open and close by it, and who waits for them may change places: the next result finds them so.
+                break;
+            }
         }
         if count == 0 {
             return;
