@@ -36,9 +36,11 @@ pub fn words(function: &FunctionConfig, run_dir: &Path) -> Option<Vec<String>> {
         return None;
     }
     let mut words = vec!["relay".into(), "--runtime".into(), function.runtime.name().into()];
+    if matches!(function.runtime, Runtime::Http | Runtime::Lambda) {
+        words.push(format!("--start-timeout-ms={}", function.start_timeout.as_millis()));
+    }
     if function.runtime == Runtime::Http {
         let HttpConfig { listen, path, content_type, ready_path } = &function.http;
-        words.push(format!("--start-timeout-ms={}", function.start_timeout.as_millis()));
         words.push(format!("--http-path={path}"));
         words.push(format!("--http-content-type={content_type}"));
         words.extend(ready_path.as_ref().map(|path| format!("--http-ready-path={path}")));
@@ -71,6 +73,7 @@ fn plan(matches: &ArgMatches, function: String) -> Result<Plan, Failure> {
         Some(Runtime::Exec) => relay::Runtime::Exec,
         Some(Runtime::Stdio) => relay::Runtime::Stdio,
         Some(Runtime::Http) => relay::Runtime::Http(http_plan(matches)),
+        Some(Runtime::Lambda) => relay::Runtime::Lambda,
         Some(Runtime::Native) | None => {
             return Err(Failure::usage(format!("runtime {name:?} needs no relay")));
         }
@@ -123,6 +126,7 @@ mod tests {
             ("\"stdio\"", relay::Runtime::Stdio, 0),
             ("\"http\"", relay::Runtime::Http(http), 10_000),
             (options, relay::Runtime::Http(given), 70),
+            ("\"lambda\"", relay::Runtime::Lambda, 10_000),
         ] {
             let words = words_of(&format!("{manifest}{text}")).unwrap();
             let matches = command().get_matches_from(words.iter().map(String::as_str));
@@ -144,5 +148,6 @@ mod tests {
         check(Runtime::Exec, &relay::EXEC_VARIABLES);
         check(Runtime::Stdio, &[]);
         check(Runtime::Http, &relay::HTTP_VARIABLES);
+        check(Runtime::Lambda, &relay::LAMBDA_VARIABLES);
     }
 }

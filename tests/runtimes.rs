@@ -57,12 +57,13 @@ fn family(router: &Router, name: &str) -> (u32, Vec<u32>) {
     found
 }
 
-/// Answers every call, with a child that would never end.
+/// Answers every call, with a child that lives longer than any test waits. (When a test has ended and all is killed at once, nobody is
+/// left to end that child; it then ends by itself.)
 const LONG_LIVED: &str = r#"
-    sleep 1000 &
+    sleep 100 &
     while read -r call; do
         id=${call#*:\"}; id=${id%%\"*}
-        case $call in *hang*) sleep 1000;; esac
+        case $call in *hang*) sleep 100;; esac
         echo "{\"id\":\"$id\",\"result\":\"$$\"}"
     done"#;
 
@@ -154,7 +155,7 @@ fn a_result_over_the_limit_has_its_status() {
 fn a_call_past_its_time_ends_program_and_children_and_not_the_relay() {
     let manifest = echo_manifest(1)
         + &function("long", "stdio", LONG_LIVED)
-        + &function("short", "exec", "sleep 1000 & sleep 1000");
+        + &function("short", "exec", "sleep 100 & sleep 100");
     let router = Router::start(&manifest);
     for name in ["long", "short"] {
         let late = router.invoke(&[name, "--data", "hang", "--deadline", "500ms"]);

@@ -31,6 +31,9 @@ pub enum Fault {
     /// A process that lives longer than a call ended in the middle of one.
     #[error("died: the program ended ({0}) before it answered")]
     Died(ExitStatus),
+    /// It says itself that it cannot start.
+    #[error("init_error: the program says that it cannot start: {0}")]
+    InitError(String),
     /// It ended before it was ready.
     #[error("init_failed: the program ended ({0}) before it was ready")]
     DiedAtStart(ExitStatus),
@@ -99,8 +102,11 @@ pub enum Fault {
     /// What came is no answer in HTTP/1.1.
     #[error("not_http: the program does not answer in HTTP/1.1: {0}")]
     NotHttp(String),
+    /// It wants the next call, and owes the answer to the one before.
+    #[error("not_answered: the program asked for the next call before it had answered this one")]
+    NotAnswered,
     /// Something behind the answer.
-    #[error("two_answers: there is more on stdout than the answer: {0:?}")]
+    #[error("two_answers: there is more than the one answer: {0:?}")]
     TwoAnswers(String),
 }
 

@@ -122,13 +122,24 @@ impl<'a, I: Instance> Keeper<'a, I> {
         self.kept.as_mut().map(|kept| &mut kept.instance)
     }
 
-    /// The instance, started if there is none, once it is ready.
+    /// The instance, started if there is none, once it is ready. One that has answered calls and does not become ready again is
+    /// replaced: the call was not begun.
     fn ready_instance(&mut self, is_ended: &IsEnded<'_>) -> Result<&mut Kept<I>, Fault> {
+        let known = self.kept.as_mut().filter(|kept| kept.has_answered);
+        let known = known.map(|kept| kept.instance.make_ready(is_ended));
+        if let Some(Err(fault)) = &known {
+            eprintln!("relay: between two calls: {fault}; it is started anew");
+            self.kept = None;
+        }
         if self.kept.is_none() {
             self.spawn()?;
         }
         let Some(kept) = &mut self.kept else { unreachable!("it was started above") };
-        if kept.instance.make_ready(is_ended)? { Ok(kept) } else { Err(Fault::Starting) }
+        let is_ready = match known {
+            Some(Ok(is_ready)) => is_ready,
+            Some(Err(_)) | None => kept.instance.make_ready(is_ended)?,
+        };
+        if is_ready { Ok(kept) } else { Err(Fault::Starting) }
     }
 
     /// A call is not given to an instance that cannot answer it. It was not begun, so that a fresh one may have it.

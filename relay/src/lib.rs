@@ -26,6 +26,7 @@
 //! | `stdio.rs` | runtime `stdio`: a line of JSON for each call |
 //! | `reactor.rs`, `owner.rs` | sockets, while a call is wanted; whose process is at their other end |
 //! | `http.rs` | runtime `http`: a request for each call |
+//! | `lambda.rs` | runtime `lambda`: the Runtime API of AWS Lambda, which the program asks for each call |
 //!
 //! Contracts: docs/coding/runtimes.md.  Why so: docs/decisions/0029.  Tests: below each file, with hostile programs; with a
 //! router: `tests/runtimes.rs` of the workspace.
@@ -37,6 +38,7 @@ mod fault;
 mod http;
 mod job;
 mod keeper;
+mod lambda;
 pub mod limits;
 mod owner;
 mod pause;
@@ -53,11 +55,13 @@ use quickfire_client::serve::{ServeFailed, serve_into};
 use http::Http;
 use job::Job;
 use keeper::Keeper;
+use lambda::Lambda;
 use stdio::Stdio;
 
 pub use exec::VARIABLES as EXEC_VARIABLES;
 pub use fault::Fault;
 pub use http::VARIABLES as HTTP_VARIABLES;
+pub use lambda::VARIABLES as LAMBDA_VARIABLES;
 pub use plan::{HttpListen, HttpPlan, Plan, Runtime};
 
 /// Serves calls with the program of the plan until the router says stop.
@@ -69,6 +73,7 @@ pub fn run(plan: &Plan) -> Result<(), ServeFailed> {
         }),
         Runtime::Stdio => serve_kept::<Stdio>(plan),
         Runtime::Http(_) => serve_kept::<Http>(plan),
+        Runtime::Lambda => serve_kept::<Lambda>(plan),
     }
 }
 

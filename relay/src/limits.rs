@@ -34,6 +34,8 @@ pub const READY_ATTEMPT: Duration = Duration::from_secs(1);
 /// How long a connection without a call is kept. Servers close theirs after 2 s or more; a call that is sent while they do would be
 /// lost, and nobody could say whether it had begun.
 pub const CONNECTION_REUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections that a program may have to its runtime API: each client known uses one or two.
+pub const CONNECTIONS_MAX: usize = 16;
 /// Read from a pipe at once: what a pipe holds.
 pub const READ_SIZE: usize = 64 << 10;
 

@@ -4,6 +4,7 @@
 //! given, and get its calls. The kernel lists each socket with its user (`/proc/net/tcp`); a relay talks to its own user's only.
 
 use std::io;
+use std::net::SocketAddr;
 
 /// The state of a socket that listens, as the kernel writes it.
 const LISTENING: &str = "0A";
@@ -22,6 +23,20 @@ pub fn check_listener(port: u16) -> io::Result<()> {
         }
     }
     judge(&owners, rustix::process::geteuid().as_raw(), port)
+}
+
+/// Refuses a peer of this host that is not known as a socket of our user.
+pub fn check_peer(peer: SocketAddr, ours: SocketAddr) -> io::Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    for table in TABLES {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        match connected(&text, peer, ours) {
+            None => {}
+            Some(owner) if owner == user => return Ok(()),
+            Some(other) => return Err(io::Error::other(format!("it is user {other}'s"))),
+        }
+    }
+    Err(io::Error::other("the kernel does not know whose it is"))
 }
 
 fn judge(owners: &[u32], ours: u32, port: u16) -> io::Result<()> {
@@ -46,9 +61,26 @@ fn listeners(table: &str, port: u16) -> impl Iterator<Item = u32> {
     })
 }
 
+/// The user of the socket at `local` that is connected to `remote`.
+fn connected(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+    let (local, remote) = (written(local)?, written(remote)?);
+    table.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let is_its = fields.nth(1)?.ends_with(&local) && fields.next()?.ends_with(&remote);
+        let user = fields.nth(4)?;
+        is_its.then(|| user.parse().ok()).flatten()
+    })
+}
+
+/// An address of IPv4 as the kernel writes it: its four bytes as one number of this machine.
+fn written(address: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(address) = address else { return None };
+    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port()))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -62,6 +94,17 @@ mod tests {
             drop(listener);
             assert!(check_listener(port).is_err(), "{address}");
         }
+    }
+
+    #[test]
+    fn our_own_connection_is_known_and_one_that_is_not_there_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(ours).unwrap();
+        let peer = stream.local_addr().unwrap();
+        assert!(check_peer(peer, ours).is_ok());
+        assert!(check_peer(peer, peer).is_err());
+        assert!(check_peer("[::1]:80".parse().unwrap(), ours).is_err());
     }
 
     #[test]
@@ -79,5 +122,8 @@ mod tests {
              2: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1002        0 1 1\n\
              3: 0100007F:1F90 00000000:0000 0A\n";
         assert_eq!(listeners(table, 0x1F90).collect::<Vec<_>>(), [1000]);
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(connected(table, address(0x1F90), address(0x50)), Some(1001));
+        assert_eq!(connected(table, address(0x50), address(0x1F90)), None);
     }
 }

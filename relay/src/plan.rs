@@ -25,6 +25,8 @@ pub enum Runtime {
     Stdio,
     /// An HTTP request for each call.
     Http(HttpPlan),
+    /// The Runtime API of AWS Lambda.
+    Lambda,
 }
 
 /// How an HTTP server is talked to.

@@ -35,6 +35,11 @@ impl Reactor {
         runtime.map(Reactor).map_err(Fault::CannotStart)
     }
 
+    /// Runs `task` beside whatever is waited for.
+    pub fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(task);
+    }
+
     /// Waits for `work`, for as long as the call is wanted and the program lives.
     pub fn wait<T>(
         &self,

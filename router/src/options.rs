@@ -347,7 +347,7 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         default: Some("native"),
         meaning: "What the program speaks. native: it attaches to its ring, with our library. exec: it is started for each call, with the \
                   payload as its input and its output as the result. stdio: it reads and writes a line of JSON for each call. http: \
-                  it is an HTTP/1.1 server. The contracts: docs/coding/runtimes.md.",
+                  it is an HTTP/1.1 server. lambda: it asks the Runtime API of AWS Lambda for its calls. The contracts: docs/coding/runtimes.md.",
         since: "0.1",
     },
     OptionSpec {
@@ -356,7 +356,7 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         env: None,
         kind: Kind::duration(Duration::from_millis(10), Duration::from_secs(3600)),
         default: Some("10s"),
-        meaning: "How long a program may take until it is ready, with runtime = http. Beyond it the program is killed and started again.",
+        meaning: "How long a program may take until it is ready, with runtime = http or lambda. Beyond it the program is killed and started again.",
         since: "0.1",
     },
     OptionSpec {

@@ -147,7 +147,7 @@ fn broken_conversations_are_told_by_name() {
     check_fault("say('hello')", "not_an_answer: a line on stdout is not an answer, as JSON: ");
     check_fault("for call in calls: say({'id': '7', 'result': 1})", "wrong_id: the answer has the id \"7\"");
     let twice = "for call in calls: say((json.dumps({'id': call['id'], 'result': 1}) + '\\n') * 2, '')";
-    check_fault(twice, "two_answers: there is more on stdout than the answer: \"{");
+    check_fault(twice, "two_answers: there is more than the one answer: \"{");
     check_fault("next(calls); say('{\"id\": \"1f\"', '')", "partial_line: ");
     check_fault("next(calls); sys.exit(3)", "died: the program ended (exit status: 3)");
     check_fault("next(calls); os.kill(os.getpid(), 9)", "died: the program ended (signal: 9");

@@ -12,6 +12,8 @@ pub enum Runtime {
     Stdio,
     /// An HTTP request for each call.
     Http,
+    /// The Runtime API of AWS Lambda.
+    Lambda,
 }
 
 /// How an HTTP server is talked to, where it is one.
@@ -38,9 +40,10 @@ pub enum HttpListen {
 
 impl Runtime {
     /// Every one.
-    const ALL: [Runtime; 4] = [Runtime::Native, Runtime::Exec, Runtime::Stdio, Runtime::Http];
+    const ALL: [Runtime; 5] =
+        [Runtime::Native, Runtime::Exec, Runtime::Stdio, Runtime::Http, Runtime::Lambda];
     /// What an operator may write.
-    pub const NAMES: &'static [&'static str] = &["native", "exec", "stdio", "http"];
+    pub const NAMES: &'static [&'static str] = &["native", "exec", "stdio", "http", "lambda"];
 
     /// What an operator writes.
     pub fn name(self) -> &'static str {
@@ -49,6 +52,7 @@ impl Runtime {
             Runtime::Exec => "exec",
             Runtime::Stdio => "stdio",
             Runtime::Http => "http",
+            Runtime::Lambda => "lambda",
         }
     }
 
@@ -64,6 +68,7 @@ impl Runtime {
             Runtime::Native | Runtime::Stdio => &[],
             Runtime::Exec => &["TRACEPARENT"],
             Runtime::Http => &["PORT", "SOCKET"],
+            Runtime::Lambda => &["AWS_LAMBDA_RUNTIME_API"],
         }
     }
 }

@@ -398,7 +398,9 @@ fn a_runtime_and_its_command_have_to_fit() {
     );
     check(
         "[functions.a]\ncommand = [\"./a\"]\nruntime = \"cgi\"",
-        &["q.toml:3:1: `functions.a.runtime`: cgi is not allowed; allowed: native or exec or stdio or http"],
+        &[
+            "q.toml:3:1: `functions.a.runtime`: cgi is not allowed; allowed: native or exec or stdio or http or lambda",
+        ],
     );
 }
 
