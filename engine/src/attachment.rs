@@ -32,6 +32,9 @@ pub enum AttachRefused {
         /// The limit.
         max: u32,
     },
+    /// It is of another edition than the one in force, of which others serve.
+    #[error("the function {} is served by workers of the edition in force", .0.0)]
+    Superseded(FunctionId),
     /// No slot at all, or more than `limits.worker_slots_max`.
     #[error("a ring of {slots} slots is outside 1 to {max}")]
     SlotsOutOfRange {
@@ -43,20 +46,45 @@ pub enum AttachRefused {
 }
 
 impl Engine {
-    /// A function process is ready to take up to `slots` calls at once.
+    /// A function process of the edition in force is ready to take up to `slots` calls at once.
     pub fn handle_worker_attached(
         &mut self,
         now: Nanos,
         function: FunctionId,
         slots: u32,
     ) -> Result<WorkerId, AttachRefused> {
-        self.attach(now, function, slots).inspect_err(|_| self.counters.count(Counter::AttachesRefused))
+        let edition = self.functions.get(function.0 as usize).map_or(0, |known| known.spec.edition);
+        self.handle_worker_of_edition(now, function, edition, slots)
     }
 
-    fn attach(&mut self, now: Nanos, id: FunctionId, slots: u32) -> Result<WorkerId, AttachRefused> {
+    /// The same for a process of any edition. One of another edition than the one in force is taken as long as none of that
+    /// one serves: who found a router again, or was started again, while the new program had yet to start.
+    pub fn handle_worker_of_edition(
+        &mut self,
+        now: Nanos,
+        function: FunctionId,
+        edition: u64,
+        slots: u32,
+    ) -> Result<WorkerId, AttachRefused> {
+        let attached = self.attach(now, function, edition, slots);
+        attached.inspect_err(|_| self.counters.count(Counter::AttachesRefused))
+    }
+
+    fn attach(
+        &mut self,
+        now: Nanos,
+        id: FunctionId,
+        edition: u64,
+        slots: u32,
+    ) -> Result<WorkerId, AttachRefused> {
+        let is_served = self.is_edition_serving(id);
         let limits = &self.limits;
         let function = self.functions.get_mut(id.0 as usize).filter(|function| !function.is_retired);
         let function = function.ok_or(AttachRefused::UnknownFunction(id))?;
+        let is_current = edition == function.spec.edition;
+        if !is_current && is_served {
+            return Err(AttachRefused::Superseded(id));
+        }
         if !(1..=limits.worker_slots_max).contains(&slots) {
             return Err(AttachRefused::SlotsOutOfRange { slots, max: limits.worker_slots_max });
         }
@@ -71,7 +99,7 @@ impl Engine {
         let worker = &mut self.workers[index as usize];
         worker.on(WorkerEvent::Attach);
         worker.function = id;
-        worker.edition = function.spec.edition;
+        worker.edition = edition;
         worker.slots = slots;
         worker.credits = slots;
         worker.held = Held::for_slots(slots);
@@ -80,14 +108,19 @@ impl Engine {
         let id = WorkerId { index, generation: worker.generation };
 
         function.members.push(index);
-        function.is_failing = false;
+        // What fails is the program in force: one of an earlier edition says nothing about it.
+        function.is_failing &= !is_current;
         function.warm.reserve(function.members.len());
         function.warm.push(index);
         worker.is_warm = true;
         let number = worker.function.0;
         self.ready.refresh(number, function);
         self.counters.count(Counter::WorkersAttached);
-        self.on_edition(number);
+        if is_current {
+            self.on_edition(number);
+        } else {
+            self.drain_surplus(number);
+        }
         Ok(id)
     }
 
@@ -141,7 +174,7 @@ impl Engine {
     }
 
     /// The function's processes die as fast as they are started: calls are refused with `NoWorker` while it has no
-    /// worker. Ends when told so, or when a worker attaches. Calls already queued wait on, up to their deadline.
+    /// worker. Ends when told so, or when a worker of the edition in force attaches. Calls already queued wait on, up to their deadline.
     pub fn handle_function_failing(&mut self, function: FunctionId, is_failing: bool) {
         if let Some(function) = self.functions.get_mut(function.0 as usize) {
             function.is_failing = is_failing;

@@ -88,6 +88,8 @@ pub struct FunctionView<'a> {
     pub running: u32,
     /// Workers attached.
     pub workers: u32,
+    /// Of them, those of another edition than the one in force.
+    pub workers_earlier: u32,
     /// Workers that could be given a call at once.
     pub workers_with_credit: u32,
     /// Since when the oldest call at the front of a lane waits.
@@ -272,13 +274,15 @@ impl Function {
         downstreams.iter_mut().zip(known).for_each(|(place, view)| *place = Some(view));
         let fronts =
             (0..LaneIndex::COUNT).filter_map(|it| self.queue.lane(LaneIndex::from_index(it)).front());
+        let members = || self.members.iter().map(|index| &workers[*index as usize]);
         FunctionView {
             name: &self.spec.name,
             tenant: self.spec.tenant,
             queued: self.queue.len(),
             scheduled: self.scheduled,
-            running: self.members.iter().map(|index| workers[*index as usize].held_count()).sum(),
+            running: members().map(Worker::held_count).sum(),
             workers: self.members.len() as u32,
+            workers_earlier: members().filter(|worker| worker.edition != self.spec.edition).count() as u32,
             workers_with_credit: self.warm.len() as u32,
             oldest_at: fronts.map(|slot| invocations.at(slot).queued_at).min(),
             is_failing: self.is_failing,

@@ -79,6 +79,15 @@ impl Engine {
             if self.names.iter().any(|(_, id)| id.0 == number) == function.is_retired {
                 panic!("function {number} is retired: {}; and resolved", function.is_retired);
             }
+            let serves = |worker: &&Worker| {
+                worker.function.0 == number && matches!(worker.state, WorkerState::Idle | WorkerState::Busy)
+            };
+            let is_current = |worker: &Worker| worker.edition == function.spec.edition;
+            assert!(
+                !self.attached_workers().filter(serves).any(is_current)
+                    || self.attached_workers().filter(serves).all(is_current),
+                "function {number}: workers of another edition take calls beside those of the one in force"
+            );
             let (mut workers, mut open) = (0, 0);
             for worker in self.attached_workers().filter(|it| it.function.0 == number) {
                 workers += 1;

@@ -8,7 +8,8 @@
 //! ```text
 //!   changed   the new numbers hold for calls that are admitted from now on; those admitted keep their deadlines
 //!   edition   another edition is another program or ring: the workers of the old one serve on until the first of the new
-//!             one attaches, and are drained then
+//!             one attaches, and are drained then. One of another edition that comes later is taken in the same way: for as
+//!             long as none of the edition in force serves
 //!   removed   admits nothing; when the last call is off its hands its workers are drained
 //! ```
 //! Why the old workers wait for the new ones: a program that takes long to start, or never does, then costs nothing.
@@ -98,6 +99,8 @@ impl Engine {
     fn respecify(&mut self, number: u32, spec: FunctionSpec, is_host_limited: bool) {
         self.retiring.retain(|other| *other != number);
         let function = &mut self.functions[number as usize];
+        // Another program, or one that is started anew, has not failed yet.
+        function.is_failing &= !function.is_retired && function.spec.edition == spec.edition;
         function.is_retired = false;
         let members = || function.members.iter().map(|index| &self.workers[*index as usize]);
         let has_old_rings = members().any(|worker| worker.edition != spec.edition);
@@ -117,7 +120,12 @@ impl Engine {
         self.open_gate(number);
         self.look_at_pressure(number);
         self.ready.refresh(number, &mut self.functions[number as usize]);
-        self.drain_surplus(number);
+        // Back to an edition that had not gone yet.
+        if self.is_edition_serving(FunctionId(number)) {
+            self.on_edition(number);
+        } else {
+            self.drain_surplus(number);
+        }
     }
 
     fn retire(&mut self, number: u32) {
@@ -130,7 +138,7 @@ impl Engine {
         }
     }
 
-    /// A worker of the edition in force attached: those of the one before may go, and those that are too many.
+    /// A worker of the edition in force serves: those of the others may go, and those that are too many.
     pub(crate) fn on_edition(&mut self, number: u32) {
         let function = &mut self.functions[number as usize];
         function.spec.payload_size_max = function.payload_size_max_wanted;
@@ -144,8 +152,17 @@ impl Engine {
         self.drain_surplus(number);
     }
 
+    /// Whether a worker of the edition in force takes calls of this function.
+    pub fn is_edition_serving(&self, function: FunctionId) -> bool {
+        let Some(function) = self.functions.get(function.0 as usize) else { return false };
+        let edition = function.spec.edition;
+        function.members.iter().map(|index| &self.workers[*index as usize]).any(|worker| {
+            worker.edition == edition && matches!(worker.state, WorkerState::Idle | WorkerState::Busy)
+        })
+    }
+
     /// Sends away what is more than `workers_max`, those that have not been used for longest first.
-    fn drain_surplus(&mut self, number: u32) {
+    pub(crate) fn drain_surplus(&mut self, number: u32) {
         loop {
             let function = &self.functions[number as usize];
             let serves = |index: &&u32| {

@@ -379,6 +379,7 @@ impl Attach {
         let id = desk.engine.handle_worker_attached(desk.now, function, geometry.slot_count()).map_err(
             |refused| match refused {
                 engine::AttachRefused::UnknownFunction(_) => attach::AttachRefused::UnknownFunction,
+                engine::AttachRefused::Superseded(_) => attach::AttachRefused::TokenWrong,
                 engine::AttachRefused::WorkersFull { .. } => attach::AttachRefused::TooManyWorkers,
                 engine::AttachRefused::SlotsOutOfRange { .. } => attach::AttachRefused::RingUnavailable,
             },
