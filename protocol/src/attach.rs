@@ -21,6 +21,7 @@
 //!   |          ... calls go through the ring ...                       |
 //!   |                                 |<------------- FunctionFailing  |
 //!   |                                 |   ShimReload ----------------->|
+//!   |                                 |   EditionServes -------------->|
 //!   |<-- Stop                         |   ShimStop ------------------->|
 //!   | end of stream: the peer is dead                                  |
 //!
@@ -39,9 +40,10 @@
 //! every entry is a call needs one check less on the path of each.
 
 pub mod lane;
+mod misbehaved;
 
 use crate::ids::FunctionId;
-use crate::name::{FunctionName, NameInvalid};
+use crate::name::FunctionName;
 use core::mem::{offset_of, size_of};
 use rkyv::api::low;
 use rkyv::rancor::Failure;
@@ -49,6 +51,7 @@ use rkyv::util::Align;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use lane::{LaneEnd, LaneOpened, LaneRefused};
+pub use misbehaved::AttachPeerMisbehaved;
 
 /// Bytes of a record without its name.
 pub const RECORD_SIZE: usize = 64;
@@ -66,7 +69,7 @@ pub enum Message {
     AttachWorker {
         /// The function it runs.
         name: FunctionName,
-        /// What the shim gave it in its environment: proves that it was started by us.
+        /// What the shim gave it in its environment: the edition of the function that it was started as.
         token: u64,
         /// Its process, to be compared with what the kernel says of the socket's peer.
         process_id: u32,
@@ -75,7 +78,7 @@ pub enum Message {
     },
     /// Shim to router: I keep the function processes.
     AttachShim {
-        /// Over the configuration it was started with: a router with another one refuses.
+        /// Over what it was started for and keeps for its life: a router with another number refuses.
         config_digest: u64,
         /// Its process.
         process_id: u32,
@@ -96,8 +99,16 @@ pub enum Message {
     Stop,
     /// Router to shim: stop the processes, then exit with 0.
     ShimStop,
-    /// Router to shim: the run directory says anew how many processes are to be kept.
+    /// Router to shim: the run directory says anew which processes are to be kept.
     ShimReload,
+    /// Router to shim: in this shard, a process of this edition takes the calls of the function. Those of every other edition
+    /// end when they have answered what they hold, and are not to be started again.
+    EditionServes {
+        /// The function.
+        name: FunctionName,
+        /// The token of the processes that serve.
+        edition: u64,
+    },
     /// Shim to router: the processes of this function keep failing.
     FunctionFailing {
         /// The function.
@@ -212,14 +223,14 @@ pub enum AttachRefused {
     /// No function has this name.
     #[error("no function has this name")]
     UnknownFunction = 2,
-    /// The token is not the one given to this router's processes.
-    #[error("the token is not the one of this router")]
+    /// It was started as another edition of its function, and processes of the one in force serve.
+    #[error("the function is served by processes of another edition")]
     TokenWrong = 3,
     /// The shard's table of workers is full.
     #[error("the shard has as many workers as it may")]
     TooManyWorkers = 4,
-    /// The shim was started with another configuration.
-    #[error("the shim was started with another configuration")]
+    /// The shim was started for a router with other shards, another run directory or another patience.
+    #[error("the shim was started for another router")]
     ConfigDiffers = 5,
     /// There is a shim already.
     #[error("another shim is attached")]
@@ -260,43 +271,6 @@ impl AttachRefused {
         AttachRefused::TooManyClients,
         AttachRefused::RingTooLarge,
     ];
-}
-
-/// What a peer on the attach socket can do wrong. The socket is closed; a worker's function is told to the shim.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum AttachPeerMisbehaved {
-    /// It speaks something else.
-    #[error("the record carries magic {magic:#010x}, {MAGIC:#010x} is needed")]
-    MagicWrong {
-        /// What came.
-        magic: u32,
-    },
-    /// It speaks another version.
-    #[error("the record has version {version}, {VERSION} is spoken here")]
-    VersionUnsupported {
-        /// What came.
-        version: u16,
-    },
-    /// The kind is not defined.
-    #[error("record kind {0} is not defined")]
-    UnknownKind(u16),
-    /// A name is longer than a name may be, or stands behind a kind that has none.
-    #[error("a name of {name_size} bytes does not belong behind record kind {kind}")]
-    NameUnexpected {
-        /// The record's kind.
-        kind: u16,
-        /// What came.
-        name_size: u16,
-    },
-    /// The name is none.
-    #[error(transparent)]
-    NameInvalid(#[from] NameInvalid),
-    /// The reason of a refusal is not defined.
-    #[error("refusal reason {0} is not defined")]
-    UnknownReason(u16),
-    /// The record's bytes are not a record. No bytes are known to do this: the archived type holds integers only.
-    #[error("the record is not valid")]
-    RecordInvalid,
 }
 
 /// The record as it lies in memory. Private: people use [`Message`].
@@ -360,6 +334,7 @@ const KIND_LANE_REFUSED: u16 = 17;
 const KIND_LANE_REVOKE: u16 = 18;
 const KIND_LANE_CLOSED: u16 = 19;
 const KIND_SHIM_RELOAD: u16 = 20;
+const KIND_EDITION_SERVES: u16 = 21;
 
 /// Looks at the front of `bytes`. `Ok(None)` means that the message is not complete yet; otherwise the message and
 /// its size, behind which the next one starts.
@@ -403,6 +378,9 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbeh
         KIND_STOP => Message::Stop,
         KIND_SHIM_STOP => Message::ShimStop,
         KIND_SHIM_RELOAD => Message::ShimReload,
+        KIND_EDITION_SERVES => {
+            Message::EditionServes { name: FunctionName::from_bytes(name)?, edition: record.token }
+        }
         KIND_FUNCTION_FAILING => {
             Message::FunctionFailing { name: FunctionName::from_bytes(name)?, exit_code: record.exit_code }
         }
@@ -471,11 +449,13 @@ fn check_record(record: &Record) -> Result<(), AttachPeerMisbehaved> {
     if version != VERSION {
         return Err(AttachPeerMisbehaved::VersionUnsupported { version });
     }
-    if !(KIND_ATTACH_WORKER..=KIND_SHIM_RELOAD).contains(&kind) {
+    if !(KIND_ATTACH_WORKER..=KIND_EDITION_SERVES).contains(&kind) {
         return Err(AttachPeerMisbehaved::UnknownKind(kind));
     }
     let name_size_max = match kind {
-        KIND_ATTACH_WORKER | KIND_FUNCTION_FAILING | KIND_RESOLVE => crate::limits::NAME_SIZE_MAX,
+        KIND_ATTACH_WORKER | KIND_FUNCTION_FAILING | KIND_RESOLVE | KIND_EDITION_SERVES => {
+            crate::limits::NAME_SIZE_MAX
+        }
         _ => 0,
     };
     if usize::from(name_size) > name_size_max {
@@ -529,6 +509,10 @@ impl Message {
             Message::Stop => (Record { kind: KIND_STOP, ..blank }, None),
             Message::ShimStop => (Record { kind: KIND_SHIM_STOP, ..blank }, None),
             Message::ShimReload => (Record { kind: KIND_SHIM_RELOAD, ..blank }, None),
+            Message::EditionServes { name, edition } => {
+                let (kind, name_size) = (KIND_EDITION_SERVES, name.as_bytes().len() as u16);
+                (Record { kind, name_size, token: edition, ..blank }, Some(name))
+            }
             Message::FunctionFailing { name, exit_code } => {
                 let name_size = name.as_bytes().len() as u16;
                 (Record { kind: KIND_FUNCTION_FAILING, name_size, exit_code, ..blank }, Some(name))

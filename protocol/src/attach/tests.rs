@@ -1,5 +1,6 @@
 use super::*;
 use crate::limits::NAME_SIZE_MAX;
+use crate::name::NameInvalid;
 
 fn every_message() -> Vec<Message> {
     let name = FunctionName::new("thumbnail").unwrap();
@@ -18,6 +19,7 @@ fn every_message() -> Vec<Message> {
         Message::Stop,
         Message::ShimStop,
         Message::ShimReload,
+        Message::EditionServes { name, edition: u64::MAX - 2 },
         Message::FunctionFailing { name, exit_code: 139 },
         Message::AttachClient { process_id: 4712, slot_count: 1024, payload_size_max: 1 << 14 },
         Message::ClientAttached(ClientAttached {
@@ -115,7 +117,7 @@ fn what_is_wrong_with_a_record_is_named_before_its_name_arrives() {
         Err(AttachPeerMisbehaved::VersionUnsupported { version: 2 })
     );
     assert_eq!(cut(patched(worker, 6, &[0, 0])), Err(AttachPeerMisbehaved::UnknownKind(0)));
-    assert_eq!(cut(patched(worker, 6, &[21, 0])), Err(AttachPeerMisbehaved::UnknownKind(21)));
+    assert_eq!(cut(patched(worker, 6, &[22, 0])), Err(AttachPeerMisbehaved::UnknownKind(22)));
     assert_eq!(
         cut(patched(worker, 8, &[129, 0])),
         Err(AttachPeerMisbehaved::NameUnexpected { kind: 1, name_size: 129 })
