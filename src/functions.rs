@@ -63,7 +63,10 @@ fn report(run_dir: &Path, name: Option<&str>) -> Result<String, Failure> {
             ));
         }
     }
-    let mut out = show(&functions, now_ns());
+    let mut out = match name {
+        None => show(&functions, now_ns()),
+        Some(_) => table(functions.iter(), now_ns()),
+    };
     if snapshots.router_state() != "running" {
         out.push_str(&format!("The router is {}; these are its last words.\n", snapshots.router_state()));
     }
@@ -86,6 +89,9 @@ pub fn summed(snapshots: &Snapshots) -> Vec<Function> {
                 sum.queued += function.queued;
                 sum.running += function.running;
                 sum.is_failing |= function.is_failing;
+                sum.workers_wanted += function.workers_wanted;
+                sum.workers_earlier += function.workers_earlier;
+                sum.is_removed &= function.is_removed;
                 sum.answered_ok += function.answered_ok;
                 sum.answered_error += function.answered_error;
                 sum.answered_otherwise += function.answered_otherwise;
@@ -120,8 +126,39 @@ fn add_downstreams(sums: &mut Vec<Downstream>, of_shard: &[Downstream]) {
     }
 }
 
-/// The table.
+/// The table, without functions that were removed and have nothing left.
 pub fn show(functions: &[Function], now_ns: u64) -> String {
+    table(functions.iter().filter(|function| is_here(function)), now_ns)
+}
+
+/// It is configured, or something of it is left.
+pub fn is_here(function: &Function) -> bool {
+    !function.is_removed || function.workers + function.queued + function.running > 0
+}
+
+/// What is going on with the processes of a function, if it has not those that it is to have: `resize: 0 of 4 processes of its
+/// new edition attached; 4 of the one before serve on`.
+pub fn transition(function: &Function) -> Option<String> {
+    let Function { name, workers, workers_wanted: wanted, workers_earlier: earlier, .. } = function;
+    let attached = workers.saturating_sub(*earlier);
+    Some(match (function.is_removed, attached, *earlier) {
+        (true, ..) if is_here(function) => {
+            format!("{name}: removed; {workers} of its processes still have calls, or are about to end")
+        }
+        (true, ..) => return None,
+        (false, 0, 1..) => format!(
+            "{name}: 0 of {wanted} processes of its new edition attached; {earlier} of the one before serve on"
+        ),
+        (false, _, 1..) => format!(
+            "{name}: {attached} of {wanted} processes of its new edition attached; {earlier} of the one before finish \
+             their calls"
+        ),
+        (false, _, 0) if attached < *wanted => format!("{name}: {attached} of {wanted} processes attached"),
+        (false, _, 0) => return None,
+    })
+}
+
+fn table<'a>(functions: impl Iterator<Item = &'a Function> + Clone, now_ns: u64) -> String {
     let head = [
         "function",
         "workers",
@@ -135,7 +172,7 @@ pub fn show(functions: &[Function], now_ns: u64) -> String {
         "waits for",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for function in functions {
+    for function in functions.clone() {
         let runs = function.answered_ok + function.answered_error;
         rows.push(vec![
             function.name.clone(),
@@ -151,7 +188,11 @@ pub fn show(functions: &[Function], now_ns: u64) -> String {
         ]);
     }
     let mut out = table::columns(&rows);
-    for function in functions.iter().filter(|function| function.is_failing) {
+    for function in functions.clone().filter(|function| function.is_removed || function.workers_earlier > 0) {
+        let told = transition(function).unwrap_or_else(|| format!("{}: removed", function.name));
+        out.push_str(&format!("  {told}\n"));
+    }
+    for function in functions.clone().filter(|function| function.is_failing) {
         out.push_str(&format!(
             "  {0}: its processes keep failing; see `quickfire functions {0}`\n",
             function.name
@@ -220,12 +261,18 @@ fn processes(run_dir: &Path, name: &str) -> String {
         Value::String(text) => text.replace('_', " "),
         other => other.to_string(),
     };
-    let mut rows = vec![["process", "shard", "life", "pid", "failures"].map(str::to_owned).to_vec()];
-    for place in function["places"].as_array().into_iter().flatten() {
-        rows.push(["place", "shard", "life", "pid", "failures"].map(|key| word(&place[key])).to_vec());
+    let places = || function["places"].as_array().into_iter().flatten();
+    let mut rows =
+        vec![["process", "shard", "edition", "life", "pid", "failures"].map(str::to_owned).to_vec()];
+    for place in places() {
+        let keys = ["place", "shard", "edition", "life", "pid", "failures"];
+        rows.push(keys.map(|key| word(&place[key])).to_vec());
     }
     let mut out = format!("\n{}", table::columns(&rows));
-    let log = run_dir.join("logs").join(format!("{name}.0.log"));
+    // Of several, one of the newest: what an earlier edition said is known.
+    let in_force = places().find(|place| place["edition"] == "in_force");
+    let number = in_force.map_or("0".to_owned(), |place| word(&place["place"]));
+    let log = run_dir.join("logs").join(format!("{name}.{number}.log"));
     out.push_str(&format!(
         "  starts: {}; ends nobody asked for: {}; log: {}\n",
         function["starts"],

@@ -1,10 +1,10 @@
 //! `quickfire shim`: the keeper of the function processes, as the process `quickfire up` starts.
 //!
-//! In: the effective configuration on standard input, so that a file that changed meanwhile can't divide the two; and from
-//! `DIR/shim.toml`, when the router says that it goes on with another one.
+//! In: the configuration that its router has in force, from `DIR/shim.toml`: at the start, and whenever the router says that it
+//! goes on with another one. The router writes it there, so that a file of the operator's that changed can't divide the two.
 
-use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 use router::config::Command as FunctionCommand;
@@ -21,12 +21,9 @@ pub fn command() -> Command {
 
 /// Supervises until the router or a signal says stop, or the router is gone for good.
 pub fn run(_matches: &ArgMatches) -> Result<Ending, Failure> {
-    let mut text = String::new();
-    let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|error| Failure::usage(format!("the shim cannot read its configuration: {error}")))?;
-    let config = Config::parse(&text, "standard input").map_err(Failure::usage)?;
-    let path = run_dir::shim_config(&config.router.run_dir);
-    let read_again = move || match read_again(&path) {
+    let path = run_dir::shim_config(&flags::run_dir(None));
+    let config = read(&path)?;
+    let read_again = move || match read(&path) {
         Ok(config) => Some(config),
         Err(failure) => {
             // The exit code is for a program that ends; this one goes on as it is.
@@ -34,7 +31,7 @@ pub fn run(_matches: &ArgMatches) -> Result<Ending, Failure> {
             None
         }
     };
-    match worker_shim::run(shim_config(&config)?, read_again).map_err(Failure::usage)? {
+    match worker_shim::run(config, read_again).map_err(Failure::usage)? {
         Stopped::ByRouter | Stopped::BySignal | Stopped::RouterGone => Ok(Ending::Ok),
         Stopped::Refused(reason) => {
             Err(Failure::new(Ending::Refused, format!("the router refused this shim: {reason}")))
@@ -42,7 +39,7 @@ pub fn run(_matches: &ArgMatches) -> Result<Ending, Failure> {
     }
 }
 
-fn read_again(path: &Path) -> Result<ShimConfig, Failure> {
+fn read(path: &Path) -> Result<ShimConfig, Failure> {
     let origin = path.to_string_lossy();
     let config = Config::parse(&flags::read_file(&origin)?, &origin).map_err(Failure::usage)?;
     shim_config(&config)
@@ -62,6 +59,10 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
             warm: function.warm,
             processors: function.processors.clone(),
             env,
+            edition: function.edition(),
+            // A call may have come just before, to start as late as it may and to take as long as it may; a process that
+            // takes longer is the router's to stop.
+            leave_timeout: config.router.start_after_max + function.timeout + LEAVE_RESERVE,
         })
     });
     Ok(ShimConfig {
@@ -73,6 +74,9 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
         config_digest: config.digest(),
     })
 }
+
+/// More than the router takes to stop a process that overran.
+const LEAVE_RESERVE: Duration = Duration::from_secs(10);
 
 fn own_program() -> Result<String, Failure> {
     let path = std::env::current_exe()

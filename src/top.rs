@@ -6,7 +6,7 @@ use router::counters::Function;
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure};
 use crate::flags;
-use crate::functions::{oldest, summed, waits_for};
+use crate::functions::{is_here, oldest, summed, waits_for};
 use crate::live;
 use crate::snapshots::{Snapshots, now_ns};
 use crate::table;
@@ -94,7 +94,7 @@ impl Reading {
                 function: function.clone(),
             }
         };
-        self.functions.iter().map(row).collect()
+        self.functions.iter().filter(|function| is_here(function)).map(row).collect()
     }
 }
 
@@ -155,6 +155,9 @@ mod tests {
             running: 0,
             oldest_queued_at_ns,
             is_failing: false,
+            workers_wanted: 0,
+            workers_earlier: 0,
+            is_removed: false,
             answered_ok,
             answered_error: 0,
             answered_otherwise: 0,

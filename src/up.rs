@@ -52,8 +52,7 @@ pub fn command() -> Command {
 /// Runs until told to stop.
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let config = flags::load_config(matches)?;
-    config.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
-    flags::check_processors(&config)?;
+    reload::check(&config)?;
     // Before anything is started, so that an early signal is not lost.
     let mut signals =
         Signals::new().map_err(|error| Failure::usage(format!("cannot listen to signals: {error}")))?;

@@ -136,18 +136,11 @@ fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
     let home = tempfile::tempdir().unwrap();
     let router = Router::start_in(home.path(), &manifest("10s", 1, ""));
     let pids = router.workers("echo");
-    let more = "slots = 8\n[functions.noop]\ncommand = [\"builtin:noop\"]\n";
-    reload(
-        &router,
-        home.path(),
-        &manifest("20s", 1, more),
-        "reloaded: 1 changes in force, 2 after a restart",
-        1,
-    );
+    let wanted = manifest("20s", 1, "").replace("shards = 2", "shards = 2\nspin = \"1ms\"");
+    reload(&router, home.path(), &wanted, "reloaded: 1 changes in force, 1 after a restart", 1);
     let log = router.log();
     assert!(log.contains("reload: functions.echo.timeout: \"10s\" -> \"20s\"\n"), "{log}");
-    assert!(log.contains("reload: functions.echo.slots: 1024 -> 8 (needs a restart)\n"), "{log}");
-    assert!(log.contains("reload: functions.noop: added (needs a restart)\n"), "{log}");
+    assert!(log.contains("reload: router.spin: \"50us\" -> \"1ms\" (needs a restart)\n"), "{log}");
     assert_eq!(router.workers("echo"), pids, "no process was touched");
 }
 
@@ -181,11 +174,12 @@ fn a_file_is_shown_and_then_applied_or_refused_whole() {
     let router = Router::start_in(home.path(), &manifest("10s", 1, ""));
     let path = home.path().join("other.toml");
     let file = path.to_str().unwrap();
-    std::fs::write(&path, manifest("20s", 3, "slots = 8\n")).unwrap();
+    let wanted = manifest("20s", 3, "").replace("shards = 2", "shards = 3");
+    std::fs::write(&path, wanted).unwrap();
     // The dry run says what the run then does, which is nothing the second time.
     let taken = ["tenants.team.weight: 1 -> 3", "functions.echo.timeout: \"10s\" -> \"20s\""];
-    let waits = "needs a restart:\n  functions.echo.slots: 1024 -> 8\n";
-    let dry = ["would be in force at once:", taken[0], taken[1], waits];
+    let waits = "needs a restart:\n  router.shards: 2 -> 3\n";
+    let dry = ["would be in force:", taken[0], taken[1], waits];
     check_apply(&router, &[file, "--dry-run"], 0, &dry);
     check_apply(&router, &[file], 0, &["in force:", taken[0], taken[1], waits]);
     check_apply(&router, &[file], 0, &[waits]);

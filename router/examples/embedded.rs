@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut function = Command::new(std::env::current_exe()?)
         .env("QUICKFIRE_FUNCTION", "shout")
         .env("QUICKFIRE_ATTACH", router.run_dir().attach_socket(0))
-        .env("QUICKFIRE_TOKEN", config.digest().to_string())
+        .env("QUICKFIRE_TOKEN", config.functions[0].edition().to_string())
         .spawn()?;
 
     // The front-end: a handle that any thread may clone and call through. Calls wait until the process has attached.

@@ -50,7 +50,8 @@ pub struct Config {
     pub router: RouterConfig,
     /// Tenants: the default one, then the others in the order of their names. Never empty.
     pub tenants: Vec<TenantConfig>,
-    /// Functions in the order of their names; the index is the function's id on the wire.
+    /// Functions, as read in the order of their names. Their ids are kept elsewhere (`names.rs`): a function that comes
+    /// while the router runs stands behind those that it knows.
     pub functions: Vec<FunctionConfig>,
     /// Every effective value with where it came from, for `print-config`. The fields above decide.
     pub settings: Vec<Setting>,
@@ -83,6 +84,8 @@ pub struct RouterConfig {
     pub invocations_max: u32,
     /// How far in the future a call may ask to start.
     pub start_after_max: Duration,
+    /// Functions, those included that were removed.
+    pub functions_max: u32,
     /// Function processes that may hold calls at once, over all shards; 0 for as many as there are.
     pub running_max: u32,
     /// Bytes of payload one shard holds for queued invocations.
@@ -258,6 +261,7 @@ impl Config {
             && let Some(config) = Config::assemble(collected, sources, &mut problems)
         {
             check::check_together(&config, &mut problems);
+            check::check_functions_max(&config, &mut problems);
             if problems.is_empty() {
                 return Ok(config);
             }

@@ -26,6 +26,7 @@ use protocol::{CallId, Criticality, Flags, FunctionId, Status, Timings};
 use queue::{Full, LaneIndex, Receiver, Sender, priority_queue};
 
 use crate::kept::KeptCall;
+use crate::names::SharedNames;
 use crate::net::Desk;
 use crate::payloads::{Body, Manner};
 use crate::workers::{ResultBytes, Workers};
@@ -153,13 +154,13 @@ impl Answer {
 pub struct Local {
     orders: Sender<Order>,
     bell: Arc<Bell>,
-    names: Arc<[String]>,
+    names: SharedNames,
 }
 
 impl Local {
     /// The function of this name.
     pub fn resolve(&self, name: &str) -> Option<FunctionId> {
-        self.names.iter().position(|known| known == name).map(|index| FunctionId(index as u32))
+        self.names.read(|names| names.id(name))
     }
 
     /// Hands a call to the shard. Its answer comes to the ticket.
@@ -305,7 +306,7 @@ pub struct LocalEnd {
 }
 
 /// Both ends, for a shard with these functions.
-pub fn local(names: Arc<[String]>, bell: Arc<Bell>, capacity: u32) -> (Local, LocalEnd) {
+pub fn local(names: SharedNames, bell: Arc<Bell>, capacity: u32) -> (Local, LocalEnd) {
     let (sender, receiver) = priority_queue(capacity);
     let end = LocalEnd {
         orders: receiver,

@@ -16,6 +16,7 @@ pub mod idle;
 pub mod io;
 pub mod kept;
 pub mod lanes;
+pub mod names;
 pub mod net;
 pub mod payloads;
 pub mod placement;

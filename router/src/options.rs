@@ -44,6 +44,9 @@ const GIB: u64 = 1 << 30;
 /// but 64 MiB x 2 x 4096 slots is already half a TiB of it.
 const PAYLOAD_SIZE_MAX: u64 = 64 * MIB;
 
+/// A row of each shard's counters file is kept for each: 16,384 of them are 8 MiB of address space, and memory as they are used.
+const FUNCTIONS_MAX: u64 = 16_384;
+
 /// The options of the router, `[router]` in the file.
 pub const ROUTER_OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -163,6 +166,17 @@ pub const ROUTER_OPTIONS: &[OptionSpec] = &[
         default: Some("1h"),
         meaning: "How far in the future a call may ask to start. Later is refused as start_too_late; 0s refuses all but calls for now. \
                   Such calls are lost with their router or their connection, as others are.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "functions_max",
+        flag: Some("functions-max"),
+        env: Some("QUICKFIRE_FUNCTIONS_MAX"),
+        kind: Kind::count(1, FUNCTIONS_MAX),
+        // As many as one file may name.
+        default: Some("4096"),
+        meaning: "Functions that the router has room for until it ends. A removed one keeps its place, because clients may hold \
+                  its number; a configuration that needs one place more is refused.",
         since: "0.1",
     },
     OptionSpec {

@@ -2,19 +2,22 @@
 //!
 //! In: the configuration in force and the one wanted, both checked.  Out: the one that will be in force, and the
 //! [`Difference`] in words an operator reads.
-//! Always: what needs other processes, other rings or other sockets waits for a restart and is said so; everything else is
-//! taken. A new option of a function is therefore taken unless it is added to `COLD`.
-//! Always: a tenant keeps its place in the list, also when no file names it any more: engines know it by its place.
+//! Always: the router's own options wait for a restart and are said so; everything else is taken. What the processes of a
+//! function are made from (`EDITION`) is in force when the first process made from it serves.
+//! Always: a tenant keeps its place in the list, also when no file names it any more: engines know it by its place. So does
+//! the name of a function (`names.rs`).
 //! Why not refuse a file that also changes what cannot be taken: the operator would have to undo half of an edit to get the
 //! other half.  Tests: below; with processes and under load: `tests/reload.rs`.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::config::{Config, ConfigError, FunctionConfig, Section, Setting};
+use crate::config::{Config, ConfigError, Place, Section, Setting};
+use crate::names::Names;
 
-/// Options of a function from which each of its processes and their rings are made.
-const COLD: [&str; 11] = [
+/// Options of a function from which each of its processes and their rings are made: those that `FunctionConfig::edition` names.
+const EDITION: [&str; 11] = [
     "command",
     "runtime",
     "start_timeout",
@@ -31,7 +34,7 @@ const COLD: [&str; 11] = [
 /// What a reload changes, and what it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// In force from now on.
+    /// In force from now on, or as soon as processes for it serve.
     pub taken: Vec<Change>,
     /// In force after a restart.
     pub needs_restart: Vec<Change>,
@@ -53,6 +56,15 @@ pub enum Change {
         /// As wanted.
         to: String,
     },
+    /// The same for what processes are made from.
+    Edition {
+        /// `functions.echo.command`.
+        key: String,
+        /// As in force until the first process of the new edition serves.
+        from: String,
+        /// As wanted.
+        to: String,
+    },
 }
 
 impl Difference {
@@ -68,92 +80,108 @@ impl fmt::Display for Change {
             Change::Added(name) => write!(f, "{name}: added"),
             Change::Removed(name) => write!(f, "{name}: removed"),
             Change::Option { key, from, to } => write!(f, "{key}: {from} -> {to}"),
+            Change::Edition { key, from, to } => {
+                write!(f, "{key}: {from} -> {to} (as soon as a process with it serves)")
+            }
         }
     }
 }
 
-/// The configuration that a router in force with `running` takes from `wanted`.
-pub fn merge(running: &Config, wanted: &Config) -> Result<(Config, Difference), ConfigError> {
-    let mut difference = Difference::default();
-    let mut settings = Vec::new();
-    for setting in &running.settings {
-        let new = find(&wanted.settings, setting);
-        let is_hot = is_hot(setting);
-        if let Some(new) = new.filter(|new| new.value != setting.value) {
-            let key = setting.section.full_key(setting.key);
-            let change = Change::Option { key, from: setting.value.to_toml(), to: new.value.to_toml() };
-            let list = if is_hot { &mut difference.taken } else { &mut difference.needs_restart };
-            list.push(change);
-        }
-        settings.push(new.filter(|_| is_hot).unwrap_or(setting).clone());
-    }
+/// The configuration that a router in force with `running`, which knows these names, takes from `wanted`.
+pub fn merge(running: &Config, wanted: &Config, names: &Names) -> Result<(Config, Difference), ConfigError> {
+    let (before, asked) = (by_section(running), by_section(wanted));
+    let mut settings: Vec<Setting> = of_section(&before, &Section::Router).cloned().collect();
 
     let mut tenants = running.tenants.clone();
     for tenant in &wanted.tenants {
         match tenants.iter_mut().find(|known| known.name == tenant.name) {
             Some(known) => *known = tenant.clone(),
-            None => {
-                let section = Section::Tenant(tenant.name.clone());
-                difference.taken.push(Change::Added(section.to_string()));
-                settings.extend(wanted.settings.iter().filter(|it| it.section == section).cloned());
-                tenants.push(tenant.clone());
-            }
+            None => tenants.push(tenant.clone()),
         }
     }
+    for tenant in &tenants {
+        let section = Section::Tenant(tenant.name.clone());
+        let source = if asked.contains_key(&section) { &asked } else { &before };
+        settings.extend(of_section(source, &section).cloned());
+    }
 
-    let mut functions = Vec::new();
-    for function in &running.functions {
+    let place_of = |name: &str| running.functions.iter().position(|known| known.name == name);
+    let mut functions = wanted.functions.clone();
+    functions.sort_by_cached_key(|function| place_of(&function.name).unwrap_or(usize::MAX));
+    for function in &mut functions {
         let section = Section::Function(function.name.clone());
-        match wanted.functions.iter().find(|new| new.name == function.name) {
-            Some(new) => functions.push(with_processes_of(new, function)),
-            None => {
-                difference.needs_restart.push(Change::Removed(section.to_string()));
-                functions.push(function.clone());
+        for setting in of_section(&asked, &section) {
+            // A default that follows an option of the router follows the one in force.
+            let is_derived = setting.key == "payload_size_max" && setting.place == Place::Default;
+            let kept = of_section(&before, &section)
+                .find(|known| is_derived && known.key == setting.key && known.place == Place::Default);
+            if let (Some(_), Some(place)) = (kept, place_of(&function.name)) {
+                function.payload_size_max = running.functions[place].payload_size_max;
             }
-        }
-    }
-    for new in &wanted.functions {
-        if running.functions.iter().all(|function| function.name != new.name) {
-            let section = Section::Function(new.name.clone());
-            difference.needs_restart.push(Change::Added(section.to_string()));
+            settings.push(kept.unwrap_or(setting).clone());
         }
     }
 
-    let merged = Config { router: running.router.clone(), tenants, functions, settings };
-    merged.check_again()?;
+    let mut merged = Config { router: running.router.clone(), tenants, functions, settings };
+    merged.fit_derived_defaults();
+    merged.write_back();
+    merged.check_again(running, &names.after(&merged.functions))?;
+    let difference = difference(running, &merged, wanted);
     Ok((merged, difference))
 }
 
-fn is_hot(setting: &Setting) -> bool {
-    match setting.section {
-        Section::Router | Section::Defaults => false,
-        Section::Tenant(_) => true,
-        Section::Function(_) => !COLD.contains(&setting.key),
+fn difference(running: &Config, merged: &Config, wanted: &Config) -> Difference {
+    let (now, asked) = (by_section(merged), by_section(wanted));
+    let mut difference = Difference::default();
+    for setting in &running.settings {
+        let is_routers = setting.section == Section::Router;
+        let new = of_section(if is_routers { &asked } else { &now }, &setting.section)
+            .find(|new| new.key == setting.key && new.value != setting.value);
+        let Some(new) = new else { continue };
+        let key = setting.section.full_key(setting.key);
+        let (from, to) = (setting.value.to_toml(), new.value.to_toml());
+        let is_of_function = matches!(setting.section, Section::Function(_));
+        if is_routers {
+            difference.needs_restart.push(Change::Option { key, from, to });
+        } else if is_of_function && EDITION.contains(&setting.key) {
+            difference.taken.push(Change::Edition { key, from, to });
+        } else {
+            difference.taken.push(Change::Option { key, from, to });
+        }
     }
+    let tenants = |config: &Config| config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+    let functions = |config: &Config| config.functions.iter().map(|function| function.name.clone()).collect();
+    let added = missing(tenants(merged), tenants(running)).into_iter().map(Section::Tenant);
+    difference.taken.extend(added.map(|section| Change::Added(section.to_string())));
+    let removed = missing(functions(running), functions(merged)).into_iter().map(Section::Function);
+    difference.taken.extend(removed.map(|section| Change::Removed(section.to_string())));
+    let added = missing(functions(merged), functions(running)).into_iter().map(Section::Function);
+    difference.taken.extend(added.map(|section| Change::Added(section.to_string())));
+    difference
 }
 
-/// The new function, run by the processes that there are.
-fn with_processes_of(new: &FunctionConfig, running: &FunctionConfig) -> FunctionConfig {
-    FunctionConfig {
-        command: running.command.clone(),
-        runtime: running.runtime,
-        start_timeout: running.start_timeout,
-        http: running.http.clone(),
-        slots: running.slots,
-        payload_size_max: running.payload_size_max,
-        processors: running.processors.clone(),
-        env: running.env.clone(),
-        ..new.clone()
-    }
+/// Those of the first list that the second has not.
+fn missing(mut names: Vec<String>, others: Vec<String>) -> Vec<String> {
+    names.retain(|name| !others.contains(name));
+    names
 }
 
-fn find<'a>(settings: &'a [Setting], like: &Setting) -> Option<&'a Setting> {
-    settings.iter().find(|it| it.section == like.section && it.key == like.key)
+type Settings<'a> = BTreeMap<&'a Section, Vec<&'a Setting>>;
+
+fn by_section(config: &Config) -> Settings<'_> {
+    let mut by_section = Settings::new();
+    config.settings.iter().for_each(|it| by_section.entry(&it.section).or_default().push(it));
+    by_section
+}
+
+fn of_section<'a>(settings: &Settings<'a>, section: &Section) -> impl Iterator<Item = &'a Setting> + use<'a> {
+    settings.get(section).cloned().unwrap_or_default().into_iter()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Fallback;
 
     const RUNNING: &str = "[router]\nrun_dir = \"/r\"\n[tenants.zoo]\nweight = 2\n\
                            [functions.a]\ncommand = [\"builtin:echo\"]\ntenant = \"zoo\"\n\
@@ -163,8 +191,17 @@ mod tests {
         Config::parse(text, "q.toml").unwrap()
     }
 
+    fn names(config: &Config) -> Names {
+        Names::new(config.functions.iter().map(|function| function.name.as_str()))
+    }
+
+    fn take(running: &str, wanted: &str) -> Result<(Config, Difference), ConfigError> {
+        let running = config(running);
+        merge(&running, &config(wanted), &names(&running))
+    }
+
     fn check(wanted: &str, taken: &[&str], needs_restart: &[&str]) -> Config {
-        let (merged, difference) = merge(&config(RUNNING), &config(wanted)).unwrap();
+        let (merged, difference) = take(RUNNING, wanted).unwrap();
         let lines = |changes: &[Change]| changes.iter().map(Change::to_string).collect::<Vec<_>>();
         assert_eq!(lines(&difference.taken), taken, "taken");
         assert_eq!(lines(&difference.needs_restart), needs_restart, "needs a restart");
@@ -178,33 +215,74 @@ mod tests {
     }
 
     #[test]
-    fn policy_is_taken_and_what_processes_are_made_from_waits_for_a_restart() {
+    fn policy_is_taken_at_once_and_what_processes_are_made_from_when_one_serves() {
         let wanted = RUNNING.replace(
             "[functions.b]\n",
             "[functions.b]\ntimeout = \"5s\"\nqueue_count_max = 7\nidempotent = true\nwarm = 3\nslots = 8\n\
              payload_size_max = \"1KiB\"\nprocessors = \"0\"\nenv = { A = \"1\" }\n",
         );
+        let later = |change: &str| format!("{change} (as soon as a process with it serves)");
         let merged = check(
             &wanted,
             &[
                 "functions.b.warm: 1 -> 3",
+                &later("functions.b.slots: 1024 -> 8"),
                 "functions.b.timeout: \"30s\" -> \"5s\"",
                 "functions.b.queue_count_max: 100000 -> 7",
+                &later("functions.b.payload_size_max: \"1MiB\" -> \"1KiB\""),
                 "functions.b.idempotent: false -> true",
+                &later("functions.b.processors: \"none\" -> \"0\""),
+                &later("functions.b.env: {} -> { \"A\" = \"1\" }"),
             ],
-            &[
-                "functions.b.slots: 1024 -> 8",
-                "functions.b.payload_size_max: \"1MiB\" -> \"1KiB\"",
-                "functions.b.processors: \"none\" -> \"0\"",
-                "functions.b.env: {} -> { \"A\" = \"1\" }",
-            ],
+            &[],
         );
-        let b = &merged.functions[1];
-        assert_eq!((b.queue_count_max, b.idempotent), (7, true));
-        assert_eq!((b.warm, b.slots, b.payload_size_max, b.env.len()), (3, 1024, 1 << 20, 0));
-        // Taken once; what waits is told again.
-        let (_, again) = merge(&merged, &config(&wanted)).unwrap();
-        assert_eq!((again.taken.len(), again.needs_restart.len()), (0, 4));
+        assert_eq!(merged.functions, config(&wanted).functions);
+        assert_eq!(config(&merged.to_toml()).functions, merged.functions, "the shim reads the same");
+        // Taken once.
+        let (_, again) = merge(&merged, &config(&wanted), &names(&merged)).unwrap();
+        assert!(again.is_empty(), "{again:?}");
+    }
+
+    #[test]
+    fn an_option_is_of_the_edition_if_the_edition_names_it() {
+        let values = [
+            ("slots", "8"),
+            ("payload_size_max", "\"1KiB\""),
+            ("processors", "\"0\""),
+            ("env", "{ A = \"1\" }"),
+            ("warm", "3"),
+            ("timeout", "\"5s\""),
+            ("tenant", "\"zoo\""),
+            ("retries", "0"),
+        ];
+        let edition = |text: &str| config(text).functions[1].edition();
+        for (key, value) in values {
+            let other = RUNNING.replace("[functions.b]\n", &format!("[functions.b]\n{key} = {value}\n"));
+            assert_eq!(edition(&other) != edition(RUNNING), EDITION.contains(&key), "{key}");
+        }
+        let other = RUNNING
+            .replace("functions.b]\ncommand = [\"builtin:echo\"", "functions.b]\ncommand = [\"./echo\"");
+        assert_ne!(edition(&other), edition(RUNNING));
+        let http = format!("{other}runtime = \"http\"\n");
+        assert_ne!(edition(&http), edition(&format!("{other}runtime = \"exec\"\n")));
+        for (key, value) in [
+            ("start_timeout", "1s"),
+            ("http_listen", "socket"),
+            ("http_path", "/a"),
+            ("http_ready_path", "/a"),
+            ("http_content_type", "a/b"),
+        ] {
+            let option = format!("{key} = {value:?}\n");
+            assert_ne!(edition(&(http.clone() + &option)), edition(&http), "{option}");
+            assert_eq!(
+                edition(&(other.clone() + &option)),
+                edition(&other),
+                "nothing to a native one: {option}"
+            );
+            assert!(EDITION.contains(&key));
+        }
+        assert_ne!(edition(&other.replace("./echo", "./echo\", \"-v")), edition(&other));
+        assert_ne!(config(RUNNING).functions[0].edition(), edition(RUNNING), "two functions of one program");
     }
 
     #[test]
@@ -215,10 +293,54 @@ mod tests {
     }
 
     #[test]
-    fn functions_that_come_and_go_wait_for_a_restart() {
-        let wanted = RUNNING.replace("functions.b", "functions.c");
-        let merged = check(&wanted, &[], &["functions.b: removed", "functions.c: added"]);
-        assert_eq!(merged.functions, config(RUNNING).functions);
+    fn a_default_that_follows_an_option_of_the_router_follows_the_one_in_force() {
+        let wanted = RUNNING.replace("[router]\n", "[router]\nframe_size_max = \"64KiB\"\n");
+        let merged = check(&wanted, &[], &["router.frame_size_max: \"1028KiB\" -> \"64KiB\""]);
+        assert_eq!(merged.functions, config(RUNNING).functions, "no process is replaced for it");
+        // The other way round: what is added fits into the frames that there are.
+        let added = format!("{RUNNING}[functions.c]\ncommand = [\"builtin:echo\"]\n");
+        let (merged, _) = take(&wanted, &added).unwrap();
+        assert_eq!(merged.functions.iter().map(|it| it.payload_size_max).collect::<Vec<_>>(), [60 << 10; 3]);
+    }
+
+    #[test]
+    fn functions_come_and_go_and_those_that_stay_keep_their_order() {
+        let wanted = RUNNING.replace("functions.a", "functions.0");
+        let merged = check(&wanted, &["functions.a: removed", "functions.0: added"], &[]);
+        assert_eq!(merged.functions.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["b", "0"]);
+        assert_eq!(merged.functions[1].tenant, "zoo");
+        // A fallback may be another one from then on.
+        let needy = RUNNING.replace("[functions.b]\n", "[functions.b]\nfallback = \"function:a\"\n");
+        let (merged, _) = take(&needy, &needy.replace(".a]", ".0]").replace(":a", ":0")).unwrap();
+        assert_eq!(merged.functions[0].fallback, Fallback::Function("0".to_owned()));
+    }
+
+    #[test]
+    fn more_functions_than_there_is_room_for_are_refused_whole() {
+        let running = RUNNING.replace("[router]\n", "[router]\nfunctions_max = 3\n");
+        let (third, fourth) =
+            (running.replace("functions.b", "functions.c"), running.replace("functions.b", "functions.d"));
+        let (merged, _) = take(&running, &third).unwrap();
+        let names = names(&config(&running)).after(&merged.functions);
+        let error = merge(&merged, &config(&fourth), &names).unwrap_err();
+        let told = "q.toml:10:1: `functions.d.command`: makes 4 functions since the router started, which has room for 3 \
+                    (router.functions_max); needs a restart";
+        assert_eq!(error.to_string(), told);
+        // One that was there before has its place.
+        merge(&merged, &config(&running), &names).unwrap();
+        let error = Config::parse(&running.replace("= 3", "= 1"), "q.toml").unwrap_err();
+        assert!(error.to_string().contains("leaves no room for 2 functions"), "{error}");
+    }
+
+    #[test]
+    fn processes_that_find_no_room_beside_those_that_run_are_refused_whole() {
+        let running = RUNNING.replace("[functions.b]\n", "[functions.b]\nwarm = 1024\n")
+            + "[functions.c]\ncommand = [\"builtin:echo\"]\nwarm = 1024\n[functions.d]\ncommand = [\"builtin:echo\"]\nwarm = 1024\n";
+        let wanted = format!("{running}[defaults]\nslots = 8\n");
+        let error = take(&running, &wanted).unwrap_err().to_string();
+        assert!(error.contains("6146 in all; a shard has at most 4096: apply it in parts"), "{error}");
+        take(&running, &running.replace("[functions.b]\n", "[functions.b]\nslots = 8\n")).unwrap_err();
+        take(&running, &running.replace("[functions.a]\n", "[functions.a]\nslots = 8\n")).unwrap();
     }
 
     #[test]
@@ -238,7 +360,7 @@ mod tests {
             (0..600).map(|number| format!("[tenants.{letter}{number}]\n")).collect()
         };
         let with = |letter| config(&format!("{RUNNING}{}", tenants(letter)));
-        let error = merge(&with("x"), &with("y")).unwrap_err();
+        let error = merge(&with("x"), &with("y"), &names(&with("x"))).unwrap_err();
         assert!(error.to_string().contains("1202 tenants"), "{error}");
     }
 }

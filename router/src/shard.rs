@@ -8,15 +8,12 @@
 //! Why a plain function: the bare thread, the glommio executor and the tests all call the same `turn`.
 #![forbid(unsafe_code)]
 
+mod commands;
+
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use engine::{
-    Answer, CallView, Engine, EngineRefused, FunctionSpec, InvocationId, Keep, Limits, Nanos, ShardId,
-    TenantSpec,
-};
-
+use engine::{Answer, Engine, EngineRefused, FunctionSpec, Keep, Limits, Nanos, ShardId, TenantSpec};
 use queue::{Ledger, Mailbox};
 
 use crate::clock;
@@ -25,7 +22,7 @@ use crate::drain::{Drain, DrainOptions, Remaining, Step};
 use crate::frontend::{Bell, LOCAL, LocalEnd};
 use crate::idle::{Idle, IdleStrategy, Rest, Surroundings};
 use crate::io::{Event, Io, IoBackend, IoOptions, SetupRefused, Tag};
-use crate::kept::{self, KeptBounds, KeptCalls};
+use crate::kept::{KeptBounds, KeptCalls};
 use crate::net::{Desk, Net, NetOptions};
 use crate::payloads::{Body, Manner, Payloads};
 use crate::placement::Placement;
@@ -34,60 +31,16 @@ use crate::stats::ShardStats;
 use crate::tape::Tape;
 use crate::workers::{Attach, AttachOptions, Deliver, NoResult, ResultBytes, ShimState, Workers};
 
+pub use commands::{Command, Explained, Reconfigure};
+
 /// Events of the kernel handled in one turn: 64 receive buffers hold 2 MiB, about 30,000 small calls and two
 /// milliseconds. More would make the calls at the front wait for those behind.
 const EVENTS_PER_TURN_MAX: usize = 64;
-/// Control commands handled in one turn.
-const COMMANDS_PER_TURN_MAX: usize = 16;
 /// How often the counters are published while there is work.
 const PUBLISH_PERIOD: Nanos = Nanos::from_ms(10);
 /// A shard that sleeps and wakes thousands of times a second publishes no more often than this before it sleeps; the
 /// first sleep that would hide something newer is cut to this length.
 const PUBLISH_PERIOD_MIN: Nanos = Nanos::from_ms(1);
-
-/// What the rest of the process tells a shard.
-#[derive(Debug)]
-pub enum Command {
-    /// Finish what was begun, then end.
-    Drain,
-    /// Go on with another configuration.
-    Reconfigure(Box<Reconfigure>),
-    /// Say where a call is.
-    Explain {
-        /// Which.
-        invocation: InvocationId,
-        /// Is told; nothing if no call has this id any more. Nobody may be listening.
-        done: SyncSender<Option<Explained>>,
-    },
-    /// Something about the calls that are kept beyond their answers.
-    Kept(kept::Order),
-}
-
-/// A call, with what only its shard can add.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explained {
-    /// The call.
-    pub view: CallView,
-    /// The name of its function.
-    pub function: String,
-    /// The process that has it.
-    pub process_id: Option<u32>,
-    /// When the shard looked.
-    pub looked_at: Nanos,
-}
-
-/// What an engine is to go on with.
-#[derive(Debug)]
-pub struct Reconfigure {
-    /// All tenants, known ones in their places.
-    pub tenants: Vec<TenantSpec>,
-    /// All functions by id.
-    pub functions: Vec<FunctionSpec>,
-    /// The number of processes changes, and who keeps them is to look.
-    pub tells_shim: bool,
-    /// Is told what became of it. Nobody may be listening any more.
-    pub done: SyncSender<Result<(), EngineRefused>>,
-}
 
 /// Shows a shard's counters to the outside: called about every 10 ms and before the shard sleeps.
 pub trait Publish: Send {
@@ -225,6 +178,8 @@ impl Shard {
     pub fn new(options: ShardOptions, inputs: ShardInputs) -> Result<Shard, ShardRefused> {
         let mut io = Io::choose(options.io_choice, options.io)?;
         let function_count = options.functions.len();
+        let mut stats = ShardStats::new(function_count);
+        stats.respecify(function_count, &options.attach.rings);
         let mut engine = Engine::new(options.shard, options.limits, options.tenants, options.functions)?;
         engine.share_ledger(options.ledger);
         engine.seed_chance(options.chance_seed);
@@ -233,7 +188,6 @@ impl Shard {
         inputs.listeners.into_iter().for_each(|socket| net.listen(&mut io, socket));
         let attach = Attach::new(&mut io, inputs.attach, options.attach, inputs.shim);
         io.watch(std::rc::Rc::new(inputs.bell.clone()), Owner::Bell.tag());
-        let mut stats = ShardStats::new(function_count);
         stats.counters.io_on_epoll = u64::from(*io.backend() != IoBackend::Uring);
         let now = clock::now();
         Ok(Shard {
@@ -406,7 +360,7 @@ impl Shard {
 
     /// Commands, and the steps of a drain.
     fn obey(&mut self) -> usize {
-        let mut is_drain_asked = false;
+        let (work, is_drain_asked) = self.take_commands(); //                  shard/commands.rs
         let now = self.turn_at;
         let mut desk = Desk {
             now,
@@ -415,28 +369,6 @@ impl Shard {
             stats: &mut self.stats,
             tape: &mut self.tape,
         };
-        let work = self.commands.take(COMMANDS_PER_TURN_MAX, |command| match command {
-            Command::Drain => is_drain_asked = true,
-            Command::Reconfigure(asked) => {
-                let Reconfigure { tenants, functions, tells_shim, done } = *asked;
-                let functions = functions.into_iter().map(Some).collect();
-                let outcome = desk.engine.handle_reconfigure(tenants, functions);
-                if tells_shim && outcome.is_ok() {
-                    // Before the workers that are too many are told to end, which is in the next turn.
-                    self.attach.reload_shim();
-                }
-                let _ = done.try_send(outcome);
-            }
-            Command::Explain { invocation, done } => {
-                desk.engine.look_at_queues(now);
-                let _ = done.try_send(explain(desk.engine, &self.workers, now, invocation));
-            }
-            Command::Kept(order) => {
-                let replay = |call: &_| self.local.replay(now, call);
-                // Who asked may have given up waiting.
-                let _ = order.reply.send(self.kept.obey(order.shelf, order.wish, replay));
-            }
-        });
         if is_drain_asked && self.drain.begin(now, &self.drain_options) {
             desk.engine.handle_drain();
             self.net.drain(&mut desk, &mut self.io);
@@ -459,7 +391,7 @@ impl Shard {
             }
             Some(Step::Stop) => {
                 // The shim first: it would start again what exits.
-                self.attach.stop_shim();
+                self.attach.stop_shim(now);
                 self.workers.stop_all();
             }
             None => {
@@ -527,14 +459,6 @@ impl Shard {
         }
         self.stats.counters.turn_ns_max = 0;
     }
-}
-
-/// What is known of one call, for the person who asks.
-fn explain(engine: &Engine, workers: &Workers, now: Nanos, invocation: InvocationId) -> Option<Explained> {
-    let view = engine.call_view(invocation)?;
-    let function = engine.function_view(view.function)?.name.to_owned();
-    let seat = view.worker.and_then(|worker| workers.seats().find(|seat| seat.id == worker));
-    Some(Explained { view, function, process_id: seat.map(|seat| seat.process_id), looked_at: now })
 }
 
 /// What the kernel tells, to whom it concerns.

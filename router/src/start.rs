@@ -4,33 +4,32 @@
 //! Always: either everything runs, or nothing does and the error says what was in the way.
 #![forbid(unsafe_code)]
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::{
-    EngineRefused, FunctionSpec, InvocationId, Limits, Nanos, Policy, Rate, ShardId, SlowStart, TenantSpec,
-    ledger,
-};
+use engine::{EngineRefused, InvocationId, Nanos, ShardId, ledger};
 use protocol::FunctionId;
 use queue::{Ledger, Mailbox};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::clock::nanos;
-use crate::config::{self, Config, ConfigError, FunctionConfig, Listen, TenantConfig};
+use crate::config::{Config, ConfigError, Listen};
 use crate::drain::DrainOptions;
 use crate::frontend::{self, Bell, Local};
 use crate::host::{self, Place};
 use crate::io::{IoBackend, IoOptions};
 use crate::kept::{self, KeptBounds};
+use crate::names::{Names, SharedNames};
 use crate::net::listener::{ListenError, Listener};
 use crate::net::{NetOptions, OUTPUT_FACTOR_MAX};
 use crate::placement::{Board, Placement, Thresholds};
@@ -40,7 +39,11 @@ use crate::run_dir::{self, RunDir, RunDirError};
 use crate::shard::{Command, Explained, Publish, Reconfigure, ShardInputs, ShardOptions, ShardRefused};
 use crate::shm_clients::ShmOptions;
 use crate::tape::Tape;
-use crate::workers::{AttachOptions, FunctionRing, ShimState};
+use crate::workers::{AttachOptions, ShimState};
+
+mod specs;
+
+use specs::{function_rings, function_specs, limits, names_of, respecified, tenant_specs};
 
 /// Commands that may wait for one shard; more than a person can type.
 const COMMANDS_MAX: usize = 64;
@@ -138,6 +141,7 @@ pub struct Router {
     is_drain_asked: AtomicBool,
     /// In force. Locked for as long as a reload takes, so that shards see all of them in one order.
     config: Mutex<Config>,
+    names: SharedNames,
     // Held until the threads are gone: the directory's lock.
     run_dir: RunDir,
 }
@@ -150,17 +154,6 @@ struct Running {
 }
 
 impl Running {
-    /// Hands the shard its new tables and waits until it has them.
-    fn reconfigure(
-        &self,
-        tenants: Vec<TenantSpec>,
-        functions: Vec<FunctionSpec>,
-        tells_shim: bool,
-    ) -> Result<(), ReloadRefused> {
-        let ask = |done| Command::Reconfigure(Box::new(Reconfigure { tenants, functions, tells_shim, done }));
-        Ok(self.ask(ask)??)
-    }
-
     /// Hands the shard a command and waits for its answer.
     fn ask<Answer>(&self, make: impl FnOnce(SyncSender<Answer>) -> Command) -> Result<Answer, ReloadRefused> {
         let (done, answer) = sync_channel(1);
@@ -197,6 +190,8 @@ pub fn start(config: &Config) -> Result<Router, StartError> {
 pub fn start_with(config: &Config, options: StartOptions) -> Result<Router, StartError> {
     raise_descriptor_limit();
     let run_dir = RunDir::claim(&config.router.run_dir)?;
+    // Before the first shard: a shim that an earlier router left reads it as soon as it has found one.
+    write_shim_config(run_dir.path(), config).map_err(system("writing the configuration for the shim"))?;
     let shard_count = config.router.shards;
     let mut listeners = Vec::new();
     for listen in &config.router.listen {
@@ -209,6 +204,7 @@ pub fn start_with(config: &Config, options: StartOptions) -> Result<Router, Star
         shim: ShimState::default(),
         is_drain_asked: AtomicBool::new(false),
         config: Mutex::new(config.clone()),
+        names: SharedNames::new(names_of(config)),
         run_dir,
     };
     let ledger = Arc::new(ledger(&limits(config, 0)));
@@ -279,37 +275,48 @@ impl Router {
         if self.is_drain_asked.load(Ordering::Relaxed) {
             return Err(ReloadRefused::Stopping);
         }
-        let (merged, difference) = reload::merge(&config, wanted)?;
-        let tells_shim =
-            config.functions.iter().zip(&merged.functions).any(|(old, new)| old.warm != new.warm);
+        let names = self.names.read(Names::clone);
+        let (merged, difference) = reload::merge(&config, wanted, &names)?;
+        let names_after = names.after(&merged.functions);
+        let tells_shim = config.functions != merged.functions;
         if tells_shim {
             self.write_shim_config(&merged)?;
         }
         for running in &self.shards {
-            let functions = respecified(&config, &merged);
-            if let Err(refused) = running.reconfigure(tenant_specs(&merged), functions, tells_shim) {
+            let tables = |done| {
+                Command::Reconfigure(Box::new(Reconfigure {
+                    tenants: tenant_specs(&merged),
+                    functions: respecified(&config, &merged, &names, &names_after),
+                    rings: function_rings(&merged, &names_after),
+                    done,
+                }))
+            };
+            if let Err(refused) = running.ask(tables)? {
                 // What a shim that attaches later would read. If it cannot be written either, the refusal still stands.
                 let _ = tells_shim.then(|| self.write_shim_config(&config));
-                return Err(refused);
+                return Err(refused.into());
             }
         }
+        self.names.replace(names_after);
         *config = merged;
+        // When every shard knows what the processes are that will attach. One that is sent away before the shim knows why is
+        // started again at worst, and sent away again.
+        if tells_shim && let Some(first) = self.shards.first() {
+            first.ask(|done| Command::ReloadShim { done })?;
+        }
         Ok(difference)
     }
 
-    /// Whole or not at all: the shim may read at any time.
     fn write_shim_config(&self, config: &Config) -> Result<(), ReloadRefused> {
-        let path = run_dir::shim_config(self.run_dir.path());
-        let new = path.with_extension("toml.new");
-        fs::write(&new, config.to_short_toml())
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(|error| ReloadRefused::Shim { path, error })
+        let run_dir = self.run_dir.path();
+        write_shim_config(run_dir, config)
+            .map_err(|error| ReloadRefused::Shim { path: run_dir::shim_config(run_dir), error })
     }
 
     /// What `reconfigure` would change.
     pub fn compare(&self, wanted: &Config) -> Result<Difference, ReloadRefused> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(reload::merge(&config, wanted)?.1)
+        Ok(self.names.read(|names| reload::merge(&config, wanted, names))?.1)
     }
 
     /// Where a call is; nothing if no call has this id any more.
@@ -329,10 +336,9 @@ impl Router {
         }
     }
 
-    /// The name of a function.
+    /// The name of a function, also of one that was removed.
     pub fn function_name(&self, id: FunctionId) -> Option<String> {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        config.functions.get(id.0 as usize).map(|function| function.name.clone())
+        self.names.read(|names| names.name(id).map(str::to_owned))
     }
 
     /// How many shards there are.
@@ -378,8 +384,7 @@ impl Router {
         let Share { ledger, bell, placement, sockets } = share;
         let waker = bell.clone();
         let commands = Arc::new(Mailbox::with_capacity(COMMANDS_MAX, move || waker.ring()));
-        let names: Arc<[String]> = config.functions.iter().map(|function| function.name.clone()).collect();
-        let (local, local_end) = frontend::local(names, bell.clone(), LOCAL_CALLS_MAX);
+        let (local, local_end) = frontend::local(self.names.clone(), bell.clone(), LOCAL_CALLS_MAX);
         let attach_listen = Listen::Unix(self.run_dir.attach_socket(shard));
         let mut attach = Listener::bind(&attach_listen, 1)?;
         self.socket_files.extend(attach.socket_file.take());
@@ -433,6 +438,15 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { operation, error }
 }
 
+/// Whole or not at all: the shim may read at any time. For our user only: what functions are given in `env` may be secret.
+fn write_shim_config(run_dir: &Path, config: &Config) -> io::Result<()> {
+    let path = run_dir::shim_config(run_dir);
+    let new = path.with_extension("toml.new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(config.to_short_toml().as_bytes())?;
+    fs::rename(&new, &path)
+}
+
 fn shard_id(shard: u32) -> ShardId {
     ShardId(u8::try_from(shard).expect("the configuration allows at most 256 shards"))
 }
@@ -463,7 +477,7 @@ pub fn shard_options(
     ledger: Arc<Ledger>,
 ) -> ShardOptions {
     let router = &config.router;
-    let digest = config.digest();
+    let names = names_of(config);
     ShardOptions {
         shard: shard_id(shard),
         io: options.io.unwrap_or_default(),
@@ -478,23 +492,13 @@ pub fn shard_options(
         attach: AttachOptions {
             shard: shard as u16,
             user_id: options.attach_user_id.unwrap_or_else(|| geteuid().as_raw()),
-            token: Some(digest),
-            config_digest: digest,
-            rings: config
-                .functions
-                .iter()
-                .zip(0..)
-                .map(|(function, id)| FunctionRing {
-                    function: FunctionId(id),
-                    slots: function.slots,
-                    payload_size_max: function.payload_size_max,
-                })
-                .collect(),
+            config_digest: config.digest(),
+            rings: function_rings(config, &names),
         },
         limits: limits(config, shard),
         ledger,
         tenants: tenant_specs(config),
-        functions: function_specs(config),
+        functions: function_specs(config, &names).into_iter().flatten().collect(),
         payload_memory_max: router.payload_memory_max,
         kept: KeptBounds { count_max: router.kept_calls_max, size_max: router.kept_calls_size_max },
         chance_seed: RandomState::new().hash_one(shard),
@@ -507,102 +511,6 @@ pub fn shard_options(
             close_timeout: CLOSE_TIMEOUT,
             stop_timeout: STOP_TIMEOUT,
         },
-    }
-}
-
-fn limits(config: &Config, shard: u32) -> Limits {
-    let router = &config.router;
-    Limits {
-        invocations_max: router.invocations_max,
-        start_after_max: nanos(router.start_after_max),
-        running_max: bound(router.running_max).map(|total| part_of(total, shard, router.shards)),
-        processor_count: part_of(Processors::of_this_process().count(), shard, router.shards),
-        ..Limits::default()
-    }
-}
-
-fn tenant_specs(config: &Config) -> Vec<TenantSpec> {
-    let spec = |tenant: &TenantConfig| TenantSpec {
-        name: tenant.name.clone(),
-        weight: tenant.weight,
-        rate: rate(tenant.rate, tenant.rate_burst),
-        concurrency_max: bound(tenant.concurrency_max),
-    };
-    config.tenants.iter().map(spec).collect()
-}
-
-fn function_specs(config: &Config) -> Vec<FunctionSpec> {
-    let spec = |function: &FunctionConfig| FunctionSpec {
-        timeout: nanos(function.timeout),
-        queue_count_max: function.queue_count_max,
-        payload_size_max: function.payload_size_max,
-        idempotent: function.idempotent,
-        tenant: config.tenant_index(&function.tenant),
-        policy: policy(function, &config.functions),
-        ..FunctionSpec::named(&function.name)
-    };
-    config.functions.iter().map(spec).collect()
-}
-
-/// The functions of a configuration that takes the place of another. A function that is to have fewer processes sends away
-/// those that are too many, and takes none beyond; as long as nothing else is applied.
-fn respecified(running: &Config, wanted: &Config) -> Vec<FunctionSpec> {
-    let mut specs = function_specs(wanted);
-    for (spec, (old, new)) in specs.iter_mut().zip(running.functions.iter().zip(&wanted.functions)) {
-        if new.warm < old.warm {
-            spec.workers_max = new.warm;
-        }
-    }
-    specs
-}
-
-fn rate(per_second: u32, burst: u32) -> Option<Rate> {
-    bound(per_second).map(|per_second| Rate { per_second, burst })
-}
-
-/// In the configuration 0 stands for no bound.
-fn bound(max: u32) -> Option<u32> {
-    (max > 0).then_some(max)
-}
-
-/// A shard's part of a number for all of them: at least one.
-fn part_of(total: u32, shard: u32, shards: u32) -> u32 {
-    (total / shards + u32::from(shard < total % shards)).max(1)
-}
-
-/// What the engine is asked to do for the calls of a function, beyond its bounds.
-fn policy(function: &FunctionConfig, all: &[FunctionConfig]) -> Policy {
-    Policy {
-        ageing: Some(nanos(function.ageing)),
-        refuse_infeasible: function.refuse_infeasible,
-        retry: function.retry,
-        hedge: function.hedge,
-        backpressure: function.backpressure,
-        breaker: function.breaker,
-        fallback: fallback(&function.fallback, all),
-        rate: rate(function.rate, function.rate_burst),
-        quota: function.quota,
-        concurrency_max: bound(function.concurrency_max),
-        // As long as calls may take, or longer: what waits that long is over anyway.
-        queue_delay_max: (function.queue_delay_max < function.timeout)
-            .then(|| nanos(function.queue_delay_max)),
-        slow_start: function.slow_start.map(|slow_start| SlowStart {
-            window: nanos(slow_start.window),
-            calls_min: slow_start.calls,
-            growth_percent: slow_start.growth,
-        }),
-    }
-}
-
-fn fallback(fallback: &config::Fallback, all: &[FunctionConfig]) -> Option<engine::Fallback> {
-    match fallback {
-        config::Fallback::None => None,
-        config::Fallback::Answer(text) => Some(engine::Fallback::Answer(text.as_bytes().into())),
-        config::Fallback::Function(name) => {
-            // The configuration was checked: the name is there.
-            let index = all.iter().position(|other| other.name == *name)?;
-            Some(engine::Fallback::Function(FunctionId(index as u32)))
-        }
     }
 }
 

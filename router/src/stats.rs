@@ -2,7 +2,7 @@
 //!
 //! Always: one table, [`ShardCounters::TABLE`], names every counter with its unit and meaning; readers show it as it
 //! stands here.  The engine counts its decisions itself (`engine::counters`).
-//! Never: locks or allocates after the start.
+//! Never: locks, or allocates after the start but for a reload.
 #![forbid(unsafe_code)]
 
 mod latency;
@@ -12,6 +12,7 @@ use protocol::{FunctionId, Status};
 
 use crate::counters::Roster;
 use crate::io::IoCounters;
+use crate::workers::FunctionRing;
 
 pub use latency::Latency;
 
@@ -177,6 +178,8 @@ pub struct ShardStats {
     pub latencies: Latencies,
     /// By function, in the order of their ids.
     pub functions: Vec<FunctionStats>,
+    /// The same: processes that are to be kept; none of a function that was removed.
+    pub workers_wanted: Vec<u32>,
     /// Who is attached.
     pub roster: Roster,
 }
@@ -188,7 +191,19 @@ impl ShardStats {
             counters: ShardCounters::default(),
             latencies: Latencies::default(),
             functions: vec![FunctionStats::default(); function_count],
+            workers_wanted: vec![0; function_count],
             roster: Roster::default(),
+        }
+    }
+
+    /// So many functions are known by now, and these are given workers. What was counted stays.
+    pub fn respecify(&mut self, function_count: usize, rings: &[FunctionRing]) {
+        self.functions.resize_with(function_count, FunctionStats::default);
+        self.workers_wanted = vec![0; function_count];
+        for ring in rings {
+            if let Some(wanted) = self.workers_wanted.get_mut(ring.function.0 as usize) {
+                *wanted = ring.workers_wanted;
+            }
         }
     }
 

@@ -14,6 +14,7 @@ pub mod attach;
 mod hedge;
 mod result;
 mod seat;
+mod shim_peer;
 
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
@@ -690,7 +691,7 @@ fn context(manner: Manner, body: Body<'_>) -> Option<Context> {
     Some(Context { trace, idempotency_key })
 }
 
-/// What a function's workers are given.
+/// What a function's workers are given, and how many of which edition are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionRing {
     /// Its number.
@@ -699,4 +700,8 @@ pub struct FunctionRing {
     pub slots: u32,
     /// The largest payload and the largest result.
     pub payload_size_max: u32,
+    /// The token of those that were started as what the function is by now.
+    pub edition: u64,
+    /// Processes that are to be kept.
+    pub workers_wanted: u32,
 }

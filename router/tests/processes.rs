@@ -31,7 +31,7 @@ fn start(bench: &Bench) -> Child {
         .args(["--ignored", "--exact", "function_process", "--nocapture"])
         .env("QUICKFIRE_FUNCTION", "echo")
         .env("QUICKFIRE_ATTACH", bench.router.run_dir().attach_socket(0))
-        .env("QUICKFIRE_TOKEN", bench.config.digest().to_string())
+        .env("QUICKFIRE_TOKEN", bench.config.functions[0].edition().to_string())
         .stdout(Stdio::null())
         .spawn()
         .expect("starts")

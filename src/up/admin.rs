@@ -10,10 +10,9 @@ use router::reload::{Change, Difference};
 use router::shard::Explained;
 use router::{InvocationId, ReloadRefused, Router, State};
 
-use crate::ending::Failure;
 use crate::flags;
 
-use super::kept;
+use super::{kept, reload};
 
 /// Answers questions about this router, with the flags and variables of its start.
 pub fn answers(matches: &ArgMatches, router: &Arc<Router>) -> impl FnMut(Message) -> Reply + Send + use<> {
@@ -35,7 +34,7 @@ pub fn answers(matches: &ArgMatches, router: &Arc<Router>) -> impl FnMut(Message
 
 fn apply(matches: &ArgMatches, router: &Router, origin: &str, text: &str, is_dry_run: bool) -> Message {
     let wanted = flags::config_of(matches, Some(FileText { text, origin })).and_then(|config| {
-        config.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
+        reload::check(&config)?;
         Ok(config)
     });
     let wanted = match wanted {

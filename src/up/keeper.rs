@@ -7,7 +7,6 @@
 //! ```
 //! Always: at most one shim in a run directory; `DIR/shim.lock` decides, not this program's memory.
 
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -34,8 +33,6 @@ const STOP_POLL: Duration = Duration::from_millis(10);
 /// The keeper of the shim.
 pub struct Keeper {
     run_dir: PathBuf,
-    /// The effective configuration, given to every shim on its standard input.
-    config_toml: String,
     ours: Option<(Child, Instant)>,
     /// The shim of an earlier router, once it attached to this one.
     foreign_pid: Option<u32>,
@@ -49,7 +46,6 @@ impl Keeper {
     pub fn new(config: &Config) -> Keeper {
         Keeper {
             run_dir: config.router.run_dir.clone(),
-            config_toml: config.to_short_toml(),
             ours: None,
             foreign_pid: None,
             is_foreign_told: false,
@@ -162,18 +158,14 @@ impl Keeper {
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
-        let mut child = Command::new(std::env::current_exe()?)
+        Command::new(std::env::current_exe()?)
             .arg("shim")
+            // Where it finds what to keep.
             .env("QUICKFIRE_DIR", &self.run_dir)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
             // Ctrl-C goes to a whole process group; the shim is to be stopped after the router.
             .process_group(0)
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A shim that dies while it reads is reaped like any other.
-            let _ = stdin.write_all(self.config_toml.as_bytes());
-        }
-        Ok(child)
+            .spawn()
     }
 }

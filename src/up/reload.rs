@@ -3,8 +3,8 @@
 //! Always: a file with any mistake changes nothing, and every mistake is told, as `quickfire check` tells it.
 
 use clap::ArgMatches;
-use router::Router;
 use router::reload::Difference;
+use router::{Config, Router};
 
 use crate::ending::Failure;
 use crate::flags;
@@ -12,8 +12,14 @@ use crate::flags;
 /// Reads the file and hands it to the router.
 pub fn reload(matches: &ArgMatches, router: &Router) -> Result<Difference, Failure> {
     let wanted = flags::load_config(matches)?;
-    wanted.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
+    check(&wanted)?;
     router.reconfigure(&wanted).map_err(Failure::usage)
+}
+
+/// Whether what it starts can be started here, as far as can be known before.
+pub fn check(wanted: &Config) -> Result<(), Failure> {
+    wanted.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
+    flags::check_processors(wanted)
 }
 
 /// Says on standard error what became of it.

@@ -27,8 +27,7 @@ pub struct ShimConfig {
     pub reattach_timeout: Duration,
     /// Time between SIGTERM and SIGKILL when a process must end. [`ShimConfig::STOP_GRACE_DEFAULT`] if in doubt.
     pub stop_grace: Duration,
-    /// A digest of the configuration both sides were started with, so that a router that was started with another
-    /// one notices that it has the wrong shim.
+    /// A digest of what cannot change while the shim lives: a router with another one notices that it has the wrong shim.
     pub config_digest: u64,
 }
 
@@ -46,6 +45,10 @@ pub struct FunctionConfig {
     pub processors: Vec<u32>,
     /// Added to the short list of variables a function process inherits (see `process.rs`).
     pub env: Vec<(String, String)>,
+    /// Names what its processes and their rings are made from: with another number, others take their place.
+    pub edition: u64,
+    /// The longest after which a process that is not wanted any more can have a call left.
+    pub leave_timeout: Duration,
 }
 
 /// Why a configuration cannot be used.
@@ -109,6 +112,11 @@ impl ShimConfig {
             }
         }
         Ok(())
+    }
+
+    /// Where processes and the shim find a shard.
+    pub(crate) fn attach_socket(&self, shard: u32) -> PathBuf {
+        self.run_dir.join(format!("attach-{shard}.sock"))
     }
 
     /// How patient every place is.

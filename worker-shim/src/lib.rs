@@ -1,7 +1,7 @@
 //! Stage 6 of 8: the shim. Keeps function processes warm, so that a call finds one already waiting.
 //!
 //! For each function and shard the shim holds a number of *places*; each place has one process, or is about to
-//! have one. Native functions attach to the router by themselves (`quickfire_client::serve`) and are the other
+//! have one. While a function is given another program, places of both stand beside each other. Native functions attach to the router by themselves (`quickfire_client::serve`) and are the other
 //! end of their ring; the shim only supervises, so no call ever passes through it.
 //!
 //! In: a [`ShimConfig`], exits, output, signals, and the router's word to stop.
@@ -14,10 +14,12 @@
 //! |---|---|---|
 //! | `config.rs` | what to keep warm | nothing |
 //! | `life.rs` | the life of one place, as a table | nothing: no clock, no I/O; the simulator runs it too |
+//! | `function.rs` | which editions of a function are kept up | nothing |
 //! | `shim.rs` | the loop | everything below |
+//! | `place.rs` | a place with its process and its log | what process and log may |
 //! | `process.rs` | spawn, signal, reap | system calls; the only unsafe code here |
 //! | `logs.rs` | captured output, bounded | files |
-//! | `link.rs` | the connection to the router | one socket |
+//! | `link.rs` | the connection to a shard of the router | one socket |
 //! | `signals.rs`, `run_lock.rs`, `jitter.rs` | one small thing each | what their name says |
 //! | `status.rs` | `shim.json` for `quickfire functions` | one file |
 //!
@@ -27,10 +29,12 @@
 #![deny(unsafe_code)] // allowed in process.rs alone
 
 mod config;
+mod function;
 mod jitter;
 pub mod life;
 mod link;
 mod logs;
+mod place;
 mod process;
 mod run_lock;
 mod shim;

@@ -1,7 +1,7 @@
 //! Stage 6 of 8: the life of one place, that is, of one process the shim keeps warm. Pure.
 //!
 //! In: an [`Event`] and the time.  Out: the next [`Life`] and the one [`Action`] the shell must do.
-//! Always: a process exists in exactly the states Starting, Warm and Stopping.
+//! Always: a process exists in exactly the states Starting, Warm, Leaving and Stopping.
 //! Never: reads a clock, draws a random number or touches a process; all three come in as arguments, so the
 //! simulator runs these lives in virtual time.
 //!
@@ -18,7 +18,14 @@
 //!    ┌──────────────┐      exit      ┌──────────┐ ◀───────────────┘
 //!    │     Gone     │ ◀───────────── │ Stopping │ ──┐ timer: SIGKILL, once
 //!    └──────────────┘                └──────────┘ ◀─┘
+//!           ▲            exit        ┌──────────┐ stop, or timer: SIGTERM
+//!           └─────────────────────── │ Leaving  │ ──────────────▶ Stopping
+//!                     leave, ──────▶ │          │ ──────────────▶ Warm
+//!           of Starting or Warm      └──────────┘ stay
 //! ```
+//!
+//! A place that is to leave has a process whose calls end as they were promised: its router tells it to end when it has
+//! answered what it holds. The time after which it is stopped all the same is for one that has no calls and never will.
 //!
 //! A process that dies while Starting counts as a failure, and each failure in a row doubles the wait. One that
 //! has lived for `stable_after_ns` is Warm: its earlier failures are forgotten, and its own death is the first
@@ -85,6 +92,11 @@ pub enum Life {
     },
     /// A process exists and has proved itself.
     Warm,
+    /// A process exists that ends by itself when its calls are done, and is not replaced.
+    Leaving {
+        /// When no call of it can be left.
+        terminate_at_ns: u64,
+    },
     /// A process exists and was told to end.
     Stopping {
         /// When it is killed; `None` when it has been.
@@ -109,6 +121,13 @@ pub enum Event {
         /// Random bits, to spread the next starts.
         jitter: u32,
     },
+    /// The place is to be given up, its process not before its calls are done.
+    LeaveAsked {
+        /// The longest that may take.
+        within_ns: u64,
+    },
+    /// The place is wanted again.
+    StayAsked,
     /// The place is to be given up.
     StopAsked,
 }
@@ -153,8 +172,8 @@ impl Life {
 
     /// The transition table.
     pub fn next(self, now_ns: u64, patience: &Patience, event: Event) -> Result<(Life, Action), Impossible> {
-        use Event::{Exited, SpawnFailed, StopAsked, Time};
-        use Life::{BackingOff, Gone, Starting, Stopping, Warm};
+        use Event::{Exited, LeaveAsked, SpawnFailed, StayAsked, StopAsked, Time};
+        use Life::{BackingOff, Gone, Leaving, Starting, Stopping, Warm};
 
         let back_off = |failure_count: u32, jitter| {
             let retry_at_ns = now_ns.saturating_add(patience.delay_ns(failure_count, jitter));
@@ -173,7 +192,7 @@ impl Life {
             (BackingOff { retry_at_ns, failure_count }, Time) if retry_at_ns <= now_ns => {
                 spawn(failure_count)
             }
-            (BackingOff { .. }, StopAsked) => (Gone, Action::None),
+            (BackingOff { .. }, StopAsked | LeaveAsked { .. }) => (Gone, Action::None),
             (BackingOff { .. }, SpawnFailed { .. } | Exited { .. }) => return Err(Impossible),
 
             (Starting { stable_at_ns, .. }, Time) if stable_at_ns <= now_ns => (Warm, Action::None),
@@ -186,6 +205,15 @@ impl Life {
             (Warm, StopAsked) => stop(),
             (Warm, SpawnFailed { .. }) => return Err(Impossible),
 
+            (Starting { .. } | Warm, LeaveAsked { within_ns }) => {
+                (Leaving { terminate_at_ns: now_ns.saturating_add(within_ns) }, Action::None)
+            }
+            (Leaving { terminate_at_ns }, Time) if terminate_at_ns <= now_ns => stop(),
+            (Leaving { .. }, StopAsked) => stop(),
+            (Leaving { .. }, StayAsked) => (Warm, Action::None),
+            (Leaving { .. }, Exited { .. }) => (Gone, Action::None),
+            (Leaving { .. }, SpawnFailed { .. }) => return Err(Impossible),
+
             (Stopping { kill_at_ns: Some(at_ns) }, Time) if at_ns <= now_ns => {
                 (Stopping { kill_at_ns: None }, Action::Kill)
             }
@@ -196,7 +224,8 @@ impl Life {
             (Gone, StopAsked) => (Gone, Action::None),
             (Gone, SpawnFailed { .. } | Exited { .. }) => return Err(Impossible),
 
-            (_, Time) => (self, Action::None), // nothing is due yet
+            // Nothing is due yet, or it is so already, or it is too late.
+            (_, Time | LeaveAsked { .. } | StayAsked) => (self, Action::None),
         })
     }
 
@@ -205,6 +234,7 @@ impl Life {
         match *self {
             Life::BackingOff { retry_at_ns, .. } => Some(retry_at_ns),
             Life::Starting { stable_at_ns, .. } => Some(stable_at_ns),
+            Life::Leaving { terminate_at_ns } => Some(terminate_at_ns),
             Life::Stopping { kill_at_ns } => kill_at_ns,
             Life::Warm | Life::Gone => None,
         }
@@ -212,7 +242,12 @@ impl Life {
 
     /// True while the place has a process.
     pub fn has_process(&self) -> bool {
-        matches!(self, Life::Starting { .. } | Life::Warm | Life::Stopping { .. })
+        matches!(self, Life::Starting { .. } | Life::Warm | Life::Leaving { .. } | Life::Stopping { .. })
+    }
+
+    /// True while the place is to have a process, now and later.
+    pub fn is_to_stay(&self) -> bool {
+        matches!(self, Life::BackingOff { .. } | Life::Starting { .. } | Life::Warm)
     }
 
     /// True when nothing more will happen here.
@@ -224,7 +259,7 @@ impl Life {
     pub fn failure_count(&self) -> u32 {
         match *self {
             Life::BackingOff { failure_count, .. } | Life::Starting { failure_count, .. } => failure_count,
-            Life::Warm | Life::Stopping { .. } | Life::Gone => 0,
+            Life::Warm | Life::Leaving { .. } | Life::Stopping { .. } | Life::Gone => 0,
         }
     }
 
@@ -234,6 +269,7 @@ impl Life {
             Life::BackingOff { .. } => "backing_off",
             Life::Starting { .. } => "starting",
             Life::Warm => "warm",
+            Life::Leaving { .. } => "leaving",
             Life::Stopping { .. } => "stopping",
             Life::Gone => "gone",
         }

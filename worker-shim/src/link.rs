@@ -1,6 +1,6 @@
-//! Stage 6 of 8: the shim's connection to the router, on `DIR/attach-0.sock` (records: `protocol::attach`).
+//! Stage 6 of 8: the shim's connection to a shard of the router, on `DIR/attach-N.sock` (records: `protocol::attach`).
 //!
-//! In: readiness and time.  Out: a [`Word`] when it concerns the processes.
+//! In: readiness and time.  Out: a [`Word`] when it concerns the processes, those of the shard if nothing else is said.
 //! Always: either connected, or with a time for the next try.
 //! Never: blocks, takes the router's silence for its death (only the end of the stream is), or dies of what a
 //! confused router sends: that ends the connection, like any other end of it.
@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use protocol::FunctionName;
 use protocol::attach::{self, AttachRefused, MESSAGE_SIZE_MAX, Message};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -27,10 +28,17 @@ const RETRY_NS: u64 = 50_000_000;
 /// What the router's behaviour means for the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// Stop everything.
+    /// Stop all of them.
     Stop,
-    /// Look again how many processes are to be kept.
+    /// Look again which processes are to be kept, of all shards.
     Reload,
+    /// This edition of a function serves.
+    Serves {
+        /// The function.
+        name: FunctionName,
+        /// Which.
+        edition: u64,
+    },
     /// It will never take this shim.
     Refused(AttachRefused),
     /// There was no router for too long.
@@ -52,10 +60,10 @@ enum State {
 }
 
 impl Link {
-    /// A link that tries at once.
-    pub fn new(config: &ShimConfig) -> Self {
+    /// A link to a shard that tries at once.
+    pub fn new(config: &ShimConfig, shard: u32) -> Self {
         Self {
-            socket_path: config.run_dir.join("attach-0.sock"),
+            socket_path: config.attach_socket(shard),
             greeting: Message::AttachShim {
                 config_digest: config.config_digest,
                 process_id: std::process::id(),
@@ -71,12 +79,14 @@ impl Link {
             if now_ns < retry_at_ns {
                 return None;
             }
+            let retry_at_ns = now_ns.saturating_add(RETRY_NS);
             if now_ns.saturating_sub(since_ns) >= self.patience_ns {
+                self.state = State::Away { since_ns, retry_at_ns };
                 return Some(Word::RouterGone);
             }
             self.state = match connect(&self.socket_path, &self.greeting) {
                 Ok(stream) => State::Greeting { stream, inbox: Inbox::default(), away_since_ns: since_ns },
-                Err(_) => State::Away { since_ns, retry_at_ns: now_ns.saturating_add(RETRY_NS) },
+                Err(_) => State::Away { since_ns, retry_at_ns },
             };
         }
         loop {
@@ -88,6 +98,9 @@ impl Link {
                 Ok(Some(Message::ShimAccepted { .. })) => self.become_attached(),
                 Ok(Some(Message::ShimStop)) => return Some(Word::Stop),
                 Ok(Some(Message::ShimReload)) => return Some(Word::Reload),
+                Ok(Some(Message::EditionServes { name, edition })) => {
+                    return Some(Word::Serves { name, edition });
+                }
                 Ok(Some(Message::Refused { reason })) if !passes(reason) => {
                     return Some(Word::Refused(reason));
                 }
@@ -215,14 +228,15 @@ mod tests {
         }
 
         fn link(&self) -> Link {
-            Link::new(&ShimConfig {
+            let config = ShimConfig {
                 run_dir: self.dir.path().into(),
                 shards: 1,
                 functions: vec![],
                 reattach_timeout: Duration::from_secs(1),
                 stop_grace: ShimConfig::STOP_GRACE_DEFAULT,
                 config_digest: DIGEST,
-            })
+            };
+            Link::new(&config, 0)
         }
 
         /// Takes the connection, and the greeting.
@@ -256,10 +270,13 @@ mod tests {
         assert_eq!(link.turn(1), None);
         assert!(link.is_attached());
         assert_eq!(link.due_at_ns(), None, "an attached shim needs no timer");
+        let name = FunctionName::new("echo").unwrap();
         send(&mut stream, Message::ShimReload);
+        send(&mut stream, Message::EditionServes { name, edition: 7 });
         send(&mut stream, Message::ShimStop);
         assert_eq!(link.turn(2), Some(Word::Reload));
-        assert_eq!(link.turn(3), Some(Word::Stop));
+        assert_eq!(link.turn(3), Some(Word::Serves { name, edition: 7 }));
+        assert_eq!(link.turn(4), Some(Word::Stop));
     }
 
     #[test]

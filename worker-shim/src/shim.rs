@@ -4,16 +4,17 @@
 //! Out: what the lives of the places ask for; logs; `shim.json`.
 //! Owns: every process, in its place, and `DIR/shim.lock`.
 //! Always: `turn` handles exits before time, so that no place acts on a process that is no more.
-//! Always: while it runs, only the number of places of a function changes. A place too many that has no process goes at once;
-//! one that has goes with its process, which the router tells to end when its calls are done.
+//! Always: a place that is not wanted any more and has no process goes at once; one that has goes with its process, which
+//! the router tells to end when its calls are done. Which places are wanted: `function.rs`.
 //! Never: blocks anywhere but in `poll`; spins (each place has its wait, and an idle shim has no timer).
 //!
 //! ```text
-//! turn: poll ─▶ signals ─▶ output ─▶ exits ─▶ the router's word ─▶ time ─▶ shim.json
+//! turn: poll ─▶ signals ─▶ output ─▶ exits ─▶ the shards' words ─▶ time ─▶ shim.json
 //! ```
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::FunctionName;
@@ -22,19 +23,21 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::config::{ConfigRefused, FunctionConfig, ShimConfig};
+use crate::function::{Function, Prospect};
 use crate::jitter::Jitter;
 use crate::life::{Action, Event, Life, Patience};
 use crate::link::{Link, Word};
-use crate::logs::{PlaceLog, Stream};
-use crate::process::{self, Exit, Process, Program};
+use crate::logs::PlaceLog;
+use crate::place::Place;
+use crate::process::{self, Exit, Program};
 use crate::run_lock::lock;
 use crate::signals::Signals;
-use crate::status::{FunctionStatus, LastExit, PlaceStatus, Status, StatusFile};
+use crate::status::{FunctionStatus, LastExit, Status, StatusFile};
 
 /// Read from one stream and turn: 64 KiB, the size of a pipe. One place that prints without end gets its share.
 const OUTPUT_SIZE_PER_TURN: usize = 64 << 10;
-/// A function is failing, and the router is told, when one of its places failed as often in a row. Fewer may be somebody
-/// who kills processes; with the waits between starts a broken program gets there within a second.
+/// A function is failing, and the router is told, when one of its places failed as often in a row and no other edition is kept
+/// up. Fewer may be somebody who kills processes; with the waits between starts a broken program gets there within a second.
 const FAILING_AFTER: u32 = 5;
 /// The exit code told for a program that could not be started at all; a shell uses the same.
 const CODE_CANNOT_START: u32 = 127;
@@ -108,38 +111,21 @@ pub fn run(
     }
 }
 
-/// One process that is kept warm, or the wait for it.
-struct Place {
-    function: usize,
-    /// Its number among the places of its function, over all shards: the one in the name of its log.
-    number: usize,
-    shard: u32,
-    attach_socket: PathBuf,
-    life: Life,
-    process: Option<Process>,
-    log: PlaceLog,
-}
-
-/// What is counted for one function.
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    starts: u64,
-    exits: u64,
-    spawn_failures: u64,
-    last_exit: Option<LastExit>,
-}
-
 struct Shim {
     config: ShimConfig,
     read_again: Box<dyn FnMut() -> Option<ShimConfig>>,
     logs_dir: PathBuf,
     patience: Patience,
     started: Instant,
+    /// All that were ever configured; a name keeps its place.
+    functions: Vec<Function>,
     places: Vec<Place>,
-    tallies: Vec<Tally>,
     orphans_reaped: u64,
     signals: Signals,
-    link: Link,
+    /// One for each shard.
+    links: Vec<Link>,
+    /// Shards that said stop.
+    stopped_shards: Vec<bool>,
     status_file: StatusFile,
     jitter: Jitter,
     stopping: Option<Stopped>,
@@ -156,11 +142,12 @@ impl Shim {
         let mut shim = Self {
             patience: config.patience(),
             started: Instant::now(),
+            functions: Vec::new(),
             places: Vec::new(),
-            tallies: vec![Tally::default(); config.functions.len()],
             orphans_reaped: 0,
             signals,
-            link: Link::new(&config),
+            links: (0..config.shards).map(|shard| Link::new(&config, shard)).collect(),
+            stopped_shards: vec![false; config.shards as usize],
             status_file: StatusFile::new(config.run_dir.join("shim.json")),
             jitter: Jitter::new(),
             stopping: None,
@@ -169,16 +156,54 @@ impl Shim {
             read_again,
             logs_dir,
         };
-        shim.fill_places(0);
+        let functions = std::mem::take(&mut shim.config.functions);
+        shim.want(0, functions);
         shim
+    }
+
+    /// These functions are wanted from now on, and no others.
+    fn want(&mut self, now_ns: u64, configs: Vec<FunctionConfig>) {
+        self.functions.iter_mut().for_each(|function| function.is_removed = true);
+        for config in configs {
+            match self.function(&config.name) {
+                Some(index) => self.functions[index].take(config),
+                None => self.functions.push(Function::new(config, self.config.shards)),
+            }
+        }
+        for index in 0..self.places.len() {
+            self.settle(now_ns, index);
+        }
+        self.fill_places(now_ns);
+    }
+
+    /// Brings a place to what is wanted of it.
+    fn settle(&mut self, now_ns: u64, index: usize) {
+        let place = &self.places[index];
+        let function = &self.functions[place.function];
+        let within_ns = u64::try_from(function.leave_timeout.as_nanos()).unwrap_or(u64::MAX);
+        let is_missing = self.place_count_like(index) < function.config.warm;
+        let event = match function.prospect(place.shard, place.program.edition) {
+            Prospect::Leaves => Event::LeaveAsked { within_ns },
+            Prospect::Kept if is_missing => Event::StayAsked,
+            Prospect::Kept if !self.is_surplus(index) => return,
+            Prospect::Kept | Prospect::Spent if !place.life.has_process() => Event::StopAsked,
+            Prospect::Kept | Prospect::Spent => return,
+        };
+        self.on_event(now_ns, index, event);
     }
 
     /// Makes the places that are missing.
     fn fill_places(&mut self, now_ns: u64) {
-        for function in 0..self.config.functions.len() {
-            for shard in 0..self.config.shards {
-                while self.place_count(function, shard) < self.config.functions[function].warm {
-                    let place = self.new_place(now_ns, function, shard);
+        for index in 0..self.functions.len() {
+            let function = &self.functions[index];
+            if function.is_removed {
+                continue;
+            }
+            let config = function.config.clone();
+            for shard in (0..self.config.shards).filter(|shard| !self.stopped_shards[*shard as usize]) {
+                let present = self.place_count(index, shard, config.edition);
+                for _ in present..config.warm {
+                    let place = self.new_place(now_ns, index, shard, config.clone());
                     self.places.push(place);
                 }
             }
@@ -186,7 +211,7 @@ impl Shim {
     }
 
     /// A place with the lowest number that is free in its function.
-    fn new_place(&self, now_ns: u64, function: usize, shard: u32) -> Place {
+    fn new_place(&self, now_ns: u64, function: usize, shard: u32, program: Rc<FunctionConfig>) -> Place {
         let is_free = |number: &usize| {
             self.places.iter().all(|place| place.function != function || place.number != *number)
         };
@@ -195,30 +220,59 @@ impl Shim {
             function,
             number,
             shard,
-            attach_socket: self.config.run_dir.join(format!("attach-{shard}.sock")),
+            attach_socket: self.config.attach_socket(shard),
             life: Life::new(now_ns),
             process: None,
-            log: PlaceLog::new(&self.logs_dir, &self.config.functions[function].name, number),
+            log: PlaceLog::new(&self.logs_dir, &program.name, number),
+            program,
         }
     }
 
-    /// Places of a function and shard that are to stay.
-    fn place_count(&self, function: usize, shard: u32) -> u32 {
+    fn function(&self, name: &str) -> Option<usize> {
+        self.functions.iter().position(|function| function.config.name == name)
+    }
+
+    /// Places of a function, shard and edition that are to stay.
+    fn place_count(&self, function: usize, shard: u32, edition: u64) -> u32 {
         let is_one = |place: &&Place| {
             place.function == function
                 && place.shard == shard
-                && !matches!(place.life, Life::Stopping { .. } | Life::Gone)
+                && place.program.edition == edition
+                && place.life.is_to_stay()
         };
         self.places.iter().filter(is_one).count() as u32
     }
 
-    /// Whether this place's function has more places than it is to have.
-    fn is_surplus(&self, index: usize) -> bool {
-        let Place { function, shard, .. } = self.places[index];
-        self.place_count(function, shard) > self.config.functions[function].warm
+    /// The same of this one's function, shard and edition.
+    fn place_count_like(&self, index: usize) -> u32 {
+        let Place { function, shard, ref program, .. } = self.places[index];
+        self.place_count(function, shard, program.edition)
     }
 
-    /// Goes on with as many processes as the configuration asks for by now.
+    /// Whether there are more places like this one than there are to be.
+    fn is_surplus(&self, index: usize) -> bool {
+        self.place_count_like(index) > self.functions[self.places[index].function].config.warm
+    }
+
+    /// Whether another process takes the place of the one that was here.
+    fn is_kept(&self, index: usize) -> bool {
+        let place = &self.places[index];
+        let prospect = self.functions[place.function].prospect(place.shard, place.program.edition);
+        prospect == Prospect::Kept && !self.is_surplus(index)
+    }
+
+    /// Whether another edition is kept up beside this one, so that its failing leaves no call without a process.
+    fn is_another_kept(&self, index: usize) -> bool {
+        let Place { function, shard, ref program, .. } = self.places[index];
+        self.places.iter().any(|place| {
+            place.function == function
+                && place.shard == shard
+                && place.program.edition != program.edition
+                && self.functions[function].prospect(shard, place.program.edition) == Prospect::Kept
+        })
+    }
+
+    /// Goes on with what the configuration asks for by now.
     fn reload(&mut self, now_ns: u64) {
         if self.stopping.is_some() {
             return;
@@ -229,16 +283,31 @@ impl Shim {
             let _ = writeln!(io::stderr(), "shim: {refused}; everything stays as it is");
             return;
         }
-        for function in &mut self.config.functions {
-            if let Some(new) = wanted.functions.iter().find(|new| new.name == function.name) {
-                function.warm = new.warm;
+        self.want(now_ns, wanted.functions);
+    }
+
+    /// Does what a shard of the router says.
+    fn obey(&mut self, now_ns: u64, shard: usize, word: Word) {
+        match word {
+            Word::Reload => self.reload(now_ns),
+            Word::Serves { name, edition } => {
+                let Some(function) = self.function(name.as_str()) else { return };
+                self.functions[function].on_serves(shard, edition);
+                for index in 0..self.places.len() {
+                    if self.places[index].function == function {
+                        self.settle(now_ns, index);
+                    }
+                }
             }
-        }
-        self.fill_places(now_ns);
-        for index in 0..self.places.len() {
-            if !self.places[index].life.has_process() && self.is_surplus(index) {
-                self.on_event(now_ns, index, Event::StopAsked);
+            Word::Stop => {
+                self.stopped_shards[shard] = true;
+                self.stop_places(now_ns, |place| place.shard as usize == shard);
+                if self.stopped_shards.iter().all(|is_stopped| *is_stopped) {
+                    self.begin_stop(now_ns, Stopped::ByRouter);
+                }
             }
+            Word::Refused(reason) => self.begin_stop(now_ns, Stopped::Refused(reason)),
+            Word::RouterGone => self.begin_stop(now_ns, Stopped::RouterGone),
         }
     }
 
@@ -252,17 +321,14 @@ impl Shim {
         while let Some(exit) = process::reap_next() {
             self.on_exit(now_ns, exit);
         }
-        // What came behind that word is in the link's hands already, where `poll` does not see it.
-        let mut word = self.link.turn(now_ns);
-        while word == Some(Word::Reload) {
-            self.reload(now_ns);
-            word = self.link.turn(now_ns);
-        }
-        match word {
-            Some(Word::Stop) => self.begin_stop(now_ns, Stopped::ByRouter),
-            Some(Word::Refused(reason)) => self.begin_stop(now_ns, Stopped::Refused(reason)),
-            Some(Word::RouterGone) => self.begin_stop(now_ns, Stopped::RouterGone),
-            Some(Word::Reload) | None => {}
+        for shard in 0..self.links.len() {
+            // What came behind a word is in the link's hands already, where `poll` does not see it.
+            while let Some(word) = self.links[shard].turn(now_ns) {
+                self.obey(now_ns, shard, word);
+                if matches!(word, Word::Refused(_) | Word::RouterGone) {
+                    break;
+                }
+            }
         }
         self.places.retain(|place| !place.life.is_gone());
         for place in 0..self.places.len() {
@@ -279,8 +345,8 @@ impl Shim {
 
     /// Sleeps until a descriptor has something to say, or the next thing is due.
     fn sleep(&self) -> io::Result<()> {
-        let due_at_ns =
-            self.places.iter().filter_map(|place| place.life.due_at_ns()).chain(self.link.due_at_ns()).min();
+        let of_links = self.links.iter().filter_map(Link::due_at_ns);
+        let due_at_ns = self.places.iter().filter_map(|place| place.life.due_at_ns()).chain(of_links).min();
         let timeout = due_at_ns.map(|at_ns| {
             let left = Duration::from_nanos(at_ns.saturating_sub(self.now_ns()));
             // A day at most: the kernel's seconds are signed, and waking once a day costs nothing.
@@ -290,7 +356,7 @@ impl Shim {
 
         let processes = self.places.iter().filter_map(|place| place.process.as_ref());
         let mut polled: Vec<PollFd<'_>> = vec![self.signals.poll_fd()];
-        polled.extend(self.link.poll_fd());
+        polled.extend(self.links.iter().filter_map(Link::poll_fd));
         let pipes = processes.flat_map(|process| process.output.iter().flatten());
         polled.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
@@ -316,19 +382,19 @@ impl Shim {
         place.read_output(now_ns, &mut self.buffer);
         place.process = None;
         let stderr = place.log.close(now_ns);
-        let is_surplus = self.is_surplus(index);
+        let is_kept = self.is_kept(index);
+        let was_asked = self.is_surplus(index) || !self.places[index].life.is_to_stay();
         let place = &mut self.places[index];
-        let was_asked = is_surplus || matches!(place.life, Life::Stopping { .. });
         let reason = exit.cause.to_string();
         place.log.remark(now_ns, &format!("pid {} {reason}", exit.pid));
 
         let jitter = self.jitter.next_u32();
         self.on_event(now_ns, index, Event::Exited { jitter });
-        if is_surplus {
+        if !is_kept {
             self.on_event(now_ns, index, Event::StopAsked);
         }
         if !was_asked {
-            self.tallies[self.places[index].function].exits += 1;
+            self.functions[self.places[index].function].tally.exits += 1;
             self.tell_failure(now_ns, index, exit.cause.as_exit_code(), reason, stderr);
         }
     }
@@ -349,16 +415,15 @@ impl Shim {
 
     fn spawn(&mut self, now_ns: u64, index: usize) {
         let place = &mut self.places[index];
-        let FunctionConfig { name, command, env, processors, .. } = &self.config.functions[place.function];
+        let FunctionConfig { name, command, env, processors, edition, .. } = &*place.program;
         let program = Program {
             command,
             env,
             processors,
             attach_socket: &place.attach_socket,
             function: name,
-            // Not a secret, for the run directory is private: it says under which configuration the process was
-            // started, so that a router with another one does not take it.
-            token: self.config.config_digest,
+            // Not a secret, for the run directory is private: it says what the process was started as.
+            token: *edition,
             // Processes are more patient than the shim, so that it ends them, all together, and not each itself, to be
             // started again in the last moment.
             reattach_ms: u64::try_from(
@@ -370,12 +435,12 @@ impl Shim {
             Ok(process) => {
                 place.log.remark(now_ns, &format!("started, pid {}", process.pid));
                 place.process = Some(process);
-                self.tallies[place.function].starts += 1;
+                self.functions[place.function].tally.starts += 1;
             }
             Err(error) => {
                 let reason = format!("cannot start {}: {error}", command[0]);
                 place.log.remark(now_ns, &reason);
-                self.tallies[place.function].spawn_failures += 1;
+                self.functions[place.function].tally.spawn_failures += 1;
                 let jitter = self.jitter.next_u32();
                 self.on_event(now_ns, index, Event::SpawnFailed { jitter });
                 self.tell_failure(now_ns, index, CODE_CANNOT_START, reason, Vec::new());
@@ -393,9 +458,10 @@ impl Shim {
         reason: String,
         stderr: Vec<String>,
     ) {
-        let place = &mut self.places[index];
-        let name = &self.config.functions[place.function].name;
-        let number = place.number;
+        let is_alone = !self.is_another_kept(index);
+        let place = &self.places[index];
+        let function = &mut self.functions[place.function];
+        let (name, number) = (&place.program.name, place.number);
         let mut told = format!("{name}.{number}: {reason}");
         if let Life::BackingOff { retry_at_ns, failure_count } = place.life {
             let wait_ms = retry_at_ns.saturating_sub(now_ns) / 1_000_000;
@@ -411,11 +477,12 @@ impl Shim {
         }
         if let Ok(name) = FunctionName::new(name)
             && place.life.failure_count() >= FAILING_AFTER
+            && is_alone
         {
-            self.link.tell_failing(&Message::FunctionFailing { name, exit_code });
+            let message = Message::FunctionFailing { name, exit_code };
+            self.links[place.shard as usize].tell_failing(&message);
         }
-        self.tallies[place.function].last_exit =
-            Some(LastExit { at_unix_ms: unix_ms(), place: number, reason, stderr });
+        function.tally.last_exit = Some(LastExit { at_unix_ms: unix_ms(), place: number, reason, stderr });
     }
 
     fn begin_stop(&mut self, now_ns: u64, why: Stopped) {
@@ -423,8 +490,14 @@ impl Shim {
             return;
         }
         self.stopping = Some(why);
-        for place in 0..self.places.len() {
-            self.on_event(now_ns, place, Event::StopAsked);
+        self.stop_places(now_ns, |_| true);
+    }
+
+    fn stop_places(&mut self, now_ns: u64, is_meant: impl Fn(&Place) -> bool) {
+        for index in 0..self.places.len() {
+            if is_meant(&self.places[index]) {
+                self.on_event(now_ns, index, Event::StopAsked);
+            }
         }
     }
 
@@ -452,25 +525,30 @@ impl Shim {
     }
 
     fn status(&self) -> Status {
-        let functions = self.config.functions.iter().zip(&self.tallies).enumerate();
-        let functions = functions.map(|(index, (function, tally))| {
+        let functions = self.functions.iter().enumerate().filter_map(|(index, function)| {
             let places = || self.places.iter().filter(move |place| place.function == index);
-            FunctionStatus {
-                name: function.name.clone(),
-                warm_wanted: self.config.shards * function.warm,
-                processors: function.processors.clone(),
-                places: places().map(|place| place.status()).collect(),
+            if function.is_removed && places().next().is_none() {
+                return None;
+            }
+            let Function { config, tally, .. } = function;
+            let wanted = if function.is_removed { 0 } else { self.config.shards * config.warm };
+            Some(FunctionStatus {
+                name: config.name.clone(),
+                is_removed: function.is_removed,
+                warm_wanted: wanted,
+                processors: config.processors.clone(),
+                places: places().map(|place| place.status(place.program.edition == config.edition)).collect(),
                 starts: tally.starts,
                 exits: tally.exits,
                 spawn_failures: tally.spawn_failures,
                 log_lines_dropped: places().map(|place| place.log.lines_dropped()).sum(),
                 last_exit: tally.last_exit.clone(),
-            }
+            })
         });
         Status {
             pid: std::process::id(),
             config_digest: format!("{:016x}", self.config.config_digest),
-            router: if self.link.is_attached() { "attached" } else { "away" },
+            router: if self.links.iter().all(Link::is_attached) { "attached" } else { "away" },
             is_stopping: self.stopping.is_some(),
             orphans_reaped: self.orphans_reaped,
             functions: functions.collect(),
@@ -480,39 +558,6 @@ impl Shim {
     /// Time since the shim began.
     fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-impl Place {
-    /// Takes what the process printed, at most one buffer of each stream.
-    fn read_output(&mut self, now_ns: u64, buffer: &mut [u8]) {
-        let Some(process) = &mut self.process else { return };
-        for (stream, output) in [Stream::Out, Stream::Err].into_iter().zip(&mut process.output) {
-            let Some(pipe) = output else { continue };
-            match rustix::io::read(&*pipe, &mut *buffer) {
-                // Closed: dropped, because a closed pipe would wake `poll` for ever.
-                Ok(0) => *output = None,
-                Ok(size) => self.log.append(now_ns, stream, &buffer[..size]),
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                Err(_) => *output = None,
-            }
-        }
-    }
-
-    fn signal_group(&self, signal: Signal) {
-        if let Some(process) = &self.process {
-            process.signal_group(signal);
-        }
-    }
-
-    fn status(&self) -> PlaceStatus {
-        PlaceStatus {
-            place: self.number,
-            shard: self.shard,
-            life: self.life.name(),
-            pid: self.process.as_ref().map(|process| process.pid.as_raw_nonzero().get().unsigned_abs()),
-            failures: self.life.failure_count(),
-        }
     }
 }
 

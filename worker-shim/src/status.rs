@@ -31,6 +31,8 @@ pub struct Status {
 pub struct FunctionStatus {
     /// Its name.
     pub name: String,
+    /// It is not configured any more; what is listed are processes that have not left yet.
+    pub is_removed: bool,
     /// Processes wanted: `warm` for each shard.
     pub warm_wanted: u32,
     /// Processors they run on; none: those of the shim.
@@ -56,7 +58,9 @@ pub struct PlaceStatus {
     pub place: usize,
     /// The shard its process serves.
     pub shard: u32,
-    /// `starting`, `warm`, `backing_off`, `stopping` or `gone`.
+    /// `in_force`, or `earlier`: its program, environment or ring is not what the function is by now.
+    pub edition: &'static str,
+    /// `starting`, `warm`, `backing_off`, `leaving`, `stopping` or `gone`.
     pub life: &'static str,
     /// Its process, if there is one.
     pub pid: Option<u32>,

@@ -4,12 +4,14 @@
 //! What a shim started is recognised by its run directory, which stands in the environment of each of its processes.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use protocol::FunctionName;
 use protocol::attach::{self, Message};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
@@ -29,11 +31,9 @@ fn shim_process() {
     let functions = std::env::var("SHIM_TEST_FUNCTIONS").unwrap();
     let config = ShimConfig {
         run_dir: run_dir.clone(),
-        shards: 1,
+        shards: variable("SHIM_TEST_SHARDS", 1),
         functions: functions_of(&functions),
-        reattach_timeout: Duration::from_millis(
-            std::env::var("SHIM_TEST_REATTACH_MS").unwrap().parse().unwrap(),
-        ),
+        reattach_timeout: Duration::from_millis(variable("SHIM_TEST_REATTACH_MS", 60_000)),
         stop_grace: Duration::from_millis(200),
         config_digest: DIGEST,
     };
@@ -51,6 +51,17 @@ fn shim_process() {
     }
 }
 
+fn variable<T: std::str::FromStr>(name: &str, usual: T) -> T {
+    std::env::var(name).map_or(usual, |text| text.parse().ok().expect("a number"))
+}
+
+/// Whatever tells one command from another.
+fn edition_of(command: &[impl AsRef<str>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    command.iter().for_each(|word| word.as_ref().hash(&mut hasher));
+    hasher.finish()
+}
+
 fn functions_of(lines: &str) -> Vec<FunctionConfig> {
     let function = |line: &str| {
         let mut fields = line.split('\t').map(String::from);
@@ -59,7 +70,9 @@ fn functions_of(lines: &str) -> Vec<FunctionConfig> {
         let mut command = vec![program];
         command.extend(fields);
         let processors = std::env::var("SHIM_TEST_PROCESSOR").iter().map(|it| it.parse().unwrap()).collect();
-        FunctionConfig { name, command, warm, processors, env: vec![("EXTRA".into(), "given".into())] }
+        let env = vec![("EXTRA".into(), "given".into())];
+        let leave_timeout = Duration::from_millis(variable("SHIM_TEST_LEAVE_MS", 60_000));
+        FunctionConfig { name, edition: edition_of(&command), command, warm, processors, env, leave_timeout }
     };
     lines.lines().map(function).collect()
 }
@@ -80,31 +93,18 @@ type Function<'a> = (&'a str, u32, &'a [&'a str]);
 
 impl Shim {
     fn start(dir: &Path, functions: &[Function<'_>]) -> Self {
-        Self::start_with_patience(dir, functions, GIVE_UP_AFTER)
+        Self::start_with(dir, functions, &[])
     }
 
-    fn start_with_patience(dir: &Path, functions: &[Function<'_>], reattach_timeout: Duration) -> Self {
-        Self::spawn(dir, functions, reattach_timeout, None)
-    }
-
-    fn start_on(processor: u32, dir: &Path, functions: &[Function<'_>]) -> Self {
-        Self::spawn(dir, functions, GIVE_UP_AFTER, Some(processor))
-    }
-
-    fn spawn(
-        dir: &Path,
-        functions: &[Function<'_>],
-        reattach_timeout: Duration,
-        processor: Option<u32>,
-    ) -> Self {
+    /// The same with more said: see `shim_process`.
+    fn start_with(dir: &Path, functions: &[Function<'_>], variables: &[(&str, u32)]) -> Self {
         let process = Command::new(std::env::current_exe().unwrap())
             // On the main thread, as in production.
             .args(["shim_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
             .env("SHIM_TEST_DIR", dir)
             .env("SHIM_TEST_FUNCTIONS", lines_of(functions))
-            .env("SHIM_TEST_REATTACH_MS", reattach_timeout.as_millis().to_string())
             .env("A_SECRET", "of the operator")
-            .envs(processor.map(|index| ("SHIM_TEST_PROCESSOR", index.to_string())))
+            .envs(variables.iter().map(|(name, value)| (name, value.to_string())))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -112,7 +112,7 @@ impl Shim {
         Self { process, dir: dir.to_owned() }
     }
 
-    /// Has the router ask for this many processes from now on.
+    /// Has the router ask for these from now on.
     fn reload(&self, router: &mut Router, functions: &[Function<'_>]) {
         fs::write(self.dir.join("functions"), lines_of(functions)).unwrap();
         router.send(Message::ShimReload);
@@ -247,7 +247,8 @@ fn the_wanted_number_is_kept_warm_and_told_what_it_needs_and_no_more() {
         wait_until(|| shim.log(file).contains("group=")).unwrap();
         let log = shim.log(file);
         let attach = dir.path().join("attach-0.sock");
-        let told = format!(" out f=tell t={DIGEST} a={} x=given s=\n", attach.display());
+        let token = edition_of(&sh(script));
+        let told = format!(" out f=tell t={token} a={} x=given s=\n", attach.display());
         assert!(log.contains(&told), "{log}");
         assert!(log.contains(" out 0, 1, 2\n"), "{log}");
         assert!(log.contains(" err group=0\n"), "{log}");
@@ -265,7 +266,8 @@ fn a_process_is_on_its_processors_from_its_first_instruction_and_so_is_what_it_s
     let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let last: u32 = own.rsplit([',', '-']).next().unwrap().parse().unwrap();
     let script = "grep Cpus_allowed_list /proc/$$/status; exec grep Cpus_allowed_list /proc/self/status";
-    let shim = Shim::start_on(last, dir.path(), &[("tell", 1, &sh(script))]);
+    let tell: Function<'_> = ("tell", 1, &sh(script));
+    let shim = Shim::start_with(dir.path(), &[tell], &[("SHIM_TEST_PROCESSOR", last)]);
     // Expect
     let line = format!(" out Cpus_allowed_list:\t{last}\n");
     wait_until(|| shim.log("tell.0.log").matches(&line).count() >= 2)
@@ -421,11 +423,22 @@ struct Router {
 }
 
 impl Router {
+    /// A shard that listens in this directory, and the shim that has found it.
+    fn of_shard(dir: &Path, shard: u16) -> Self {
+        Self::accept(&UnixListener::bind(dir.join(format!("attach-{shard}.sock"))).unwrap())
+    }
+
     fn accept(listener: &UnixListener) -> Self {
         let mut router = Self { stream: listener.accept().unwrap().0 };
         assert!(matches!(router.receive(), Message::AttachShim { config_digest: DIGEST, .. }));
         router.send(Message::ShimAccepted { shard: 0 });
         router
+    }
+
+    /// Says that processes with this command take the calls.
+    fn say_serves(&mut self, name: &str, command: &[&str]) {
+        let name = FunctionName::new(name).unwrap();
+        self.send(Message::EditionServes { name, edition: edition_of(command) });
     }
 
     fn send(&mut self, message: Message) {
@@ -479,7 +492,7 @@ fn processes_outlive_a_router_and_the_shim_finds_the_next_one() {
 fn without_a_router_everything_stops_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let functions: [Function<'_>; 1] = [("echo", 2, &sh(WAIT))];
-    let shim = Shim::start_with_patience(dir.path(), &functions, Duration::from_millis(300));
+    let shim = Shim::start_with(dir.path(), &functions, &[("SHIM_TEST_REATTACH_MS", 300)]);
     assert_eq!(shim.wait_for_end(), "RouterGone");
 }
 
@@ -512,5 +525,171 @@ fn processes_come_at_once_and_go_when_they_end_by_themselves() {
     let last = living(&status)[0];
     shim.wait_for("it is started again", |status| living(status).first().is_some_and(|pid| *pid != last));
     router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+/// The places of the first function, by their edition: `(place, life, pid)`.
+fn places_of(status: &Value, edition: &str) -> Vec<(u64, String, Option<u32>)> {
+    let of_it = array(&status["functions"][0]["places"]).filter(|place| place["edition"] == edition);
+    let told = |place: &Value| {
+        let life = place["life"].as_str().unwrap().to_owned();
+        (place["place"].as_u64().unwrap(), life, place["pid"].as_u64().map(|pid| pid as u32))
+    };
+    of_it.map(told).collect()
+}
+
+fn pids_of(status: &Value, edition: &str) -> Vec<u32> {
+    places_of(status, edition).into_iter().filter_map(|(_, _, pid)| pid).collect()
+}
+
+#[test]
+fn another_program_runs_beside_the_one_that_serves_until_the_router_says_that_it_serves() {
+    // Given: two processes of a program that serves.
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (sh(WAIT), sh("exec sleep 2000"));
+    let shim = Shim::start(dir.path(), &[("echo", 2, &old)]);
+    let mut router = Router::of_shard(dir.path(), 0);
+    let before = shim.wait_until_warm();
+    router.say_serves("echo", &old);
+    // When
+    shim.reload(&mut router, &[("echo", 2, &new)]);
+    // Expect: two of the new one beside them, with logs of their own.
+    let status = shim.wait_for("both run", |status| {
+        pids_of(status, "earlier") == before && pids_of(status, "in_force").len() == 2
+    });
+    let numbers: Vec<_> = places_of(&status, "in_force").iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers, [2, 3]);
+    let young = pids_of(&status, "in_force");
+
+    // Expect: one of the old ones that dies is replaced by the old program, for nothing else serves.
+    kill(before[0], Signal::KILL);
+    let status = shim.wait_for("another of the old program", |status| {
+        let old = pids_of(status, "earlier");
+        old.len() == 2 && !old.contains(&before[0])
+    });
+    let replaced = pids_of(&status, "earlier");
+
+    // When the new one serves. Expect: the old ones are left to their calls, and not replaced.
+    router.say_serves("echo", &new);
+    shim.wait_for("they leave", |status| {
+        let lives = places_of(status, "earlier");
+        lives.len() == 2 && lives.iter().all(|(_, life, _)| life == "leaving")
+    });
+    replaced.iter().for_each(|pid| kill(*pid, Signal::TERM));
+    let status = shim.wait_for("they are gone", |status| places_of(status, "earlier").is_empty());
+    assert_eq!(pids_of(&status, "in_force"), young);
+    assert_eq!(status["functions"][0]["exits"], 1, "the one that was killed");
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn a_program_that_never_serves_costs_the_one_before_it_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, broken) = (sh(WAIT), sh("echo no model file >&2; exit 3"));
+    let shim = Shim::start(dir.path(), &[("echo", 1, &old)]);
+    let mut router = Router::of_shard(dir.path(), 0);
+    let before = shim.wait_until_warm();
+    router.say_serves("echo", &old);
+    // When
+    shim.reload(&mut router, &[("echo", 1, &broken)]);
+    // Expect: the operator hears why. The router does not: calls have a process.
+    let status =
+        shim.wait_for("it keeps failing", |status| status["functions"][0]["exits"].as_u64() > Some(6));
+    assert_eq!(status["functions"][0]["last_exit"]["stderr"][0], "no model file");
+    assert_eq!(pids_of(&status, "earlier"), before);
+
+    // When the old program is wanted again. Expect: the same process, and nothing of the other.
+    shim.reload(&mut router, &[("echo", 1, &old)]);
+    let status = shim.wait_for("as before", |status| places_of(status, "earlier").is_empty());
+    assert_eq!(pids_of(&status, "in_force"), before);
+
+    // When another one again, and a third before that served. Expect: two of three, of which one serves.
+    shim.reload(&mut router, &[("echo", 1, &broken), ("alone", 1, &broken)]);
+    shim.wait_for("it is tried", |status| pids_of(status, "earlier") == before);
+    let Message::FunctionFailing { name, exit_code } = router.receive() else { panic!("something else") };
+    assert_eq!((name.as_str(), exit_code), ("alone", 3), "the first word of a failing function");
+    let third = sh("exec sleep 3000");
+    shim.reload(&mut router, &[("echo", 1, &third)]);
+    shim.wait_for("the broken one is given up", |status| {
+        pids_of(status, "earlier") == before && pids_of(status, "in_force").len() == 1
+    });
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn functions_come_at_once_and_go_when_their_processes_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let functions: [Function<'_>; 2] =
+        [("echo", 2, &sh(WAIT)), ("deaf", 1, &sh("trap '' TERM; exec sleep 1000"))];
+    let shim = Shim::start_with(dir.path(), &functions, &[("SHIM_TEST_LEAVE_MS", 60_000)]);
+    let mut router = Router::of_shard(dir.path(), 0);
+    let before = shim.wait_until_warm();
+    // Expect: a function more is a process more, and the others are left alone.
+    shim.reload(&mut router, &[functions[0], functions[1], ("more", 1, &sh(WAIT))]);
+    let status = shim.wait_for("it runs", |status| pids(status).len() == 4);
+    assert!(before.iter().all(|pid| pids(&status).contains(pid)), "{status:#}");
+
+    // Expect: processes of a function that is gone stay until their router ends them, and are not replaced.
+    shim.reload(&mut router, &[functions[1], ("more", 1, &sh(WAIT))]);
+    let status = shim.wait_for("it leaves", |status| status["functions"][0]["is_removed"] == true);
+    let leaving = pids_of(&status, "in_force");
+    assert_eq!(leaving.len(), 2);
+    kill(leaving[0], Signal::TERM);
+    shim.wait_for("one is left", |status| pids_of(status, "in_force") == leaving[1..]);
+
+    // Expect: one that comes back before it went is kept, and has as many as it is to have.
+    shim.reload(&mut router, &functions);
+    let status = shim.wait_for("it is back", |status| pids_of(status, "in_force").len() == 2);
+    assert!(pids_of(&status, "in_force").contains(&leaving[1]), "{status:#}");
+    shim.wait_for("and the other has gone or leaves", |status| {
+        array(&status["functions"])
+            .all(|function| function["name"] != "more" || function["is_removed"] == true)
+    });
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn a_process_that_does_not_leave_is_stopped_when_no_call_of_it_can_be_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let deaf: Function<'_> = ("deaf", 1, &sh("trap '' TERM; exec sleep 1000"));
+    let shim = Shim::start_with(dir.path(), &[deaf], &[("SHIM_TEST_LEAVE_MS", 50)]);
+    let mut router = Router::of_shard(dir.path(), 0);
+    shim.wait_until_warm();
+    shim.reload(&mut router, &[]);
+    shim.wait_for("it is gone", |status| array(&status["functions"]).next().is_none());
+    assert!(shim.log("deaf.0.log").contains("did not end in time: SIGKILL"), "{}", shim.log("deaf.0.log"));
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn each_shard_speaks_for_its_own_processes() {
+    // Given: a process for each of two shards.
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (sh(WAIT), sh("exec sleep 2000"));
+    let shim = Shim::start_with(dir.path(), &[("echo", 1, &old)], &[("SHIM_TEST_SHARDS", 2)]);
+    let [mut first, mut second] = [0, 1].map(|shard| Router::of_shard(dir.path(), shard));
+    shim.wait_until_warm();
+    [&mut first, &mut second].into_iter().for_each(|router| router.say_serves("echo", &old));
+    shim.reload(&mut first, &[("echo", 1, &new)]);
+    shim.wait_for("two and two", |status| pids(status).len() == 4);
+    // When the new program serves in one of them. Expect: there the old one leaves.
+    second.say_serves("echo", &new);
+    let status = shim.wait_for("one leaves", |status| {
+        places_of(status, "earlier").iter().any(|(_, life, _)| life == "leaving")
+    });
+    let leaving = array(&status["functions"][0]["places"]).filter(|place| place["life"] == "leaving");
+    assert_eq!(leaving.map(|place| place["shard"].as_u64()).collect::<Vec<_>>(), [Some(1)]);
+    // When one shard is done. Expect: the processes of the other go on.
+    second.send(Message::ShimStop);
+    let of_second = |place: &&Value| place["shard"] == 1;
+    let status = shim.wait_for("those of the second shard end", |status| {
+        array(&status["functions"][0]["places"]).filter(of_second).count() == 0
+    });
+    assert_eq!(pids(&status).len(), 2, "{status:#}");
+    first.send(Message::ShimStop);
     assert_eq!(shim.wait_for_end(), "ByRouter");
 }

@@ -26,6 +26,7 @@ use engine::Limits;
 use queue::{Mailbox, Waker};
 use router::Config;
 use router::frontend::{self, Bell};
+use router::names::{Names, SharedNames};
 use router::shard::{Shard, ShardInputs};
 use router::start::{StartOptions, shard_options};
 use router::tape::Tape;
@@ -130,7 +131,8 @@ fn shard(dir: &Path, listeners: Vec<std::os::fd::OwnedFd>) -> Shard {
     let attach = UnixListener::bind(dir.join(ATTACH_SOCKET)).expect("a path of ours");
     attach.set_nonblocking(true).expect("a socket of ours");
     let bell = Arc::new(Bell::new().expect("an eventfd"));
-    let (_local, local) = frontend::local(Arc::from([FUNCTION.to_string()]), bell.clone(), LOCAL_CALLS_MAX);
+    let names = SharedNames::new(Names::new([FUNCTION]));
+    let (_local, local) = frontend::local(names, bell.clone(), LOCAL_CALLS_MAX);
     let inputs = ShardInputs {
         listeners,
         attach: attach.into(),
@@ -143,9 +145,8 @@ fn shard(dir: &Path, listeners: Vec<std::os::fd::OwnedFd>) -> Shard {
         tape: Tape::none(),
     };
     let ledger = Arc::new(engine::ledger(&Limits::default()));
-    let mut options = shard_options(&config, &StartOptions::default(), 0, ledger);
+    let options = shard_options(&config, &StartOptions::default(), 0, ledger);
     // There is no shim that gives its processes a token.
-    options.attach.token = None;
     Shard::new(options, inputs).expect("room for a shard")
 }
 

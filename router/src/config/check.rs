@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use engine::Limits;
+use protocol::FunctionId;
 use protocol::limits::FRAME_ROOM;
 use rustix::fs::{Access, access};
 
 use super::problem::{ConfigError, Problem, ProblemKind};
 use super::section::Section;
-use super::{Command, Config, Fallback, Runtime, nearest};
+use super::{Command, Config, Fallback, FunctionConfig, Runtime, nearest};
+use crate::names::Names;
 
 impl Config {
     /// Asks the file system whether each function can be started at all. `builtins` are the names behind `builtin:`.
@@ -55,10 +57,25 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
-    /// Whether values that were taken from two configurations fit together.
-    pub(crate) fn check_again(&self) -> Result<(), ConfigError> {
+    /// Whether values that were taken from two configurations fit together, beside what `running` has and what is known by
+    /// `names` since the start.
+    pub(crate) fn check_again(&self, running: &Config, names: &Names) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         check_together(self, &mut problems);
+        let functions_max = self.router.functions_max as usize;
+        if let Some(name) = names.name(FunctionId(self.router.functions_max)) {
+            let text = format!(
+                "makes {} functions since the router started, which has room for {functions_max} (router.functions_max); \
+                 needs a restart",
+                names.count()
+            );
+            problems.push(self.problem(
+                &Section::Function(name.to_owned()),
+                "command",
+                ProblemKind::Contradiction(text),
+            ));
+        }
+        check_room_for_both(running, self, &mut problems);
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
@@ -150,6 +167,38 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
         contradiction(Section::Function(largest.name.clone()), "warm", text);
     }
     check_tenants(config, problems);
+}
+
+/// More functions than a router started with this has room for.
+pub(super) fn check_functions_max(config: &Config, problems: &mut Vec<Problem>) {
+    if config.functions.len() > config.router.functions_max as usize {
+        let text = format!("leaves no room for {} functions", config.functions.len());
+        problems.push(config.problem(&Section::Router, "functions_max", ProblemKind::Contradiction(text)));
+    }
+}
+
+/// Processes of which there will be two editions beside each other for a while.
+fn check_room_for_both(running: &Config, merged: &Config, problems: &mut Vec<Problem>) {
+    let is_started = |function: &&FunctionConfig| {
+        let before = running.functions.iter().find(|before| before.name == function.name);
+        before.is_none_or(|before| before.edition() != function.edition())
+    };
+    let count = |functions: &mut dyn Iterator<Item = &FunctionConfig>| -> u64 {
+        functions.map(|function| u64::from(function.warm)).sum()
+    };
+    let started = count(&mut merged.functions.iter().filter(is_started));
+    let workers_count = count(&mut running.functions.iter()) + started;
+    let workers_count_max = Limits::default().workers_max;
+    if workers_count > u64::from(workers_count_max)
+        && let Some(largest) = merged.functions.iter().filter(is_started).max_by_key(|function| function.warm)
+    {
+        let text = format!(
+            "starts {started} processes with other functions beside those that run, {workers_count} in all; a shard has at \
+             most {workers_count_max}: apply it in parts, or restart"
+        );
+        let kind = ProblemKind::Contradiction(text);
+        problems.push(merged.problem(&Section::Function(largest.name.clone()), "command", kind));
+    }
 }
 
 /// Functions whose tenant is not there, and tenants that are too many.

@@ -1,61 +1,63 @@
-//! A short name for what a shim was started to do.
+//! Short names: for what a shim is for as long as it lives, and for what the processes of a function are made from.
 //!
 //! FNV-1a written out: the standard hasher may change with the compiler, and a router of the next version must
 //! come to the same number as the shim of this one. Nobody attacks it: both sides belong to the same user.
 
-use super::{Command, Config, HttpConfig, HttpListen, Runtime};
+use super::{Command, Config, FunctionConfig, HttpConfig, HttpListen, Runtime};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 impl Config {
-    /// Names what a shim was started to do: equal digests mean that a shim and its processes may be kept.
+    /// Names what a shim is for as long as it lives: equal digests mean that a shim and its processes may be kept.
     ///
-    /// Holds what the processes are made from (names, commands, how many, where, environment) and where they look for
-    /// their router; not the router's own policy (time-outs, queues, listeners), which may change around warm processes.
+    /// Holds where the processes look for their router and for how long. Not which functions there are: a shim that is kept is
+    /// told to look at those of the router that it found.
     pub fn digest(&self) -> u64 {
         let mut digest = Digest(FNV_OFFSET);
-        digest.text("shim-digest-1");
+        digest.text("shim-digest-2");
         digest.number(self.router.shards.into());
         digest.text(&self.router.run_dir.to_string_lossy());
         digest.number(self.router.reattach_timeout.as_nanos() as u64);
-        digest.number(self.functions.len() as u64);
-        for function in &self.functions {
-            digest.text(&function.name);
-            digest.number(match function.command {
-                Command::Builtin(_) => 0,
-                Command::Program { .. } => 1,
+        digest.0
+    }
+}
+
+impl FunctionConfig {
+    /// Names what its processes and their rings are made from; it is the token of the processes. With another one, others
+    /// take their place. Not the router's own policy (time-outs, queues), which may change around warm processes.
+    pub fn edition(&self) -> u64 {
+        let mut digest = Digest(FNV_OFFSET);
+        digest.text("edition-1");
+        digest.text(&self.name);
+        digest.number(match self.command {
+            Command::Builtin(_) => 0,
+            Command::Program { .. } => 1,
+        });
+        let words = self.command.words();
+        digest.number(words.len() as u64);
+        words.iter().for_each(|word| digest.text(word));
+        digest.text(self.runtime.name());
+        if self.runtime != Runtime::Native {
+            digest.number(self.start_timeout.as_nanos() as u64);
+        }
+        if self.runtime == Runtime::Http {
+            let HttpConfig { listen, path, content_type, ready_path } = &self.http;
+            digest.number(match listen {
+                HttpListen::Port => 0,
+                HttpListen::Socket => 1,
             });
-            let words = function.command.words();
-            digest.number(words.len() as u64);
-            words.iter().for_each(|word| digest.text(word));
-            digest.number(function.warm.into());
-            // Nothing where nothing is said, so that warm processes of a router that knew no such options are kept.
-            if function.runtime != Runtime::Native {
-                digest.text("runtime");
-                digest.text(function.runtime.name());
-                digest.number(function.start_timeout.as_nanos() as u64);
-            }
-            if function.runtime == Runtime::Http {
-                let HttpConfig { listen, path, content_type, ready_path } = &function.http;
-                digest.number(match listen {
-                    HttpListen::Port => 0,
-                    HttpListen::Socket => 1,
-                });
-                [path, content_type, ready_path.as_ref().unwrap_or(&String::new())]
-                    .iter()
-                    .for_each(|text| digest.text(text));
-            }
-            if !function.processors.is_empty() {
-                digest.text("processors");
-                digest.number(function.processors.len() as u64);
-                function.processors.iter().for_each(|processor| digest.number((*processor).into()));
-            }
-            digest.number(function.env.len() as u64);
-            for (name, text) in &function.env {
-                digest.text(name);
-                digest.text(text);
-            }
+            let ready_path = ready_path.as_deref().unwrap_or_default();
+            [path, content_type, ready_path].iter().for_each(|text| digest.text(text));
+        }
+        digest.number(self.slots.into());
+        digest.number(self.payload_size_max.into());
+        digest.number(self.processors.len() as u64);
+        self.processors.iter().for_each(|processor| digest.number((*processor).into()));
+        digest.number(self.env.len() as u64);
+        for (name, text) in &self.env {
+            digest.text(name);
+            digest.text(text);
         }
         digest.0
     }

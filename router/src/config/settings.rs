@@ -184,7 +184,7 @@ impl Config {
     }
 
     /// A default follows the value it depends on; a value that was given does not, and is checked instead.
-    fn fit_derived_defaults(&mut self) {
+    pub(crate) fn fit_derived_defaults(&mut self) {
         let payload_room = self.router.frame_size_max - FRAME_ROOM;
         let follow: HashSet<&str> = self
             .settings
@@ -207,7 +207,7 @@ impl Config {
     }
 
     /// The printed values are those in use: the run directory put in, derived defaults fitted.
-    fn write_back(&mut self) {
+    pub(crate) fn write_back(&mut self) {
         let functions: HashMap<&str, &FunctionConfig> =
             self.functions.iter().map(|function| (&*function.name, function)).collect();
         for setting in &mut self.settings {
@@ -256,6 +256,7 @@ fn router_config(table: &Table<'_>, problems: &mut Vec<Problem>) -> RouterConfig
         output_size_max: table.size("output_size_max"),
         invocations_max: table.count("invocations_max"),
         start_after_max: table.duration("start_after_max"),
+        functions_max: table.count("functions_max"),
         running_max: table.count("running_max"),
         payload_memory_max: table.size_u64("payload_memory_max"),
         kept_calls_max: table.count("kept_calls_max"),

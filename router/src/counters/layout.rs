@@ -6,7 +6,7 @@
 //! 192    ... its last line: the sequence number and the time of the last publishing, written every time
 //! 256    labels      one row of 256 bytes for each column of the sections below
 //!        shard       one row: everything the engine and the shard count
-//!        functions   a row for each function
+//!        functions   a row for each function that there can be, those that there are first
 //!        workers     a row for each place a worker can have
 //!        histograms  a row for each latency
 //! ```
@@ -70,7 +70,7 @@ pub enum Section {
     Labels = 0,
     /// One row of everything counted.
     Shard = 1,
-    /// A row for each function.
+    /// A row for each function that there can be; the name of one that there is not yet is empty.
     Functions = 2,
     /// A row for each place a worker can have.
     Workers = 3,
@@ -150,6 +150,13 @@ pub const FUNCTION_NUMBERS: &[(&str, &str, &str)] = &[
         "ns",
         "The first look that found this cause, CLOCK_MONOTONIC; 0 while nothing blocks.",
     ),
+    ("workers_wanted", "count", "Workers that are to be kept."),
+    (
+        "workers_earlier",
+        "count",
+        "Workers attached whose program, environment or ring is not what the function is by now.",
+    ),
+    ("is_removed", "flag", "1 while the configuration does not name it: it admits nothing."),
 ];
 
 /// What has pushed a function back, one after the other behind its numbers: a name, and numbers in this order.
@@ -300,13 +307,13 @@ impl SectionPlace {
 }
 
 /// The places of all sections of a file that is to be made, and its size.
-pub fn arrange(columns: &[Column], function_count: usize, workers_max: usize) -> ([SectionPlace; 5], usize) {
+pub fn arrange(columns: &[Column], functions_max: usize, workers_max: usize) -> ([SectionPlace; 5], usize) {
     let mut end = HEADER_SIZE;
     let places = SECTIONS.map(|section| {
         let row_count = match section {
             Section::Labels => columns.len(),
             Section::Shard => 1,
-            Section::Functions => function_count,
+            Section::Functions => functions_max,
             Section::Workers => workers_max,
             Section::Histograms => HISTOGRAMS.len(),
         };

@@ -1,6 +1,6 @@
 //! The writing side: the shard's own, one thread.
 //!
-//! The header and the labels are written once. A publishing makes the sequence number odd, stores numbers, and makes
+//! The header and the labels are written once, the name of a function when it is there for the first time. A publishing makes the sequence number odd, stores numbers, and makes
 //! it even again; a reader that saw an odd number, or another number after reading than before, reads again.
 
 use std::path::Path;
@@ -21,13 +21,13 @@ use crate::{Config, clock, run_dir};
 
 /// What a counters file is made from.
 #[derive(Debug, Clone)]
-pub struct CountersSpec<'a> {
+pub struct CountersSpec {
     /// Which shard.
     pub shard: u32,
     /// The processor it is pinned to.
     pub pinned_to: Option<u32>,
-    /// Names of the functions in the order of their ids.
-    pub functions: &'a [&'a str],
+    /// Places for functions: `engine::Limits::functions_max`.
+    pub functions_max: u32,
     /// Places for workers: `engine::Limits::workers_max`.
     pub workers_max: u32,
     /// `Config::digest`.
@@ -47,7 +47,7 @@ pub struct Publisher<M: Memory> {
     written: Vec<Option<WorkerId>>,
     /// Free slots by function, summed anew in every publishing.
     credit_free: Vec<u64>,
-    /// The rows of these functions tell of downstreams.
+    /// By function, as far as they have a name in the file: the row tells of downstreams.
     had_downstreams: Vec<bool>,
     histograms_at: Nanos,
     histograms_measured: u64,
@@ -69,7 +69,7 @@ pub fn publishers(
     config: &Config,
     on_error: impl Fn(u32, MapError) + 'static,
 ) -> Box<dyn Fn(u32) -> Option<Box<dyn Publish>>> {
-    let names: Vec<String> = config.functions.iter().map(|function| function.name.clone()).collect();
+    let functions_max = config.router.functions_max;
     let (run_dir, config_digest) = (config.router.run_dir.clone(), config.digest());
     let pin = config.router.pin.clone();
     Box::new(move |shard| {
@@ -77,7 +77,7 @@ pub fn publishers(
         let spec = CountersSpec {
             shard,
             pinned_to: pin.get(shard as usize).copied(),
-            functions: &names.iter().map(String::as_str).collect::<Vec<_>>(),
+            functions_max,
             workers_max: Limits::default().workers_max,
             config_digest,
             started_at: clock::now(),
@@ -95,31 +95,33 @@ pub fn publishers(
 
 impl Publisher<Mapped> {
     /// Makes the file, in place of one that a former router left.
-    pub fn create(path: &Path, spec: &CountersSpec<'_>) -> Result<Self, MapError> {
-        let (_, size) = layout::arrange(&layout::columns(), spec.functions.len(), spec.workers_max as usize);
+    pub fn create(path: &Path, spec: &CountersSpec) -> Result<Self, MapError> {
+        let (functions_max, workers_max) = (spec.functions_max as usize, spec.workers_max as usize);
+        let (_, size) = layout::arrange(&layout::columns(), functions_max, workers_max);
         Ok(Publisher::over(Mapped::create_file(path, size)?, spec))
     }
 }
 
 impl<M: Memory> Publisher<M> {
     /// Over any memory of zeros of the right size.
-    pub fn over(memory: M, spec: &CountersSpec<'_>) -> Self {
+    pub fn over(memory: M, spec: &CountersSpec) -> Self {
         let columns = layout::columns();
-        let (places, size) = layout::arrange(&columns, spec.functions.len(), spec.workers_max as usize);
+        let (functions_max, workers_max) = (spec.functions_max as usize, spec.workers_max as usize);
+        let (places, size) = layout::arrange(&columns, functions_max, workers_max);
         assert!(memory.size() >= size, "{} bytes of counters in {} bytes of memory", size, memory.size());
         let publisher = Publisher {
             memory,
             places,
             sequence: 0,
-            written: vec![None; spec.workers_max as usize],
-            credit_free: vec![0; spec.functions.len()],
-            had_downstreams: vec![false; spec.functions.len()],
+            written: vec![None; workers_max],
+            credit_free: vec![0; functions_max],
+            had_downstreams: Vec::with_capacity(functions_max),
             histograms_at: Nanos::ZERO,
             histograms_measured: 0,
             turn_ns_max: 0,
         };
         publisher.write_labels(&columns);
-        publisher.write_names(spec);
+        publisher.write_names();
         publisher.write_header(spec, size);
         publisher
     }
@@ -129,6 +131,7 @@ impl<M: Memory> Publisher<M> {
         self.begin();
         self.shard_row(engine, stats);
         self.worker_rows(engine, stats);
+        self.name_functions(engine);
         self.function_rows(engine, stats);
         let period = if engine.is_idle() { HISTOGRAMS_PERIOD_IDLE } else { HISTOGRAMS_PERIOD };
         let measured = stats.latencies.total_ns.settled().len();
@@ -146,6 +149,16 @@ impl<M: Memory> Publisher<M> {
         let row = self.place(Section::Shard).row(0);
         let counted = engine.counters().as_slice().iter().copied().chain(stats.counters.values());
         self.numbers(row, counted.chain([self.turn_ns_max]));
+    }
+
+    /// Gives a name to each function that is new. An id means one name for ever.
+    fn name_functions(&mut self, engine: &Engine) {
+        let place = self.place(Section::Functions);
+        let named_count = self.had_downstreams.len();
+        for (index, view) in engine.functions().enumerate().take(place.row_count).skip(named_count) {
+            self.text(place.row(index), view.name, layout::NAME_SIZE);
+            self.had_downstreams.push(false);
+        }
     }
 
     fn function_rows(&mut self, engine: &Engine, stats: &ShardStats) {
@@ -167,6 +180,9 @@ impl<M: Memory> Publisher<M> {
                 counted.run_ns,
                 view.blocked.on as u64,
                 if view.blocked.on == BlockedOn::Nothing { 0 } else { view.blocked.since.0 },
+                stats.workers_wanted.get(index).copied().unwrap_or(0).into(),
+                view.workers_earlier.into(),
+                view.is_retired.into(),
             ];
             self.numbers(place.row(index) + NUMBERS_AFTER_NAME, numbers);
             self.downstreams(index, &view.downstreams);
@@ -264,7 +280,7 @@ impl<M: Memory> Publisher<M> {
         self.memory.store_u64(header::SEQUENCE, self.sequence, Ordering::Release);
     }
 
-    fn write_header(&self, spec: &CountersSpec<'_>, size: usize) {
+    fn write_header(&self, spec: &CountersSpec, size: usize) {
         self.number(header::VERSION, layout::VERSION);
         self.number(header::FILE_SIZE, size as u64);
         self.number(header::PID, std::process::id().into());
@@ -296,10 +312,7 @@ impl<M: Memory> Publisher<M> {
         }
     }
 
-    fn write_names(&self, spec: &CountersSpec<'_>) {
-        for (index, name) in spec.functions.iter().enumerate() {
-            self.text(self.place(Section::Functions).row(index), name, layout::NAME_SIZE);
-        }
+    fn write_names(&self) {
         for (index, name) in layout::HISTOGRAMS.iter().enumerate() {
             self.text(self.place(Section::Histograms).row(index), name, layout::NAME_SIZE);
         }

@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub is_torn: bool,
     /// Everything counted, in the order of the file.
     pub counters: Vec<Named>,
-    /// By id.
+    /// By id; also those that were removed.
     pub functions: Vec<Function>,
     /// Those that are attached.
     pub workers: Vec<Worker>,
@@ -77,6 +77,9 @@ pub struct Function {
     pub run_ns: u64,
     pub blocked_on: u64,
     pub blocked_since_ns: u64,
+    pub workers_wanted: u64,
+    pub workers_earlier: u64,
+    pub is_removed: bool,
     pub downstreams: Vec<Downstream>,
 }
 
@@ -156,7 +159,7 @@ pub enum CountersError {
     },
 }
 
-/// Larger than any file that could be made: 8192 workers, 4096 functions.
+/// Larger than any file that could be made: 16,384 functions of 512 bytes, 4096 workers of 64.
 const FILE_SIZE_MAX: u64 = 16 << 20;
 /// A publishing takes microseconds; a reader that was unlucky this often looks at a dead writer.
 const READS_MAX: usize = 100;
@@ -214,7 +217,7 @@ impl Snapshot {
             },
             is_torn: !image.number(header::SEQUENCE).is_multiple_of(2),
             counters: table(Section::Shard)?.rows().next().map(|row| row.named()).unwrap_or_default(),
-            functions: table(Section::Functions)?.rows().map(|row| row.function()).collect(),
+            functions: table(Section::Functions)?.rows().map_while(|row| row.named_function()).collect(),
             workers: attached.map(|row| row.worker()).collect(),
             histograms: table(Section::Histograms)?.rows().map(|row| row.histogram()).collect(),
         })
@@ -395,9 +398,14 @@ impl Row<'_> {
         self.table.columns.iter().map(named).collect()
     }
 
-    fn function(&self) -> Function {
+    /// None: no function is here yet, nor in any row behind.
+    fn named_function(&self) -> Option<Function> {
+        Some(self.name()).filter(|name| !name.is_empty()).map(|name| self.function(name))
+    }
+
+    fn function(&self, name: String) -> Function {
         Function {
-            name: self.name(),
+            name,
             function_id: self.get("function_id"),
             workers: self.get("workers"),
             workers_with_credit: self.get("workers_with_credit"),
@@ -412,6 +420,9 @@ impl Row<'_> {
             run_ns: self.get("run_ns"),
             blocked_on: self.get("blocked_on"),
             blocked_since_ns: self.get("blocked_since_ns"),
+            workers_wanted: self.get("workers_wanted"),
+            workers_earlier: self.get("workers_earlier"),
+            is_removed: self.get("is_removed") != 0,
             downstreams: (0..).map_while(|index| self.downstream(index)).collect(),
         }
     }

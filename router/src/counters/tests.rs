@@ -12,15 +12,18 @@ use shm_ring::{HeapMemory, Memory};
 use super::layout::{self, Section};
 use super::*;
 use crate::stats::{FunctionStats, ShardStats};
+use crate::workers::FunctionRing;
 
 const FUNCTIONS: [&str; 2] = ["echo", "thumbnail"];
 const WORKERS_MAX: u32 = 4;
 
-fn spec() -> CountersSpec<'static> {
+const FUNCTIONS_MAX: u32 = 3;
+
+fn spec() -> CountersSpec {
     CountersSpec {
         shard: 3,
         pinned_to: Some(0),
-        functions: &FUNCTIONS,
+        functions_max: FUNCTIONS_MAX,
         workers_max: WORKERS_MAX,
         config_digest: 77,
         started_at: Nanos(1_000),
@@ -40,7 +43,7 @@ fn engine() -> Engine {
 }
 
 fn memory() -> HeapMemory {
-    HeapMemory::new(layout::arrange(&layout::columns(), FUNCTIONS.len(), WORKERS_MAX as usize).1)
+    HeapMemory::new(layout::arrange(&layout::columns(), FUNCTIONS_MAX as usize, WORKERS_MAX as usize).1)
 }
 
 fn bytes_of(memory: &HeapMemory) -> Vec<u8> {
@@ -93,6 +96,49 @@ fn what_is_published_is_read_back() {
     assert_eq!((total.name.as_str(), total.count), ("total_ns", 4));
     assert!((200..=210).contains(&total.percentile_ns(0.5)), "{}", total.percentile_ns(0.5));
     assert_eq!(total.percentile_ns(1.0), total.max_ns);
+}
+
+#[test]
+fn functions_that_come_later_have_rows_up_to_the_room_and_removed_ones_keep_theirs() {
+    // Given: two functions, and room for a third.
+    let mut engine = engine();
+    let mut stats = ShardStats::new(2);
+    let memory = memory();
+    let mut publisher = Publisher::over(memory.clone(), &spec());
+    let mut publish = |engine: &Engine, stats: &ShardStats| {
+        publisher.publish(Nanos(2_000), engine, stats);
+        Snapshot::decode(&bytes_of(&memory)).unwrap().functions
+    };
+    assert_eq!(publish(&engine, &stats).len(), 2);
+    // When
+    let ring = FunctionRing {
+        function: FunctionId(2),
+        slots: 1,
+        payload_size_max: 1,
+        edition: 5,
+        workers_wanted: 4,
+    };
+    let third = FunctionSpec { edition: 5, ..FunctionSpec::named("third") };
+    let echo = FunctionSpec::named("echo");
+    let table = vec![Some(echo.clone()), None, Some(third.clone())];
+    engine.handle_reconfigure(TenantSpec::only_default(), table).unwrap();
+    stats.respecify(3, &[ring]);
+    engine.handle_worker_of_edition(Nanos(1_600), FunctionId(2), 1, 1).unwrap();
+    // Expect
+    let functions = publish(&engine, &stats);
+    let told = |index: usize| {
+        let function = &functions[index];
+        (function.name.as_str(), function.is_removed, function.workers_wanted, function.workers_earlier)
+    };
+    assert_eq!(
+        [told(0), told(1), told(2)],
+        [("echo", false, 0, 0), ("thumbnail", true, 0, 0), ("third", false, 4, 1)]
+    );
+    // The router refuses before; if it did not, the rest would have no row.
+    let fourth = FunctionSpec::named("fourth");
+    let table = vec![Some(echo), None, Some(third), Some(fourth)];
+    engine.handle_reconfigure(TenantSpec::only_default(), table).unwrap();
+    assert_eq!(publish(&engine, &stats).len(), 3);
 }
 
 #[test]

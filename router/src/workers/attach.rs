@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!  connect ──▶ Visitor ── AttachWorker ──▶ Worker   gets ring and bell, is watched until its end
-//!                 │   ├── AttachShim ────▶ Shim     is listened to until its end
+//!                 │   ├── AttachShim ────▶ Shim     is told what shim_peer.rs says, and listened to until its end
 //!                 │   └── AttachClient ──▶ Client   gets ring and bell, is listened to until its end (shm_clients.rs)
 //!                 └── anything else, too late, or not our user ──▶ refused and closed
 //! ```
 //! In: records on a Unix socket (`protocol::attach`).  Out: seats in [`Workers`], words to the engine.
-//! Always: peers run as our user (SO_PEERCRED); workers carry the token of this router's configuration; visitors are
-//! bounded in number, bytes and time, and what one peer may say in one turn is bounded too.
+//! Always: peers run as our user (SO_PEERCRED); visitors are bounded in number, bytes and time, and what one peer may say in
+//! one turn is bounded too.
+//! Always: a worker's token is the edition of its function that it was started as. The engine takes one of another edition
+//! than the one in force only as long as none of that one serves.
 //! Never: blocks: every read and write is done with what is there.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -28,6 +30,7 @@ use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Generation, Geometry, Identity, Mapped, RouterEnd, pass, peer};
 
 use super::seat::Process;
+use super::shim_peer::ShimPeer;
 use super::{Deliver, FunctionRing, Seat, Workers};
 use crate::io::{Io, SourceId};
 use crate::lanes::LaneWanted;
@@ -53,9 +56,7 @@ pub struct AttachOptions {
     pub shard: u16,
     /// The user whose processes may attach.
     pub user_id: u32,
-    /// What the shim gave its processes; `None` takes any.
-    pub token: Option<u64>,
-    /// The configuration in force.
+    /// What a shim must be for: `Config::digest`.
     pub config_digest: u64,
     /// Rings, by function.
     pub rings: Vec<FunctionRing>,
@@ -104,8 +105,7 @@ pub struct Attach {
     /// In the order of their time.
     deadlines: VecDeque<(Nanos, u32)>,
     is_draining: bool,
-    /// The configuration that a shim was started with is not the one in force: each is told to look.
-    is_reloaded: bool,
+    shim_peer: ShimPeer,
     own_process_id: u32,
 }
 
@@ -123,7 +123,7 @@ impl Attach {
             visitor_count: 0,
             deadlines: VecDeque::new(),
             is_draining: false,
-            is_reloaded: false,
+            shim_peer: ShimPeer::default(),
             own_process_id: std::process::id(),
         }
     }
@@ -204,6 +204,7 @@ impl Attach {
                 self.close(io, index);
             }
         }
+        self.shim_peer.on_time(desk.now);
         if self.resume_at.is_some_and(|at| at <= desk.now) {
             self.resume_at = None;
             self.listener.into_iter().for_each(|listener| io.resume(listener));
@@ -213,7 +214,7 @@ impl Attach {
     /// When `on_time` has something to do next.
     pub fn next_timer(&self) -> Option<Nanos> {
         let deadline = self.deadlines.front().map(|(at, _)| *at);
-        [deadline, self.resume_at].into_iter().flatten().min()
+        [deadline, self.resume_at, self.shim_peer.next_timer()].into_iter().flatten().min()
     }
 
     /// Nobody may attach any more.
@@ -221,20 +222,26 @@ impl Attach {
         self.is_draining = true;
     }
 
-    /// Tells the shim to stop its processes and exit.
-    pub fn stop_shim(&mut self) {
-        self.tell_shim(Message::ShimStop);
+    /// Tells the shim to stop this shard's processes; it exits when every shard has said so.
+    pub fn stop_shim(&mut self, now: Nanos) {
+        self.shim_peer.tell(now, Message::ShimStop);
     }
 
-    /// Tells the shim, and each that comes after it, to look how many processes are to be kept.
-    pub fn reload_shim(&mut self) {
-        self.is_reloaded = true;
-        self.tell_shim(Message::ShimReload);
+    /// Tells the shim to look which processes are to be kept.
+    pub fn reload_shim(&mut self, now: Nanos) {
+        self.shim_peer.tell(now, Message::ShimReload);
     }
 
-    fn tell_shim(&self, message: Message) {
-        let shims = self.peers.iter().flatten().filter(|peer| matches!(peer.role, Role::Shim));
-        shims.for_each(|peer| send(&peer.socket, message));
+    /// Workers are given these rings from now on. The engine has taken the same configuration.
+    pub fn respecify(&mut self, desk: &Desk<'_>, rings: Vec<FunctionRing>) {
+        let before = std::mem::replace(&mut self.options.rings, rings);
+        let editions: BTreeMap<_, _> = before.into_iter().map(|ring| (ring.function, ring.edition)).collect();
+        // Back to what still serves: no worker need attach, so that it is said here.
+        for ring in &self.options.rings {
+            if editions.get(&ring.function) != Some(&ring.edition) {
+                tell_serving(&mut self.shim_peer, desk, ring);
+            }
+        }
     }
 
     /// Takes the complete messages of a peer. False: it is to be closed.
@@ -289,7 +296,7 @@ impl Attach {
                 self.take_worker(desk, io, workers, index, (&name, token, lanes_max))
             }
             (Role::Visitor { .. }, Message::AttachShim { config_digest, .. }) => {
-                self.take_shim(index, config_digest)
+                self.take_shim(desk, index, config_digest)
             }
             (Role::Visitor { .. }, Message::AttachClient { slot_count, payload_size_max, .. }) => {
                 let wanted = Wanted { slot_count, payload_size_max };
@@ -326,24 +333,36 @@ impl Attach {
         }
     }
 
-    fn take_shim(&mut self, index: u32, config_digest: u64) -> Result<(), attach::AttachRefused> {
+    fn take_shim(
+        &mut self,
+        desk: &Desk<'_>,
+        index: u32,
+        config_digest: u64,
+    ) -> Result<(), attach::AttachRefused> {
         if self.is_draining {
             return Err(attach::AttachRefused::Draining);
         }
         if config_digest != self.options.config_digest {
             return Err(attach::AttachRefused::ConfigDiffers);
         }
-        if self.peers.iter().flatten().any(|peer| matches!(peer.role, Role::Shim)) {
+        if self.shim_peer.is_attached() {
             return Err(attach::AttachRefused::ShimPresent);
         }
         let Some(peer) = self.peers[index as usize].as_mut() else { return Ok(()) };
         peer.role = Role::Shim;
         self.visitor_count -= 1;
-        self.shim.set(Some(peer.credentials.pid));
-        send(&peer.socket, Message::ShimAccepted { shard: self.options.shard });
-        if self.is_reloaded {
-            send(&peer.socket, Message::ShimReload);
+        // One shard speaks for all of them: there is one file and one shim.
+        let is_first = self.options.shard == 0;
+        if is_first {
+            self.shim.set(Some(peer.credentials.pid));
         }
+        self.shim_peer.attach(peer.socket.clone());
+        self.shim_peer.tell(desk.now, Message::ShimAccepted { shard: self.options.shard });
+        if is_first {
+            // It may be that of a router before this one, with other functions.
+            self.shim_peer.tell(desk.now, Message::ShimReload);
+        }
+        self.options.rings.iter().for_each(|ring| tell_serving(&mut self.shim_peer, desk, ring));
         Ok(())
     }
 
@@ -357,9 +376,6 @@ impl Attach {
     ) -> Result<(), attach::AttachRefused> {
         if self.is_draining {
             return Err(attach::AttachRefused::Draining);
-        }
-        if self.options.token.is_some_and(|expected| expected != token) {
-            return Err(attach::AttachRefused::TokenWrong);
         }
         let function = desk.engine.resolve(name.as_str()).ok_or(attach::AttachRefused::UnknownFunction)?;
         let ring = self.options.rings.iter().find(|ring| ring.function == function);
@@ -376,14 +392,18 @@ impl Attach {
             own if own == self.own_process_id => None,
             pid => Some(peer::pidfd_open(pid).map_err(|_| attach::AttachRefused::PeerUntrusted)?),
         };
-        let id = desk.engine.handle_worker_attached(desk.now, function, geometry.slot_count()).map_err(
-            |refused| match refused {
-                engine::AttachRefused::UnknownFunction(_) => attach::AttachRefused::UnknownFunction,
-                engine::AttachRefused::Superseded(_) => attach::AttachRefused::TokenWrong,
-                engine::AttachRefused::WorkersFull { .. } => attach::AttachRefused::TooManyWorkers,
-                engine::AttachRefused::SlotsOutOfRange { .. } => attach::AttachRefused::RingUnavailable,
-            },
-        )?;
+        let was_serving = desk.engine.is_edition_serving(function);
+        let slots = geometry.slot_count();
+        let taken = desk.engine.handle_worker_of_edition(desk.now, function, token, slots);
+        let id = taken.map_err(|refused| match refused {
+            engine::AttachRefused::UnknownFunction(_) => attach::AttachRefused::UnknownFunction,
+            engine::AttachRefused::Superseded(_) => attach::AttachRefused::TokenWrong,
+            engine::AttachRefused::WorkersFull { .. } => attach::AttachRefused::TooManyWorkers,
+            engine::AttachRefused::SlotsOutOfRange { .. } => attach::AttachRefused::RingUnavailable,
+        })?;
+        if !was_serving {
+            tell_serving(&mut self.shim_peer, desk, &ring);
+        }
         let identity =
             Identity { generation: Generation(id.generation), worker_id: id.index, function_id: function.0 };
         let bell = Rc::new(bell);
@@ -454,11 +474,25 @@ impl Attach {
         let Some(peer) = self.peers[index as usize].take() else { return };
         match peer.role {
             Role::Visitor { .. } => self.visitor_count -= 1,
-            Role::Shim => self.shim.set(None),
+            Role::Shim => {
+                self.shim_peer.detach();
+                if self.options.shard == 0 {
+                    self.shim.set(None);
+                }
+            }
             Role::Worker(_) | Role::Client(_) => {}
         }
         io.close(peer.source);
         self.free.push(index);
+    }
+}
+
+/// Tells the shim that the edition in force of a function serves, if it does.
+fn tell_serving(shim: &mut ShimPeer, desk: &Desk<'_>, ring: &FunctionRing) {
+    if desk.engine.is_edition_serving(ring.function)
+        && let Some(view) = desk.engine.function_view(ring.function)
+    {
+        shim.tell_serves(desk.now, view.name, ring.edition);
     }
 }
 

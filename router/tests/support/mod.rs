@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::Counter;
-use protocol::attach::Message;
+use protocol::attach::{self, Message};
 use protocol::{
     CallId, Extensions, FrameHeader, FrameParts, FunctionId, FunctionName, Hello, Kind, Status, decode,
     encode,
@@ -293,6 +293,19 @@ pub fn call(slot: u32) -> CallId {
     CallId::new(slot, 1)
 }
 
+/// The next record on an attach socket.
+pub fn hear(socket: &mut UnixStream) -> Message {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some((message, _)) = attach::decode(&bytes).expect("a record") {
+            return message;
+        }
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("the router speaks");
+        bytes.push(byte[0]);
+    }
+}
+
 /// A worker on a thread.
 pub struct Worker {
     stop: Arc<AtomicBool>,
@@ -359,7 +372,8 @@ impl Worker {
         mut behave: impl FnMut(&mut Shift<'_>) + Send + 'static,
     ) -> Worker {
         let path = bench.router.run_dir().attach_socket(shard);
-        let token = bench.config.digest();
+        let known = bench.config.functions.iter().find(|function| function.name == name);
+        let token = known.map_or(0, |function| function.edition());
         let name = FunctionName::new(name).expect("a name");
         let stop = Arc::new(AtomicBool::new(false));
         let taken = Arc::new(AtomicU64::new(0));

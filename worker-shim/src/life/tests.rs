@@ -13,46 +13,78 @@ BackingOff { retry_at_ns: 999, failure_count: 2 }
   Time        -> Starting { stable_at_ns: 1100, failure_count: 2 }, Spawn
   SpawnFailed -> impossible
   Exited      -> impossible
+  LeaveAsked  -> Gone
+  StayAsked   -> same
   StopAsked   -> Gone
 BackingOff { retry_at_ns: 1001, failure_count: 2 }
   Time        -> same
   SpawnFailed -> impossible
   Exited      -> impossible
+  LeaveAsked  -> Gone
+  StayAsked   -> same
   StopAsked   -> Gone
 Starting { stable_at_ns: 999, failure_count: 2 }
   Time        -> Warm
   SpawnFailed -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
   Exited      -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
+  LeaveAsked  -> Leaving { terminate_at_ns: 1050 }
+  StayAsked   -> same
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Starting { stable_at_ns: 1001, failure_count: 2 }
   Time        -> same
   SpawnFailed -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
   Exited      -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
+  LeaveAsked  -> Leaving { terminate_at_ns: 1050 }
+  StayAsked   -> same
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Warm
   Time        -> same
   SpawnFailed -> impossible
   Exited      -> BackingOff { retry_at_ns: 1020, failure_count: 1 }
+  LeaveAsked  -> Leaving { terminate_at_ns: 1050 }
+  StayAsked   -> same
+  StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
+Leaving { terminate_at_ns: 999 }
+  Time        -> Stopping { kill_at_ns: Some(1200) }, Terminate
+  SpawnFailed -> impossible
+  Exited      -> Gone
+  LeaveAsked  -> same
+  StayAsked   -> Warm
+  StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
+Leaving { terminate_at_ns: 1001 }
+  Time        -> same
+  SpawnFailed -> impossible
+  Exited      -> Gone
+  LeaveAsked  -> same
+  StayAsked   -> Warm
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Stopping { kill_at_ns: Some(999) }
   Time        -> Stopping { kill_at_ns: None }, Kill
   SpawnFailed -> impossible
   Exited      -> Gone
+  LeaveAsked  -> same
+  StayAsked   -> same
   StopAsked   -> same
 Stopping { kill_at_ns: Some(1001) }
   Time        -> same
   SpawnFailed -> impossible
   Exited      -> Gone
+  LeaveAsked  -> same
+  StayAsked   -> same
   StopAsked   -> same
 Stopping { kill_at_ns: None }
   Time        -> same
   SpawnFailed -> impossible
   Exited      -> Gone
+  LeaveAsked  -> same
+  StayAsked   -> same
   StopAsked   -> same
 Gone
   Time        -> same
   SpawnFailed -> impossible
   Exited      -> impossible
+  LeaveAsked  -> same
+  StayAsked   -> same
   StopAsked   -> same
 ";
 
@@ -64,6 +96,8 @@ fn every_state_and_event_pair_has_the_documented_outcome() {
         Life::Starting { stable_at_ns: NOW_NS - 1, failure_count: 2 },
         Life::Starting { stable_at_ns: NOW_NS + 1, failure_count: 2 },
         Life::Warm,
+        Life::Leaving { terminate_at_ns: NOW_NS - 1 },
+        Life::Leaving { terminate_at_ns: NOW_NS + 1 },
         Life::Stopping { kill_at_ns: Some(NOW_NS - 1) },
         Life::Stopping { kill_at_ns: Some(NOW_NS + 1) },
         Life::Stopping { kill_at_ns: None },
@@ -73,6 +107,8 @@ fn every_state_and_event_pair_has_the_documented_outcome() {
         ("Time", Event::Time),
         ("SpawnFailed", Event::SpawnFailed { jitter: FULL }),
         ("Exited", Event::Exited { jitter: FULL }),
+        ("LeaveAsked", Event::LeaveAsked { within_ns: 50 }),
+        ("StayAsked", Event::StayAsked),
         ("StopAsked", Event::StopAsked),
     ];
 
@@ -142,6 +178,16 @@ fn a_process_that_ignores_sigterm_is_killed_exactly_once() {
 }
 
 #[test]
+fn a_place_that_leaves_and_is_wanted_again_replaces_its_process() {
+    let mut life = Life::Warm;
+    assert_eq!(life.on_event(0, &PATIENCE, Event::LeaveAsked { within_ns: 500 }), Action::None);
+    assert_eq!(life.on_event(499, &PATIENCE, Event::Time), Action::None);
+    assert_eq!(life.on_event(499, &PATIENCE, Event::StayAsked), Action::None);
+    assert_eq!(life.on_event(900, &PATIENCE, Event::Exited { jitter: FULL }), Action::None);
+    assert_eq!(life.on_event(920, &PATIENCE, Event::Time), Action::Spawn);
+}
+
+#[test]
 #[should_panic(expected = "impossible in the life of a place")]
 fn the_exit_of_a_process_that_does_not_exist_is_our_bug() {
     let _ = Life::Gone.on_event(0, &PATIENCE, Event::Exited { jitter: 0 });
@@ -161,6 +207,8 @@ enum Step {
     Wait(u64),
     Die(u32),
     FailToSpawn(u32),
+    Leave,
+    Stay,
     Stop,
 }
 
@@ -169,6 +217,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..300_u64).prop_map(Step::Wait),
         4 => any::<u32>().prop_map(Step::Die),
         2 => any::<u32>().prop_map(Step::FailToSpawn),
+        1 => Just(Step::Leave),
+        1 => Just(Step::Stay),
         1 => Just(Step::Stop),
     ]
 }
@@ -188,6 +238,8 @@ proptest! {
             let event = match step {
                 Step::Wait(ns) => { now_ns += ns; Event::Time }
                 Step::Die(jitter) if has_process => { has_process = false; Event::Exited { jitter } }
+                Step::Leave => Event::LeaveAsked { within_ns: 50 },
+                Step::Stay => Event::StayAsked,
                 Step::Stop => { is_stopping = true; Event::StopAsked }
                 Step::Die(_) | Step::FailToSpawn(_) => Event::Time,
             };

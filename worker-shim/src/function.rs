@@ -1,0 +1,136 @@
+//! Stage 6 of 8: a function as the shim knows it: what it is by now, what served before, and what became of its processes.
+//!
+//! ```text
+//!   another edition is configured     places of the new one are made beside those of the one that serves
+//!   the router: "the new one serves"  the others leave: each ends when its calls are done
+//!   the new one never serves          nothing else happens: the one that serves is kept up, as ever
+//!   removed                           all leave
+//! ```
+//! Always: the edition that serves in a shard is the router's word. The shim cannot know it by itself: a process that lives
+//! need not have attached.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::FunctionConfig;
+use crate::status::LastExit;
+
+/// See above.
+pub struct Function {
+    /// As configured by now; of a removed one, as it was last.
+    pub config: Rc<FunctionConfig>,
+    /// No configuration names it any more. It is remembered, because its name may come back.
+    pub is_removed: bool,
+    /// By shard, the edition that the router last said to serve.
+    serving: Vec<Option<u64>>,
+    /// The longest that calls of it were ever given.
+    pub leave_timeout: Duration,
+    pub tally: Tally,
+}
+
+/// What is counted for one function.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub starts: u64,
+    pub exits: u64,
+    pub spawn_failures: u64,
+    pub last_exit: Option<LastExit>,
+}
+
+/// What is to become of the places of an edition in a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prospect {
+    /// They are kept up: it is the edition in force, or the one that serves until that does.
+    Kept,
+    /// A process that lives may go on, and even be the one that serves; one that ends is not replaced. An edition that was
+    /// replaced before it was seen to serve.
+    Spent,
+    /// They leave.
+    Leaves,
+}
+
+impl Function {
+    pub fn new(config: FunctionConfig, shards: u32) -> Function {
+        Function {
+            leave_timeout: config.leave_timeout,
+            config: Rc::new(config),
+            is_removed: false,
+            serving: vec![None; shards as usize],
+            tally: Tally::default(),
+        }
+    }
+
+    /// Goes on as this from now on.
+    pub fn take(&mut self, config: FunctionConfig) {
+        self.leave_timeout = self.leave_timeout.max(config.leave_timeout);
+        self.config = Rc::new(config);
+        self.is_removed = false;
+    }
+
+    /// The router says that this edition serves in its shard.
+    pub fn on_serves(&mut self, shard: usize, edition: u64) {
+        if let Some(serving) = self.serving.get_mut(shard) {
+            *serving = Some(edition);
+        }
+    }
+
+    pub fn prospect(&self, shard: u32, edition: u64) -> Prospect {
+        let serving = self.serving.get(shard as usize).copied().flatten();
+        let in_force = self.config.edition;
+        if self.is_removed {
+            Prospect::Leaves
+        } else if edition == in_force {
+            Prospect::Kept
+        } else if serving == Some(in_force) {
+            Prospect::Leaves
+        } else if serving == Some(edition) {
+            Prospect::Kept
+        } else {
+            Prospect::Spent
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(edition: u64, leave_timeout: u64) -> FunctionConfig {
+        let leave_timeout = Duration::from_secs(leave_timeout);
+        FunctionConfig { edition, leave_timeout, ..FunctionConfig::default() }
+    }
+
+    #[track_caller]
+    fn check(function: &Function, expected: [Prospect; 3]) {
+        assert_eq!([1, 2, 3].map(|edition| function.prospect(0, edition)), expected);
+    }
+
+    #[test]
+    fn the_edition_that_serves_is_kept_until_the_one_in_force_does() {
+        use Prospect::{Kept, Leaves, Spent};
+        let mut function = Function::new(config(1, 1), 2);
+        function.on_serves(0, 1);
+        check(&function, [Kept, Leaves, Leaves]);
+        // Given: edition 2, which never serves. Expect: both are kept up.
+        function.take(config(2, 9));
+        check(&function, [Kept, Kept, Spent]);
+        // Given: edition 3 instead. Expect: 2 is given up, 1 is not.
+        function.take(config(3, 2));
+        check(&function, [Kept, Spent, Kept]);
+        function.on_serves(1, 3);
+        check(&function, [Kept, Spent, Kept]);
+        function.on_serves(0, 3);
+        check(&function, [Leaves, Leaves, Kept]);
+        assert_eq!(function.leave_timeout, Duration::from_secs(9), "calls were given that long once");
+        // Given: back to 1, whose word came late. Expect: 3 serves until then.
+        function.take(config(1, 1));
+        check(&function, [Kept, Spent, Kept]);
+        // A word from another shard than there are says nothing.
+        function.on_serves(2, 1);
+        check(&function, [Kept, Spent, Kept]);
+        function.is_removed = true;
+        check(&function, [Leaves, Leaves, Leaves]);
+        function.take(config(1, 1));
+        check(&function, [Kept, Spent, Kept]);
+    }
+}

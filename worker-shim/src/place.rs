@@ -1,0 +1,66 @@
+//! Stage 6 of 8: a place: one process that is kept warm, or the wait for it.
+//!
+//! Owns: the process and its log; the edition of the function that the process was started as, which stays its own when the
+//! function is given another one.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use rustix::process::Signal;
+
+use crate::config::FunctionConfig;
+use crate::life::Life;
+use crate::logs::{PlaceLog, Stream};
+use crate::process::Process;
+use crate::status::PlaceStatus;
+
+/// See above.
+pub struct Place {
+    /// Index among the shim's functions.
+    pub function: usize,
+    /// Its number among the places of its function, over all shards: the one in the name of its log.
+    pub number: usize,
+    /// Whose shard's router its process attaches to.
+    pub shard: u32,
+    pub attach_socket: PathBuf,
+    /// What is started here.
+    pub program: Rc<FunctionConfig>,
+    pub life: Life,
+    pub process: Option<Process>,
+    pub log: PlaceLog,
+}
+
+impl Place {
+    /// Takes what the process printed, at most one buffer of each stream.
+    pub fn read_output(&mut self, now_ns: u64, buffer: &mut [u8]) {
+        let Some(process) = &mut self.process else { return };
+        for (stream, output) in [Stream::Out, Stream::Err].into_iter().zip(&mut process.output) {
+            let Some(pipe) = output else { continue };
+            match rustix::io::read(&*pipe, &mut *buffer) {
+                // Closed: dropped, because a closed pipe would wake `poll` for ever.
+                Ok(0) => *output = None,
+                Ok(size) => self.log.append(now_ns, stream, &buffer[..size]),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => *output = None,
+            }
+        }
+    }
+
+    pub fn signal_group(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal_group(signal);
+        }
+    }
+
+    /// `is_in_force`: it runs what its function is by now.
+    pub fn status(&self, is_in_force: bool) -> PlaceStatus {
+        PlaceStatus {
+            place: self.number,
+            shard: self.shard,
+            edition: if is_in_force { "in_force" } else { "earlier" },
+            life: self.life.name(),
+            pid: self.process.as_ref().map(|process| process.pid.as_raw_nonzero().get().unsigned_abs()),
+            failures: self.life.failure_count(),
+        }
+    }
+}
