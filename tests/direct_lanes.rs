@@ -23,8 +23,9 @@ const WORKER_LOST: u8 = 64;
 
 struct Story {
     router: Router,
+    manifest: String,
     diary: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Story {
@@ -45,7 +46,7 @@ impl Story {
             program.display(),
             diary.display(),
         );
-        let story = Self { router: Router::start(&manifest), diary, _dir: dir };
+        let story = Self { router: Router::start(&manifest), manifest, diary, dir };
         eventually("all processes are attached", || story.router.row("witness").workers == u64::from(warm));
         story
     }
@@ -270,6 +271,31 @@ fn a_lane_ends_when_others_wait_and_nothing_is_lost_or_run_twice() {
 }
 
 #[test]
+fn a_program_that_is_replaced_ends_the_lane_and_no_call_is_lost() {
+    let story = Story::new(1, "");
+    let mut client = story.client_with_lane(64);
+    // When: another variable is another edition.
+    let file = story.dir.path().join("other.toml");
+    std::fs::write(&file, story.manifest.replace("DIARY =", "VERSION = \"2\", DIARY =")).unwrap();
+    let output = story.router.command("apply").arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Expect
+    eventually("the lane is over", || {
+        client.fill(8);
+        client.take();
+        client.shm.lane_end().is_some()
+    });
+    // It closes its lanes and goes; the router may see the one before the other, or both at once.
+    let end = client.shm.lane_end();
+    assert!(matches!(end, Some(LaneEnd::WorkerDraining | LaneEnd::WorkerLost)), "{end:?}");
+    client.finish();
+    story.check(&client);
+    assert!(client.answers.values().all(|status| *status == OK), "not one was lost");
+    eventually("a lane to the new one", || client.shm.open_lane(client.witness, 8).is_ok());
+    assert!(client.has_been_direct());
+}
+
+#[test]
 fn kill_of_a_worker_loses_only_what_it_ran() {
     let story = Story::new(2, "");
     let mut client = story.client_with_lane(64);
@@ -289,7 +315,12 @@ fn kill_of_a_worker_loses_only_what_it_ran() {
             killed += 1;
         }
         client.finish();
-        assert!(matches!(client.shm.lane_end(), Some(LaneEnd::WorkerLost)), "round {round}");
+        // All of them may have been answered before the signal came.
+        eventually("the lane is over", || {
+            client.take();
+            client.shm.lane_end().is_some()
+        });
+        assert_eq!(client.shm.lane_end(), Some(LaneEnd::WorkerLost), "round {round}");
         eventually("a lane to the next one", || client.shm.open_lane(client.witness, 64).is_ok());
     }
     story.check(&client);
