@@ -95,7 +95,7 @@ impl Engine {
     /// A call is admitted that another one waits for.
     pub(crate) fn note_nested(&mut self, id: InvocationId, called_by: CalledBy) {
         self.counters.count(Counter::CallsNested);
-        let holder = self.worker_running(called_by.caller);
+        let holder = self.worker_of(called_by.caller);
         let nested = Nested { id, called_by, made_by: holder.unwrap_or(u32::MAX) };
         self.remember(nested);
         if nested.is_proved() {
@@ -106,9 +106,9 @@ impl Engine {
         }
     }
 
-    /// The worker that has this call, in time: the one that can vouch for calls that it makes.
+    /// The worker that has this call: the one that can vouch for calls that it makes.
     pub fn holder_of(&self, id: InvocationId) -> Option<WorkerId> {
-        let index = self.worker_running(id)?;
+        let index = self.worker_of(id)?;
         Some(WorkerId { index, generation: self.workers[index as usize].generation })
     }
 
@@ -155,6 +155,12 @@ impl Engine {
         let invocation = self.invocations.at(self.invocations.slot_of(id)?);
         let is_running = invocation.state == State::Pushed || self.has_twin(id.slot());
         is_running.then_some(invocation.worker)
+    }
+
+    /// The worker that has this call, whether or not anybody waits for its end: until then it does nothing else.
+    fn worker_of(&self, id: InvocationId) -> Option<u32> {
+        let invocation = self.invocations.at(self.invocations.slot_of(id)?);
+        invocation.state.is_held().then_some(invocation.worker)
     }
 
     /// The worker of a call that waits for another one takes nothing new.

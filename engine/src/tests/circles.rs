@@ -125,6 +125,27 @@ fn two_chains_that_hold_each_others_only_process_are_told_at_once() {
     assert_eq!(waiters.story.engine.next_timer(), None, "nobody looks when nobody waits");
 }
 
+/// Seed 10 of the simulator (`nested`): the process of a call whose caller had left was given another call behind it, and its own
+/// wait was nobody's.
+#[test]
+fn a_call_that_nobody_waits_for_any_more_still_holds_its_process_while_it_waits() {
+    // Given: the process of b has room for more calls, and runs one that is cancelled before it makes another one.
+    let mut waiters = Waiters::new();
+    let a = waiters.busy(A);
+    waiters.story.attach(B, 4);
+    waiters.story.admit(Request { function: B, ..request() });
+    let b = waiters.story.push().expect("a worker is free");
+    let now = waiters.story.now;
+    waiters.story.engine.handle_cancel(now, b.invocation, CancelReason::Asked);
+    assert_eq!(waiters.story.answers(), [(Status::Cancelled, true)]);
+    waiters.wait(b, A);
+    assert_eq!(waiters.told(), []);
+
+    // Expect: what a makes is not bound behind it, and the circle is seen.
+    let of_a = waiters.wait(a, B);
+    assert_eq!(waiters.told(), [of_a]);
+}
+
 /// Processes of these functions, each of which runs a call; then, one after the other, some of them wait for a function. The n-th
 /// of these closes a circle, or none does.
 fn check(processes: &[FunctionId], waits: &[(usize, FunctionId)], expected: Option<usize>) {
