@@ -157,6 +157,8 @@ pub struct Oracle {
     twins: BTreeMap<CallKey, CallKey>,
     /// Taken from their workers after they began, a moment ago: somebody runs in the place of each.
     lost: BTreeSet<CallKey>,
+    /// Nested calls that wait in a circle, and since which turn.
+    stuck_at_ns: BTreeMap<CallKey, u64>,
     /// Of waits between attempts: how far each went of the longest it could be, in thousandths.
     backoffs: Vec<u32>,
     /// What is configured of functions and tenants.
@@ -186,6 +188,7 @@ impl Oracle {
             held: BTreeMap::new(),
             twins: BTreeMap::new(),
             lost: BTreeSet::new(),
+            stuck_at_ns: BTreeMap::new(),
             backoffs: Vec::new(),
             limits: limits::Limits::default(),
             pushes_since_turn: BTreeMap::new(),
@@ -424,8 +427,8 @@ fn is_true(now_ns: u64, call: &Call, is_unstarted: bool, seen: Seen) -> bool {
         Status::Ok => call.start_count > 0 && seen.mark == Some(call.mark),
         Status::FunctionError | Status::ResultTooLarge | Status::Backpressure => call.start_count > 0,
         Status::Expired => is_unstarted && is_due,
-        // Of a call that others wait for: it was refused late, when it had not begun.
-        Status::WouldDeadlock => call.made_by.is_some() && !call.has_begun,
+        // Of a call that its maker waits for; whether in a circle is looked at where it is told.
+        Status::WouldDeadlock => call.made_by.is_some(),
         // "Expired" is a proof that nothing ran; "timed out" says only that nobody can prove it any more.
         Status::TimedOut => is_due,
         Status::Cancelled => call.was_cancelled,

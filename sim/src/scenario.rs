@@ -60,8 +60,8 @@ const WORK: [(Kind, u32); 8] = [
 
 /// Workers that have nothing to do now and then, beside others that stand still.
 const HEDGED: &[(Kind, u32)] = &[
-    (Kind::Pass, 200),
-    (Kind::Submit, 30),
+    (Kind::Pass, 400),
+    (Kind::Submit, 40),
     (Kind::Cancel, 6),
     (Kind::LoseClient, 2),
     (Kind::Shim, 30),

@@ -36,6 +36,12 @@ impl ServiceTime {
         }
     }
 
+    /// Longer than some turns, and for three calls in ten much longer.
+    pub fn uneven(chance: &mut Chance) -> ServiceTime {
+        let quick_ns = 500_000 + chance.length(18);
+        ServiceTime::Bimodal { quick_ns, slow_ns: 10 * quick_ns, slow_per_mille: 300 }
+    }
+
     /// One run.
     pub fn draw_ns(&self, chance: &mut Chance) -> u64 {
         let ns = match *self {

@@ -50,6 +50,7 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
         ("retries", total.retries),
         ("opened breakers", total.breakers_opened),
         ("nested calls", total.nested),
+        ("circles of nested calls", total.circles),
         ("second attempts", total.hedges),
         ("joined calls", total.joins),
         ("later starts", total.later),

@@ -18,6 +18,7 @@ pub struct Totals {
     pub retries: u64,
     pub breakers_opened: u64,
     pub nested: u64,
+    pub circles: u64,
     pub hedges: u64,
     pub joins: u64,
     pub later: u64,
@@ -45,6 +46,7 @@ impl Totals {
         self.retries += other.retries;
         self.breakers_opened += other.breakers_opened;
         self.nested += other.nested;
+        self.circles += other.circles;
         self.hedges += other.hedges;
         self.joins += other.joins;
         self.later += other.later;
@@ -70,8 +72,11 @@ impl fmt::Display for Totals {
             out,
             "sim: {reloads} reloads, {leases} leases, {retries} retries, {breakers_opened} breakers opened"
         )?;
-        let Totals { nested, hedges, joins, later, troubles, falls, .. } = self;
-        write!(out, "sim: {nested} nested calls, {hedges} hedges, {joins} joins, {later} later starts, ")?;
+        let Totals { nested, circles, hedges, joins, later, troubles, falls, .. } = self;
+        write!(
+            out,
+            "sim: {nested} nested calls, {circles} circles of them, {hedges} hedges, {joins} joins, {later} later starts, "
+        )?;
         writeln!(out, "{troubles} times better or worse downstream, for which {falls} limits fell")?;
         writeln!(out, "sim: answers {:?}", self.answers)?;
         write!(out, "sim: refusals {:?}", self.refusals)

@@ -9,8 +9,9 @@
 use std::sync::atomic::Ordering;
 
 use engine::InvocationId;
+use protocol::WaitToken;
 use shm_ring::layout::{CONTROL_PAGE_SIZE, slot, worker_line};
-use shm_ring::{HeapMemory, Memory, Outcome, Taken, WorkerEnd};
+use shm_ring::{HeapMemory, Memory, Outcome, Taken, WorkerEnd, waits};
 
 use crate::chance::Chance;
 use crate::oracle::CallKey;
@@ -31,6 +32,9 @@ pub struct Process {
     pub is_stopping: bool,
     /// When it sees that its router is dead, if it is.
     pub sees_end_at_ns: Option<u64>,
+    /// By which the router knows its calls from what others say of them.
+    token: WaitToken,
+    made_count: u32,
 }
 
 struct Attached {
@@ -62,8 +66,8 @@ pub enum Step {
 }
 
 impl Process {
-    /// A process that has started and not yet attached.
-    pub fn new(function: u32, parallel_max: usize) -> Self {
+    /// A process that has started and not yet attached. Nobody else has its secret.
+    pub fn new(function: u32, parallel_max: usize, secret: u64) -> Self {
         Self {
             function,
             ring: None,
@@ -73,6 +77,8 @@ impl Process {
             has_scribbled: false,
             is_stopping: false,
             sees_end_at_ns: None,
+            token: WaitToken::of_process(secret),
+            made_count: 0,
         }
     }
 
@@ -80,6 +86,7 @@ impl Process {
     pub fn attach(&mut self, memory: HeapMemory, epoch: u32) {
         let end = WorkerEnd::attach(memory).expect("a ring the router has just made is sound");
         self.ring = Some(Attached { end, epoch, unpublished_count: 0 });
+        self.show(self.token);
         self.has_scribbled = false;
         self.sees_end_at_ns = None;
     }
@@ -160,21 +167,34 @@ impl Process {
 
     /// The run of this call goes on, for so long.
     pub fn go_on(&mut self, now_ns: u64, id: InvocationId, outcome: Outcome) {
+        self.show(self.token);
         for running in self.running.iter_mut().filter(|running| running.taken.invocation_id == id.0) {
             running.finish_at_ns = running.length_ns.saturating_add(now_ns);
             running.outcome = outcome;
         }
     }
 
-    /// The call that it began last waits for another one, and then takes this long.
-    pub fn wait(&mut self, length_ns: u64) {
+    /// The call that it began last makes another one, waits for it, and then takes this long. The other one's token, which its
+    /// ring shows.
+    pub fn wait(&mut self, length_ns: u64) -> WaitToken {
+        let token = self.token.of_call(self.made_count);
+        self.made_count += 1;
+        self.show(token);
         let running = self.running.last_mut().expect("a call began in the step before");
         running.length_ns = length_ns;
         running.finish_at_ns = u64::MAX;
+        token
+    }
+
+    fn show(&self, token: WaitToken) {
+        if let Some(ring) = &self.ring {
+            waits::show(ring.end.memory(), token.bits());
+        }
     }
 
     /// Whatever its calls wait for will never come.
     pub fn give_up_waiting(&mut self, now_ns: u64) {
+        self.show(self.token);
         for running in self.running.iter_mut().filter(|running| running.finish_at_ns == u64::MAX) {
             running.finish_at_ns = now_ns;
             running.outcome = Outcome::FunctionError;

@@ -114,7 +114,10 @@ impl World {
         let functions: Vec<_> = (0..3 + chance.below(3))
             .map(|number| Function {
                 spec: policies::any_function(number, options.scenario.policies, &mut chance),
-                service: ServiceTime::any(&mut chance),
+                service: match options.scenario.policies {
+                    Policies::Hedges => ServiceTime::uneven(&mut chance),
+                    _ => ServiceTime::any(&mut chance),
+                },
                 needs_downstream: chance.per_mille(options.scenario.downstream_per_mille),
                 parallel_max: if chance.per_mille(options.scenario.parallel_per_mille) { 3 } else { 1 },
                 error_per_mille: options.scenario.error_per_mille,
@@ -281,6 +284,7 @@ impl World {
         self.recall_leases()?;
         self.look_at_seats()?;
         self.look_for_idle(shard)?;
+        self.look_for_circles(shard)?;
         self.look_for_unwanted(shard)
     }
 

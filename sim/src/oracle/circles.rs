@@ -6,7 +6,11 @@
 use std::collections::BTreeSet;
 
 use super::{CallKey, Oracle};
+use crate::contract::{Broken, Contract};
 use crate::shim::ProcessId;
+
+/// Between two looks for circles: `engine/src/circles.rs`.
+const LOOK_PERIOD_NS: u64 = 10_000_000;
 
 /// What a router has for a function: its processes.
 pub type Members<'a> = &'a dyn Fn(u32) -> Vec<ProcessId>;
@@ -54,7 +58,8 @@ impl Oracle {
             };
             let ends = |made: &CallKey| match self.held.get(made) {
                 Some(process) => goes_on.contains(process),
-                None => has_one(self.calls[made].function),
+                // What stands aside is moved by time.
+                None => self.aside.contains_key(made) || has_one(self.calls[made].function),
             };
             let is_free = |process: &ProcessId| {
                 let waits_for_wanted = *process != waiting || has_one(wanted);
@@ -67,6 +72,39 @@ impl Oracle {
             }
             goes_on.extend(more);
         }
+    }
+
+    /// After a turn of this shard: does anybody wait in a circle for longer than between two looks, though nobody was told?
+    pub fn check_circles(&mut self, now_ns: u64, shard: u8, members: Members<'_>) -> Result<(), Broken> {
+        let waits = |key: &CallKey| key.shard() == shard && self.waiting.contains(key);
+        let nested: Vec<_> = self.owed.iter().copied().filter(|key| waits(key)).collect();
+        for key in nested {
+            let call = &self.calls[&key];
+            let (made_by, function) = (call.made_by, call.function);
+            let is_stuck = made_by.is_some_and(|caller| self.waits_in_a_circle(function, caller, members));
+            if !is_stuck {
+                self.stuck_at_ns.remove(&key);
+                continue;
+            }
+            let since_ns = *self.stuck_at_ns.entry(key).or_insert(now_ns);
+            self.judge.check(Contract::Nested, now_ns < since_ns + LOOK_PERIOD_NS, || {
+                let length_us = (now_ns - since_ns) / 1_000;
+                format!("{key:?} waits in a circle for {length_us} us, and nobody in it is told")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A call that waited is told that it would for ever. Is it so? Whoever else waits in the same circle may go on now.
+    pub fn check_told(&mut self, key: CallKey, members: Members<'_>) -> Result<(), Broken> {
+        self.stuck_at_ns.clear();
+        let call = self.call(key, "told")?.clone();
+        let is_right = call.made_by.is_some_and(|caller| {
+            self.waiting.contains(&key) && self.waits_in_a_circle(call.function, caller, members)
+        });
+        self.judge.check(Contract::Nested, is_right, || {
+            format!("{key:?} was told that it waits in a circle, and there is none")
+        })
     }
 
     /// Calls that runs of this process have made and still wait for.

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use engine::{
-    CancelReason, Cancelled, Completed, Engine, Finished, Hedge, InvocationId, Nanos, Push, RunOutcome,
-    StartEvidence, Started, State, WorkerAction, WorkerId,
+    CalledBy, CancelReason, Cancelled, Completed, Engine, Finished, Hedge, InvocationId, Nanos, Push,
+    RunOutcome, StartEvidence, Started, State, WaitEvidence, WorkerAction, WorkerId,
 };
-use protocol::{Flags, FunctionId, Status};
+use protocol::{Flags, FunctionId, Status, WaitToken};
 use shm_ring::{Generation, Geometry, HeapMemory, Identity, Outcome, Request, RouterEnd, SlotIndex};
 
 use super::{Did, SLOT_COUNT, Seat, Stand};
@@ -38,6 +38,14 @@ impl Shard {
     /// A shard without workers.
     pub fn new(engine: Engine) -> Self {
         Self { engine, rings: BTreeMap::new(), marks: BTreeMap::new(), aside: BTreeMap::new(), generation: 0 }
+    }
+
+    /// By whom a call is made, with its token only if the worker that runs the caller shows that it is its own.
+    pub fn called_by(&self, claimed: CalledBy) -> CalledBy {
+        let holder = self.engine.holder_of(claimed.caller);
+        let shown = holder.map_or(WaitToken::NONE, |holder| Evidence(&self.rings).waits_for(holder));
+        let is_proved = claimed.wait_token.is_same_process(shown);
+        CalledBy { wait_token: if is_proved { claimed.wait_token } else { WaitToken::NONE }, ..claimed }
     }
 
     /// A call was admitted: remembers its payload, and tells where the call stands.
@@ -208,6 +216,7 @@ impl Shard {
         for ring in self.rings.values_mut() {
             ring.end.publish();
         }
+        self.engine.handle_waits(now, &Evidence(&self.rings));
         self.send_answers(did);
         while let Some(action) = self.engine.poll_worker_action() {
             self.act(action, did);
@@ -325,6 +334,13 @@ impl StartEvidence for Evidence<'_> {
 
     fn mark_is_final(&self) -> bool {
         true
+    }
+}
+
+impl WaitEvidence for Evidence<'_> {
+    fn waits_for(&self, worker: WorkerId) -> WaitToken {
+        let ring = self.0.get(&worker).filter(|ring| !ring.is_quarantined);
+        ring.map_or(WaitToken::NONE, |ring| WaitToken::from_bits(ring.end.waits_for()))
     }
 }
 

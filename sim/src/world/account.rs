@@ -1,5 +1,7 @@
 //! What the router did, told to the oracle and to the rules in the order in which it did it.
 
+use protocol::Status;
+
 use super::World;
 use crate::contract::{Broken, Contract};
 use crate::oracle::{BackOff, CallKey, Seen};
@@ -70,6 +72,9 @@ impl World {
     fn answered(&mut self, key: CallKey, seen: Seen) -> Result<(), Broken> {
         self.note(|_| format!("answered {:?}: {:?}", key.id, seen.status));
         self.open.retain(|(_, open)| *open != key);
+        if seen.status == Status::WouldDeadlock {
+            self.check_told(key)?;
+        }
         self.oracle.answered(self.now_ns, key, seen)?;
         self.go_on(key);
         Ok(())

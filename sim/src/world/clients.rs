@@ -136,7 +136,10 @@ impl World {
         let verdict = match asked.key {
             Some(key) => shard.engine.handle_keyed_request(now, request, u128::from(key).to_le_bytes(), None),
             None if asked.special == Special::default() => shard.engine.handle_request(now, request),
-            None => shard.engine.handle_special_request(now, request, asked.special),
+            None => {
+                let called_by = asked.special.called_by.map(|claimed| shard.called_by(claimed));
+                shard.engine.handle_special_request(now, request, Special { called_by, ..asked.special })
+            }
         };
         let (id, push) = match verdict {
             Verdict::Fallback(_) => unreachable!("no function of the simulator has a fallback"),

@@ -4,7 +4,7 @@
 //! with it; the router sees that in its own time.
 
 use engine::{CalledBy, Nanos, Origin, Request, Special};
-use protocol::{CallId, Flags, FunctionId, Status, WaitToken};
+use protocol::{CallId, Flags, FunctionId, Status};
 use shm_ring::Outcome;
 
 use super::World;
@@ -49,12 +49,9 @@ impl World {
             payload_size: 8,
             flags: if self.chance.per_mille(200) { Flags::IDEMPOTENT } else { Flags::NONE },
         };
-        // As of a process that does not show what it waits for.
-        let called_by = CalledBy { caller: caller.id, depth: 1, wait_token: WaitToken::NONE };
+        let process = self.processes.get_mut(&name).expect("it has just begun a call");
+        let called_by = CalledBy { caller: caller.id, depth: 1, wait_token: process.wait(length_ns) };
         let special = Special { called_by: Some(called_by), ..Special::default() };
-        if let Some(process) = self.processes.get_mut(&name) {
-            process.wait(length_ns);
-        }
         let is_admitted = self.send(Asked { special, made_by: Some(caller), ..Asked::of(request) })?;
         if !is_admitted && let Some(process) = self.processes.get_mut(&name) {
             process.give_up_waiting(self.now_ns);

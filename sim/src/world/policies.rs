@@ -61,7 +61,7 @@ fn any_policy(policies: Policies, chance: &mut Chance) -> Policy {
         Policies::Hedges => Policy {
             hedge: chance.per_mille(900).then(|| HedgeSpec {
                 after: match chance.below(3) {
-                    0 | 1 => HedgeAfter::Delay(Nanos(chance.length(20))),
+                    0 | 1 => HedgeAfter::Delay(Nanos(chance.length(18))),
                     _ => HedgeAfter::Percentile(50 + chance.below(50) as u8),
                 },
                 load_percent: [1, 5, 20][chance.below(3) as usize],

@@ -40,7 +40,8 @@ impl World {
                     self.process_count += 1;
                     let number = self.keepers[index].function;
                     let parallel_max = self.functions[number as usize].parallel_max;
-                    self.processes.insert(process, Process::new(number, parallel_max));
+                    let secret = self.chance.next();
+                    self.processes.insert(process, Process::new(number, parallel_max, secret));
                 }
                 Some(Asked::End(process)) => self.end_process(process),
                 None => {}

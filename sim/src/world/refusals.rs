@@ -1,5 +1,6 @@
 //! Why a call may be refused: the one reason that is true, worked out from what can be seen from outside.
 
+use engine::WorkerState;
 use protocol::Status;
 
 use super::World;
@@ -91,6 +92,35 @@ impl World {
         self.options.judge.check(Contract::Nested, is_right, || {
             format!("{asked:?} was admitted, and waits for nobody but those that wait for it")
         })
+    }
+
+    /// After a turn of a shard: circles of calls that wait for each other end.
+    pub(super) fn look_for_circles(&mut self, shard: u8) -> Result<(), Broken> {
+        let members = self.all_members(shard);
+        self.oracle.check_circles(self.now_ns, shard, &|number| members[number as usize].clone())
+    }
+
+    /// A call that waited was told that it waits in a circle.
+    pub(super) fn check_told(&mut self, key: CallKey) -> Result<(), Broken> {
+        let members = self.all_members(key.shard());
+        self.totals.circles += 1;
+        self.oracle.check_told(key, &|number| members[number as usize].clone())
+    }
+
+    /// By function, the processes that a shard has; none if one of them is about to end, because another may come.
+    fn all_members(&self, shard: u8) -> Vec<Vec<ProcessId>> {
+        let Some(router) = &self.router else { return Vec::new() };
+        let mut members = vec![Vec::new(); self.functions.len()];
+        let mut is_changing = vec![false; self.functions.len()];
+        for seat in router.shards[usize::from(shard)].seats() {
+            members[seat.function as usize].push(seat.process);
+            is_changing[seat.function as usize] |=
+                !matches!(seat.state, WorkerState::Idle | WorkerState::Busy | WorkerState::Draining);
+        }
+        for (processes, _) in members.iter_mut().zip(&is_changing).filter(|(_, is_changing)| **is_changing) {
+            processes.clear();
+        }
+        members
     }
 
     /// The processes that a shard has for a function.
