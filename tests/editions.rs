@@ -73,21 +73,26 @@ fn ask(client: &Client) -> String {
     String::from_utf8_lossy(&answer.payload).into_owned()
 }
 
-/// Runs `story` while three callers call `function` without a pause; gives what they were answered. Every answer is ok.
+/// Runs `story` while three callers, who have had an answer each, call `function` without a pause; gives what they were answered.
+/// Every answer is ok.
 fn under_load(router: &Router, function: &str, story: impl FnOnce()) -> Vec<Vec<String>> {
     let is_over = AtomicBool::new(false);
+    let clients: Vec<_> = (0..3).map(|_| Client::connect(&router.url).unwrap()).collect();
+    let ask = |client: &Client| {
+        let answer = client.function(function).unwrap().call("who").wait();
+        String::from_utf8_lossy(&answer.unwrap_or_else(|error| panic!("{error}")).payload).into_owned()
+    };
     std::thread::scope(|scope| {
-        let call = || {
-            let client = Client::connect(&router.url).unwrap();
-            let function = client.function(function).unwrap();
-            let mut answers = Vec::new();
-            while !is_over.load(Ordering::Relaxed) {
-                let answer = function.call("who").wait().unwrap_or_else(|error| panic!("{error}"));
-                answers.push(String::from_utf8_lossy(&answer.payload).into_owned());
-            }
-            answers
+        let start = |client| {
+            let mut answers = vec![ask(client)];
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    answers.push(ask(client));
+                }
+                answers
+            })
         };
-        let callers: Vec<_> = (0..3).map(|_| scope.spawn(call)).collect();
+        let callers: Vec<_> = clients.iter().map(start).collect();
         story();
         is_over.store(true, Ordering::Relaxed);
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
@@ -291,6 +296,54 @@ fn what_cannot_be_started_or_finds_no_room_is_refused_whole() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("needs a restart"));
     told(&apply(&router, home.path(), &with_room(&teller_of(2, 1, "")), &["--wait", "60s"]));
     assert_eq!(ask(&Client::connect(&router.url).unwrap()), "2");
+}
+
+#[test]
+fn programs_are_replaced_while_processes_are_killed_and_every_call_ends_once() {
+    let home = tempfile::tempdir().unwrap();
+    let router = Router::start_in(home.path(), &manifest(&teller_of(1, 2, "")));
+    eventually("all run", || router.row("teller").workers == 4);
+    let is_over = AtomicBool::new(false);
+    let (answered, lost) = std::thread::scope(|scope| {
+        // Given: callers of which each loses a call only with the process that ran it.
+        let call = || {
+            let client = Client::connect(&router.url).unwrap();
+            let teller = client.function("teller").unwrap();
+            let (mut answered, mut lost) = (0, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                match teller.call("who").wait() {
+                    Ok(_) => answered += 1,
+                    Err(CallError::WorkerLost { .. }) => lost += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            (answered, lost)
+        };
+        let callers: Vec<_> = (0..3).map(|_| scope.spawn(call)).collect();
+        // When: any process may die while the next version takes over, and once the shim with all of them.
+        for (version, victim) in (2..=7).zip([0, 3, 1, 2, 5, 4]) {
+            let warm = 1 + version % 3;
+            told(&apply(&router, home.path(), &manifest(&teller_of(version, warm, "")), &[]));
+            let living = router.workers("teller");
+            signal(living[victim % living.len()], Signal::KILL);
+            if version == 5 {
+                signal(router.shim().unwrap(), Signal::KILL);
+            }
+            eventually("the version has taken over", || {
+                let row = router.row("teller");
+                row.workers == u64::from(2 * warm) && router.workers("teller").len() as u32 == 2 * warm
+            });
+            assert_eq!(ask(&Client::connect(&router.url).unwrap()), version.to_string());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let counts = callers.into_iter().map(|caller| caller.join().unwrap());
+        counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1))
+    });
+    // Expect: as many answers as the router counts, with those that this test asked for itself.
+    assert!(answered > 0);
+    eventually("all are counted", || router.row("teller").ok == answered + 6);
+    let row = router.row("teller");
+    assert_eq!((row.errors, row.otherwise), (0, lost));
 }
 
 /// Nothing that a client holds is lost on the way: results come back over the connection that asked.
