@@ -45,9 +45,9 @@ pub struct Publisher<M: Memory> {
     sequence: u64,
     /// What the rows of workers say; they change seldom, and the file could not be trusted to remember.
     written: Vec<Option<WorkerId>>,
-    /// Free slots by function, summed anew in every publishing.
+    /// Free slots by function that has a name in the file, summed anew in every publishing.
     credit_free: Vec<u64>,
-    /// By function, as far as they have a name in the file: the row tells of downstreams.
+    /// The same: the row tells of downstreams.
     had_downstreams: Vec<bool>,
     histograms_at: Nanos,
     histograms_measured: u64,
@@ -114,7 +114,7 @@ impl<M: Memory> Publisher<M> {
             places,
             sequence: 0,
             written: vec![None; workers_max],
-            credit_free: vec![0; functions_max],
+            credit_free: Vec::with_capacity(functions_max),
             had_downstreams: Vec::with_capacity(functions_max),
             histograms_at: Nanos::ZERO,
             histograms_measured: 0,
@@ -130,8 +130,8 @@ impl<M: Memory> Publisher<M> {
     pub fn publish(&mut self, now: Nanos, engine: &Engine, stats: &ShardStats) {
         self.begin();
         self.shard_row(engine, stats);
-        self.worker_rows(engine, stats);
         self.name_functions(engine);
+        self.worker_rows(engine, stats);
         self.function_rows(engine, stats);
         let period = if engine.is_idle() { HISTOGRAMS_PERIOD_IDLE } else { HISTOGRAMS_PERIOD };
         let measured = stats.latencies.total_ns.settled().len();
@@ -157,6 +157,7 @@ impl<M: Memory> Publisher<M> {
         let named_count = self.had_downstreams.len();
         for (index, view) in engine.functions().enumerate().take(place.row_count).skip(named_count) {
             self.text(place.row(index), view.name, layout::NAME_SIZE);
+            self.credit_free.push(0);
             self.had_downstreams.push(false);
         }
     }
