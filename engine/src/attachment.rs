@@ -32,8 +32,8 @@ pub enum AttachRefused {
         /// The limit.
         max: u32,
     },
-    /// It is of another edition than the one in force, of which others serve.
-    #[error("the function {} is served by workers of the edition in force", .0.0)]
+    /// It is of another edition than the one in force, and than those who serve.
+    #[error("the function {} is served by workers of another edition", .0.0)]
     Superseded(FunctionId),
     /// No slot at all, or more than `limits.worker_slots_max`.
     #[error("a ring of {slots} slots is outside 1 to {max}")]
@@ -57,8 +57,8 @@ impl Engine {
         self.handle_worker_of_edition(now, function, edition, slots)
     }
 
-    /// The same for a process of any edition. One of another edition than the one in force is taken as long as none of that
-    /// one serves: who found a router again, or was started again, while the new program had yet to start.
+    /// The same for a process of any edition. One of another edition than the one in force is taken if nobody serves, or others
+    /// of its own do: who found a router again, or was started again, while the new program had yet to start.
     pub fn handle_worker_of_edition(
         &mut self,
         now: Nanos,
@@ -77,12 +77,12 @@ impl Engine {
         edition: u64,
         slots: u32,
     ) -> Result<WorkerId, AttachRefused> {
-        let is_served = self.is_edition_serving(id);
+        let serving = self.serving_edition(id);
         let limits = &self.limits;
         let function = self.functions.get_mut(id.0 as usize).filter(|function| !function.is_retired);
         let function = function.ok_or(AttachRefused::UnknownFunction(id))?;
         let is_current = edition == function.spec.edition;
-        if !is_current && is_served {
+        if !is_current && serving.is_some_and(|serving| serving != edition) {
             return Err(AttachRefused::Superseded(id));
         }
         if !(1..=limits.worker_slots_max).contains(&slots) {

@@ -2,6 +2,8 @@
 //!
 //! Called after each step in tests, fuzzing and simulation. Proportional to everything there is: not for the hot path.
 
+use std::collections::BTreeSet;
+
 use queue::LaneIndex;
 
 use crate::Engine;
@@ -79,14 +81,11 @@ impl Engine {
             if self.names.iter().any(|(_, id)| id.0 == number) == function.is_retired {
                 panic!("function {number} is retired: {}; and resolved", function.is_retired);
             }
-            let serves = |worker: &&Worker| {
-                worker.function.0 == number && matches!(worker.state, WorkerState::Idle | WorkerState::Busy)
-            };
-            let is_current = |worker: &Worker| worker.edition == function.spec.edition;
+            let serving = self.attached_workers().filter(|it| it.function.0 == number && it.serves());
+            let editions: BTreeSet<u64> = serving.map(|worker| worker.edition).collect();
             assert!(
-                !self.attached_workers().filter(serves).any(is_current)
-                    || self.attached_workers().filter(serves).all(is_current),
-                "function {number}: workers of another edition take calls beside those of the one in force"
+                editions.len() <= 1,
+                "function {number}: workers of the editions {editions:?} take calls"
             );
             let (mut workers, mut open) = (0, 0);
             for worker in self.attached_workers().filter(|it| it.function.0 == number) {

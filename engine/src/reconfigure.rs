@@ -8,8 +8,8 @@
 //! ```text
 //!   changed   the new numbers hold for calls that are admitted from now on; those admitted keep their deadlines
 //!   edition   another edition is another program or ring: the workers of the old one serve on until the first of the new
-//!             one attaches, and are drained then. One of another edition that comes later is taken in the same way: for as
-//!             long as none of the edition in force serves
+//!             one attaches, and are drained then. Another one of theirs that comes is taken until then; so is one of any
+//!             edition while nobody serves
 //!   removed   admits nothing; when the last call is off its hands its workers are drained
 //! ```
 //! Why the old workers wait for the new ones: a program that takes long to start, or never does, then costs nothing.
@@ -24,7 +24,6 @@ use crate::fallback::Fallback;
 use crate::function::{Function, FunctionSpec};
 use crate::policy::Checks;
 use crate::tenant::TenantSpec;
-use crate::worker::WorkerState;
 use crate::{Engine, EngineRefused, check_tenants, is_host_limited};
 
 impl Engine {
@@ -120,12 +119,7 @@ impl Engine {
         self.open_gate(number);
         self.look_at_pressure(number);
         self.ready.refresh(number, &mut self.functions[number as usize]);
-        // Back to an edition that had not gone yet.
-        if self.is_edition_serving(FunctionId(number)) {
-            self.on_edition(number);
-        } else {
-            self.drain_surplus(number);
-        }
+        self.drain_surplus(number);
     }
 
     fn retire(&mut self, number: u32) {
@@ -138,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// A worker of the edition in force serves: those of the others may go, and those that are too many.
+    /// A worker of the edition in force attached: those of the one before may go, and those that are too many.
     pub(crate) fn on_edition(&mut self, number: u32) {
         let function = &mut self.functions[number as usize];
         function.spec.payload_size_max = function.payload_size_max_wanted;
@@ -152,22 +146,19 @@ impl Engine {
         self.drain_surplus(number);
     }
 
-    /// Whether a worker of the edition in force takes calls of this function.
-    pub fn is_edition_serving(&self, function: FunctionId) -> bool {
-        let Some(function) = self.functions.get(function.0 as usize) else { return false };
-        let edition = function.spec.edition;
-        function.members.iter().map(|index| &self.workers[*index as usize]).any(|worker| {
-            worker.edition == edition && matches!(worker.state, WorkerState::Idle | WorkerState::Busy)
-        })
+    /// The edition of the workers that take calls of this function, if there are any. There is one at a time.
+    pub fn serving_edition(&self, function: FunctionId) -> Option<u64> {
+        let members = &self.functions.get(function.0 as usize)?.members;
+        let mut serving =
+            members.iter().map(|index| &self.workers[*index as usize]).filter(|worker| worker.serves());
+        serving.next().map(|worker| worker.edition)
     }
 
     /// Sends away what is more than `workers_max`, those that have not been used for longest first.
     pub(crate) fn drain_surplus(&mut self, number: u32) {
         loop {
             let function = &self.functions[number as usize];
-            let serves = |index: &&u32| {
-                matches!(self.workers[**index as usize].state, WorkerState::Idle | WorkerState::Busy)
-            };
+            let serves = |index: &&u32| self.workers[**index as usize].serves();
             let count = function.members.iter().filter(serves).count();
             if count <= function.spec.workers_max as usize {
                 return;

@@ -220,6 +220,11 @@ impl Worker {
         }
     }
 
+    /// Whether it is given calls.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self.state, WorkerState::Idle | WorkerState::Busy)
+    }
+
     pub(crate) fn view(&self) -> WorkerView {
         WorkerView {
             state: self.state,

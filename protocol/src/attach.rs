@@ -223,7 +223,7 @@ pub enum AttachRefused {
     /// No function has this name.
     #[error("no function has this name")]
     UnknownFunction = 2,
-    /// It was started as another edition of its function, and processes of the one in force serve.
+    /// It was started as another edition of its function than the one in force, and than those that serve.
     #[error("the function is served by processes of another edition")]
     TokenWrong = 3,
     /// The shard's table of workers is full.

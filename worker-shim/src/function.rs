@@ -4,6 +4,7 @@
 //!   another edition is configured     places of the new one are made beside those of the one that serves
 //!   the router: "the new one serves"  the others leave: each ends when its calls are done
 //!   the new one never serves          nothing else happens: the one that serves is kept up, as ever
+//!   a third before the second serves  the second is given up
 //!   removed                           all leave
 //! ```
 //! Always: the edition that serves in a shard is the router's word. The shim cannot know it by itself: a process that lives
@@ -42,8 +43,8 @@ pub struct Tally {
 pub enum Prospect {
     /// They are kept up: it is the edition in force, or the one that serves until that does.
     Kept,
-    /// A process that lives may go on, and even be the one that serves; one that ends is not replaced. An edition that was
-    /// replaced before it was seen to serve.
+    /// They leave, and soon if they are not known to have served: an edition that was replaced before. Not at once: the word
+    /// that it does may be on its way, and then it is kept.
     Spent,
     /// They leave.
     Leaves,
@@ -74,16 +75,20 @@ impl Function {
         }
     }
 
+    /// Whether this edition is the one that the router last said to serve.
+    pub fn is_serving(&self, shard: u32, edition: u64) -> bool {
+        self.serving.get(shard as usize) == Some(&Some(edition))
+    }
+
     pub fn prospect(&self, shard: u32, edition: u64) -> Prospect {
-        let serving = self.serving.get(shard as usize).copied().flatten();
         let in_force = self.config.edition;
         if self.is_removed {
             Prospect::Leaves
         } else if edition == in_force {
             Prospect::Kept
-        } else if serving == Some(in_force) {
+        } else if self.is_serving(shard, in_force) {
             Prospect::Leaves
-        } else if serving == Some(edition) {
+        } else if self.is_serving(shard, edition) {
             Prospect::Kept
         } else {
             Prospect::Spent

@@ -25,6 +25,8 @@ pub struct Place {
     pub attach_socket: PathBuf,
     /// What is started here.
     pub program: Rc<FunctionConfig>,
+    /// Its edition was said to serve: its process may have calls.
+    pub has_served: bool,
     pub life: Life,
     pub process: Option<Process>,
     pub log: PlaceLog,

@@ -41,6 +41,9 @@ const OUTPUT_SIZE_PER_TURN: usize = 64 << 10;
 const FAILING_AFTER: u32 = 5;
 /// The exit code told for a program that could not be started at all; a shell uses the same.
 const CODE_CANNOT_START: u32 = 127;
+/// How long a process may be left that nobody waits for and that is not known to serve: much longer than the router's word is
+/// on its way.
+const SPENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much longer than the shim its processes look for a router.
 const MORE_PATIENCE: Duration = Duration::from_secs(5);
 /// A killed process that the kernel will not let die (it waits for a disk that is gone) is given up after this.
@@ -180,14 +183,17 @@ impl Shim {
     fn settle(&mut self, now_ns: u64, index: usize) {
         let place = &self.places[index];
         let function = &self.functions[place.function];
-        let within_ns = u64::try_from(function.leave_timeout.as_nanos()).unwrap_or(u64::MAX);
+        let leave = |within: Duration| {
+            let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+            Event::LeaveAsked { within_ns }
+        };
         let is_missing = self.place_count_like(index) < function.config.warm;
         let event = match function.prospect(place.shard, place.program.edition) {
-            Prospect::Leaves => Event::LeaveAsked { within_ns },
+            Prospect::Spent if !place.has_served => leave(SPENT_TIMEOUT),
+            Prospect::Leaves | Prospect::Spent => leave(function.leave_timeout),
             Prospect::Kept if is_missing => Event::StayAsked,
-            Prospect::Kept if !self.is_surplus(index) => return,
-            Prospect::Kept | Prospect::Spent if !place.life.has_process() => Event::StopAsked,
-            Prospect::Kept | Prospect::Spent => return,
+            Prospect::Kept if self.is_surplus(index) && !place.life.has_process() => Event::StopAsked,
+            Prospect::Kept => return,
         };
         self.on_event(now_ns, index, event);
     }
@@ -224,6 +230,7 @@ impl Shim {
             life: Life::new(now_ns),
             process: None,
             log: PlaceLog::new(&self.logs_dir, &program.name, number),
+            has_served: self.functions[function].is_serving(shard, program.edition),
             program,
         }
     }
@@ -294,7 +301,9 @@ impl Shim {
                 let Some(function) = self.function(name.as_str()) else { return };
                 self.functions[function].on_serves(shard, edition);
                 for index in 0..self.places.len() {
-                    if self.places[index].function == function {
+                    let place = &mut self.places[index];
+                    if place.function == function {
+                        place.has_served |= place.shard as usize == shard && place.program.edition == edition;
                         self.settle(now_ns, index);
                     }
                 }

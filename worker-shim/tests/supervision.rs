@@ -609,10 +609,28 @@ fn a_program_that_never_serves_costs_the_one_before_it_nothing() {
     shim.wait_for("it is tried", |status| pids_of(status, "earlier") == before);
     let Message::FunctionFailing { name, exit_code } = router.receive() else { panic!("something else") };
     assert_eq!((name.as_str(), exit_code), ("alone", 3), "the first word of a failing function");
-    let third = sh("exec sleep 3000");
+    let (third, fourth) = (sh("trap '' TERM; exec sleep 3000"), sh("exec sleep 4000"));
     shim.reload(&mut router, &[("echo", 1, &third)]);
-    shim.wait_for("the broken one is given up", |status| {
+    let status = shim.wait_for("the broken one is given up", |status| {
         pids_of(status, "earlier") == before && pids_of(status, "in_force").len() == 1
+    });
+    // When a fourth one, whose predecessor never served either but lives. Expect: that is ended.
+    let waiting = pids_of(&status, "in_force");
+    shim.reload(&mut router, &[("echo", 1, &fourth)]);
+    shim.wait_for("both are there", |status| pids_of(status, "earlier").len() == 2);
+    let status = shim.wait_for("the third is ended", |status| pids_of(status, "earlier") == before);
+    assert!(!pids_of(&status, "in_force").is_empty() && !pids_of(&status, "in_force").contains(&waiting[0]));
+    // Given that a fifth is wanted, and the fourth begins to serve at that moment. Expect: it is kept, and the first leaves.
+    shim.reload(&mut router, &[("echo", 1, &sh("exec sleep 5000"))]);
+    router.say_serves("echo", &fourth);
+    let fourth = pids_of(&status, "in_force")[0];
+    let lives = |status: &Value| {
+        let told = places_of(status, "earlier").into_iter();
+        told.filter_map(|(_, life, pid)| Some((pid?, life))).collect::<Vec<_>>()
+    };
+    shim.wait_for("the fourth is kept", |status| {
+        let lives = lives(status);
+        lives.contains(&(before[0], "leaving".into())) && lives.contains(&(fourth, "warm".into()))
     });
     router.send(Message::ShimStop);
     assert_eq!(shim.wait_for_end(), "ByRouter");

@@ -10,7 +10,7 @@
 //! Always: peers run as our user (SO_PEERCRED); visitors are bounded in number, bytes and time, and what one peer may say in
 //! one turn is bounded too.
 //! Always: a worker's token is the edition of its function that it was started as. The engine takes one of another edition
-//! than the one in force only as long as none of that one serves.
+//! than the one in force only if nobody serves, or others of its own do.
 //! Never: blocks: every read and write is done with what is there.
 #![forbid(unsafe_code)]
 
@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine::{Nanos, WorkerId};
-use protocol::FunctionName;
 use protocol::attach::{self, Attached, Message};
+use protocol::{FunctionId, FunctionName};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use shm_ring::doorbell::EventDoorbell;
@@ -238,8 +238,9 @@ impl Attach {
         let editions: BTreeMap<_, _> = before.into_iter().map(|ring| (ring.function, ring.edition)).collect();
         // Back to what still serves: no worker need attach, so that it is said here.
         for ring in &self.options.rings {
-            if editions.get(&ring.function) != Some(&ring.edition) {
-                tell_serving(&mut self.shim_peer, desk, ring);
+            let is_other = editions.get(&ring.function) != Some(&ring.edition);
+            if is_other && desk.engine.serving_edition(ring.function) == Some(ring.edition) {
+                tell_serving(&mut self.shim_peer, desk, ring.function);
             }
         }
     }
@@ -362,7 +363,8 @@ impl Attach {
             // It may be that of a router before this one, with other functions.
             self.shim_peer.tell(desk.now, Message::ShimReload);
         }
-        self.options.rings.iter().for_each(|ring| tell_serving(&mut self.shim_peer, desk, ring));
+        let known = self.options.rings.iter().map(|ring| ring.function);
+        known.for_each(|function| tell_serving(&mut self.shim_peer, desk, function));
         Ok(())
     }
 
@@ -392,7 +394,7 @@ impl Attach {
             own if own == self.own_process_id => None,
             pid => Some(peer::pidfd_open(pid).map_err(|_| attach::AttachRefused::PeerUntrusted)?),
         };
-        let was_serving = desk.engine.is_edition_serving(function);
+        let was_serving = desk.engine.serving_edition(function);
         let slots = geometry.slot_count();
         let taken = desk.engine.handle_worker_of_edition(desk.now, function, token, slots);
         let id = taken.map_err(|refused| match refused {
@@ -401,8 +403,8 @@ impl Attach {
             engine::AttachRefused::WorkersFull { .. } => attach::AttachRefused::TooManyWorkers,
             engine::AttachRefused::SlotsOutOfRange { .. } => attach::AttachRefused::RingUnavailable,
         })?;
-        if !was_serving {
-            tell_serving(&mut self.shim_peer, desk, &ring);
+        if was_serving != Some(token) {
+            tell_serving(&mut self.shim_peer, desk, function);
         }
         let identity =
             Identity { generation: Generation(id.generation), worker_id: id.index, function_id: function.0 };
@@ -487,12 +489,12 @@ impl Attach {
     }
 }
 
-/// Tells the shim that the edition in force of a function serves, if it does.
-fn tell_serving(shim: &mut ShimPeer, desk: &Desk<'_>, ring: &FunctionRing) {
-    if desk.engine.is_edition_serving(ring.function)
-        && let Some(view) = desk.engine.function_view(ring.function)
+/// Tells the shim which edition of a function serves, if any does.
+fn tell_serving(shim: &mut ShimPeer, desk: &Desk<'_>, function: FunctionId) {
+    if let Some(edition) = desk.engine.serving_edition(function)
+        && let Some(view) = desk.engine.function_view(function)
     {
-        shim.tell_serves(desk.now, view.name, ring.edition);
+        shim.tell_serves(desk.now, view.name, edition);
     }
 }
 

@@ -5,8 +5,8 @@
 //! ```
 //! In: words for the shim.  Out: the same on its socket, in their order.
 //! Owns: what the socket had no room for yet; it is tried again about every millisecond.
-//! Always: which edition of a function serves is told when its first worker attaches, and of all that do to a shim that is new
-//! here: whatever either side missed, the shim learns which processes may go.
+//! Always: which edition of a function serves is told when its first worker attaches, and of every function to a shim that is
+//! new here: whatever either side missed, the shim learns which processes may go.
 //! Never: waits. A shim that leaves more than [`OUTBOX_SIZE_MAX`] unread is as good as gone: its connection ends, and if it
 //! lives it comes back and is told all of it.
 #![forbid(unsafe_code)]
