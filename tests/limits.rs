@@ -1,4 +1,4 @@
-//! Limits and turns with real processes: who is over a rate is told when to come again, and a team's backlog is its own.
+//! Limits and turns with real processes: who is over a rate is told when to come again, a team's backlog is its own, and a spike waits.
 
 mod support;
 
@@ -94,4 +94,31 @@ fn a_team_that_wants_little_does_not_wait_for_the_backlog_of_another() {
     let place = log.lines().position(|word| word == "trickle");
     assert!(place.is_some_and(|place| place <= 1), "{log}");
     assert_eq!(log.lines().count(), 21);
+}
+
+#[test]
+fn a_caller_that_sends_in_spikes_lets_others_go_before() {
+    // Given: the only process is busy, ten calls of one connection wait, nearly all beyond its rate, and then one of another.
+    let home = tempfile::tempdir().unwrap();
+    let options = "slots = 1\ncaller_rate = 1\ncaller_burst = 1";
+    let echo = "[functions.echo]\ncommand = [\"builtin:echo\"]\n";
+    let router = Router::start(&format!("{echo}{}", writer("busy", options)));
+    let clients = [Client::connect(&router.url).unwrap(), Client::connect(&router.url).unwrap()];
+    let start = |client: &Client, word: &str| {
+        let payload = format!("{} {word}", home.path().display());
+        client.function("busy").unwrap().call(&payload).start().unwrap()
+    };
+    let mut calls: Vec<_> = (0..11).map(|_| start(&clients[0], "spike")).collect();
+    eventually("one runs and the others wait", || router.row("busy").queued == 10);
+    calls.push(start(&clients[1], "other"));
+    eventually("so does the other's", || router.row("busy").queued == 11);
+
+    // When
+    fs::write(home.path().join("go"), "").unwrap();
+    calls.into_iter().for_each(|call| drop(call.wait().unwrap()));
+
+    // Expect: it was not the last one. How many a slow machine let into their lanes by the rate, nobody knows.
+    let log = fs::read_to_string(home.path().join("log")).unwrap();
+    assert_eq!(log.lines().last(), Some("spike"), "{log}");
+    assert_eq!(log.lines().filter(|word| *word == "other").count(), 1);
 }

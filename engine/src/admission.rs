@@ -154,6 +154,8 @@ pub(crate) struct Admitted {
     pub deadline_at: Nanos,
     /// A place in the table: the last thing that can be refused.
     pub slot: u32,
+    /// Its caller has sent more than its rate allows: it stands behind those of others.
+    pub is_beyond_rate: bool,
 }
 
 impl Engine {
@@ -191,8 +193,8 @@ impl Engine {
         request: &Request,
         room: QueueRoom,
     ) -> Result<Admitted, Refusal> {
-        let admitted = self.admit(now, request, room)?;
-        if let Err(refusal) = self.admit_by_policy(now, request.function, &admitted, room) {
+        let mut admitted = self.admit(now, request, room)?;
+        if let Err(refusal) = self.admit_by_policy(now, request, &mut admitted, room) {
             self.invocations.release(admitted.slot);
             return Err(refusal);
         }
@@ -264,7 +266,7 @@ impl Engine {
             Some(slot) => slot,
             None => self.grow_tables().ok_or(Refusal::Overloaded)?,
         };
-        Ok(Admitted { criticality, deadline_at, slot })
+        Ok(Admitted { criticality, deadline_at, slot, is_beyond_rate: false })
     }
 
     #[inline(always)]
@@ -306,8 +308,12 @@ impl Engine {
         if function.queue.is_empty() {
             function.drain_rate.begin(now);
         }
-        let bucket = run_queue::bucket_of(admitted.deadline_at.since(now));
-        self.enqueue(slot, LaneIndex::new(admitted.criticality as u8, bucket));
+        if admitted.is_beyond_rate {
+            self.enqueue_last(slot);
+        } else {
+            let bucket = run_queue::bucket_of(admitted.deadline_at.since(now));
+            self.enqueue(slot, LaneIndex::new(admitted.criticality as u8, bucket));
+        }
         Verdict::Admitted(self.invocations.id_of(slot))
     }
 

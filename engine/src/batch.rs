@@ -139,8 +139,8 @@ impl Batch<'_> {
         call.on(Event::Admit);
         call.on(Event::Push);
         let is_idempotent = self.is_idempotent || request.flags.contains(Flags::IDEMPOTENT);
-        let admitted =
-            call.admitted(self.now, request, &Admitted { criticality, deadline_at, slot }, is_idempotent);
+        let admitted = Admitted { criticality, deadline_at, slot, is_beyond_rate: false };
+        let admitted = call.admitted(self.now, request, &admitted, is_idempotent);
         *call = Invocation {
             attempts: 1,
             worker: self.worker_id.index,

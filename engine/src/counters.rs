@@ -91,6 +91,7 @@ counter_table! {
     CallsScheduled "calls_scheduled" "calls" "Calls admitted that start later, at a time their callers gave."
     RefusedStartTooLate "refused_start_too_late" "calls" "Refused: it is to start later than calls are kept for."
     AnsweredWouldDeadlock "answered_would_deadlock" "calls" "Answers: a nested call that had to wait, and closed a circle of calls that wait for each other."
+    CallsBeyondRate "calls_beyond_rate" "calls" "Calls that were more than their callers' rate allows, and waited behind those of others."
 }
 
 /// How many counters there are.

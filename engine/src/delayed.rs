@@ -9,7 +9,8 @@
 //! Always: a delayed call has a timer, at the earlier of its time and its deadline, and is in no list. Which of the two it
 //! was is seen from the clock when it fires; the time itself is kept for people who ask.
 //! Always: a call that starts later is admitted when it comes, by every limit and rate that there is for its function; only what
-//! is about the present (its queue, its breaker, whether it could end in time) is not asked. Its deadline counts from its start.
+//! is about the present (its queue, its breaker, whether it could end in time) is not asked. Its deadline counts from its start, and
+//! so does its caller's rate, where there is one (`callers.rs`).
 //! Always: of one function as many calls may be to start later as may stand in its queue, `queue_count_max`; with those that
 //! come meanwhile its queue may so become twice as long. One more: `QueueFull`.
 //! Tests: `tests/later.rs`, `tests/retries.rs`, `tests/random.rs`.
@@ -87,15 +88,20 @@ impl Engine {
 
     /// The time of a delayed call has come.
     pub(crate) fn end_delay(&mut self, now: Nanos, slot: u32) {
-        if self.leave_delay(slot) {
-            let invocation = self.invocations.at_mut(slot);
+        let is_start = self.leave_delay(slot);
+        let invocation = self.invocations.at_mut(slot);
+        invocation.on(Event::Requeue);
+        if is_start {
             invocation.queued_at = now;
             let function = &mut self.functions[invocation.function.0 as usize];
             if function.queue.is_empty() {
                 function.drain_rate.begin(now);
             }
+            if function.callers.as_mut().is_some_and(|callers| !callers.take(now, &invocation.origin)) {
+                self.counters.count(Counter::CallsBeyondRate);
+                return self.enqueue_last(slot);
+            }
         }
-        self.invocations.at_mut(slot).on(Event::Requeue);
         self.stand_in_line(now, slot);
     }
 

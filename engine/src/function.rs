@@ -10,6 +10,7 @@ use crate::backpressure::{DownstreamView, Pressure};
 use crate::blocked::Blocked;
 use crate::breaker::{Breaker, BreakerState};
 use crate::budget::Budget;
+use crate::callers::Callers;
 use crate::drain_rate::DrainRate;
 use crate::estimate::RunEstimate;
 use crate::gates::Gate;
@@ -149,6 +150,7 @@ pub(crate) struct Function {
     /// The same if it is opportunistic.
     pub opportunistic: TokenBucket,
     pub ramp: Option<Ramp>,
+    pub callers: Option<Box<Callers>>,
     pub drain_rate: DrainRate,
     /// Why its calls have to wait though a worker is free.
     pub gate: Option<Gate>,
@@ -180,6 +182,7 @@ impl Function {
             pressure: None,
             opportunistic: TokenBucket::new(spec.policy.rate.unwrap_or(Rate::UNBOUNDED)),
             ramp: spec.policy.slow_start.map(Ramp::new),
+            callers: spec.policy.caller_rate.map(|rate| Box::new(Callers::new(rate))),
             drain_rate: DrainRate::default(),
             gate: None,
             waits_for_tenant: false,
@@ -213,6 +216,9 @@ impl Function {
         }
         if spec.policy.slow_start != self.spec.policy.slow_start {
             self.ramp = spec.policy.slow_start.map(Ramp::new);
+        }
+        if spec.policy.caller_rate != self.spec.policy.caller_rate {
+            self.callers = spec.policy.caller_rate.map(|rate| Box::new(Callers::new(rate)));
         }
         if spec.policy.breaker != self.spec.policy.breaker {
             self.breaker = spec.policy.breaker.map(|breaker| Box::new(Breaker::new(breaker)));

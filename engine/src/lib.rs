@@ -37,6 +37,7 @@ mod batch;
 mod blocked;
 pub mod breaker;
 mod budget;
+mod callers;
 mod cancellation;
 mod chance;
 mod circles;

@@ -43,6 +43,8 @@ pub struct Policy {
     pub hedge: Option<HedgeSpec>,
     /// How fast its calls may grow. Faster: `RateLimited`.
     pub slow_start: Option<SlowStart>,
+    /// Calls per second of one caller that stand in their lanes. More wait behind the others; see `callers.rs`.
+    pub caller_rate: Option<Rate>,
 }
 
 /// What the rate of a function bounds.
@@ -69,6 +71,7 @@ impl Policy {
             .with(Checks::BREAKER, self.breaker.is_some())
             .with(Checks::RETRY_ON_ERROR, self.retry.on_error)
             .with(Checks::HEDGE, self.hedge.is_some())
+            .with(Checks::CALLER_RATE, self.caller_rate.is_some())
     }
 }
 
@@ -91,13 +94,14 @@ impl Checks {
     pub const HOST: Checks = Checks(1 << 5);
     pub const BREAKER: Checks = Checks(1 << 6);
     pub const RETRY_ON_ERROR: Checks = Checks(1 << 7);
+    pub const CALLER_RATE: Checks = Checks(1 << 9);
     pub const HEDGE: Checks = Checks(1 << 13);
     /// Not a policy: others have joined one of its calls. See `join.rs`.
     pub const JOINED: Checks = Checks(1 << 14);
     /// Something downstream limits it now. Comes and goes while it runs.
     pub const BACKPRESSURE: Checks = Checks(1 << 8);
 
-    /// Those that may refuse a call.
+    /// Those that may refuse a call, or say where it stands.
     const AT_ADMISSION: Checks = Checks(
         Checks::RATE.0
             | Checks::TENANT_RATE.0
@@ -105,6 +109,7 @@ impl Checks {
             | Checks::QUEUE_DELAY.0
             | Checks::BREAKER.0
             | Checks::BACKPRESSURE.0
+            | Checks::CALLER_RATE.0
             | Checks::RETIRED.0,
     );
     /// Those that a call needs something from before it is pushed, and gives it back to; or that look at it again.

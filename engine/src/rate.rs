@@ -48,6 +48,16 @@ impl TokenBucket {
         *self = TokenBucket { next_at: self.next_at, ..TokenBucket::new(rate) };
     }
 
+    /// When nothing of it will be used, if nothing more is taken.
+    pub fn full_at(&self) -> Nanos {
+        self.next_at
+    }
+
+    /// Whether nothing of it is used.
+    pub fn is_full(&self, now: Nanos) -> bool {
+        self.next_at <= now
+    }
+
     /// After how long there will be a call's worth; zero if there is.
     pub fn wait(&self, now: Nanos) -> Nanos {
         self.next_at.since(now).since(self.tolerance)

@@ -15,7 +15,8 @@
 //! Hence the bound: within one criticality of one function a call is never pushed after another whose remaining time
 //! at that moment is more than twice its own plus 2^21 ns (bucket 0 is 2.1 ms wide, and a move may come one timer
 //! tick of 0.26 ms late), for deadlines up to 2^36 ns (68 s); beyond 34 s all are alike.
-//! One push in eight may be out of this order, of a call that has waited long: see `ageing.rs` for the bound that it gives.
+//! One push in eight may be out of this order, of a call that has waited long: see `ageing.rs` for the bound that it gives. And
+//! calls beyond their callers' rates stand last of their criticality: see `callers.rs`.
 //! Why not exact order: docs/decisions/0004-deadline-buckets.md.  Tests: `tests/order.rs`, `tests/random.rs`.
 
 use queue::{LaneIndex, Lanes, Links};
@@ -216,6 +217,16 @@ impl Engine {
         self.timers.arm(slot, next_look_at(invocation, function.ageing, lane.bucket()));
         function.queue.push(&mut self.run_links, lane, slot);
         self.ready.refresh(number, function);
+    }
+
+    /// Puts an invocation in state `Queued` behind all others of its criticality. There it stays, however near its deadline comes,
+    /// until it has aged: then it goes where its deadline puts it (`look_at_queued`).
+    pub(crate) fn enqueue_last(&mut self, slot: u32) {
+        let criticality = LaneIndex::from_index(self.invocations.at(slot).lane.into()).criticality();
+        self.enqueue(slot, LaneIndex::new(criticality, BUCKET_MAX));
+        let invocation = self.invocations.at(slot);
+        let ageing = self.functions[invocation.function.0 as usize].ageing;
+        self.timers.arm(slot, invocation.deadline_at.min(ages_at(invocation, ageing)));
     }
 
     /// Takes a queued invocation out of its queue, wherever it stands there.

@@ -10,6 +10,7 @@ mod backpressure;
 mod batch;
 mod blocked;
 mod breaker;
+mod callers;
 mod cancellation;
 mod circles;
 mod concurrency;

@@ -184,6 +184,10 @@ pub struct FunctionConfig {
     pub rate_burst: u32,
     /// What `rate` bounds.
     pub quota: Quota,
+    /// Calls a second of one caller before further ones wait behind those of others; 0 for no bound.
+    pub caller_rate: u32,
+    /// Calls that one caller may send at once where `caller_rate` bounds them.
+    pub caller_burst: u32,
     /// Calls in the hands of processes at once; 0 for no bound.
     pub concurrency_max: u32,
     /// How long a call may have to wait behind others.

@@ -527,6 +527,25 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "caller_rate",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 10_000_000),
+        default: Some("0"),
+        meaning: "Calls a second that one connection, or client's ring, may send before its further calls wait behind those of others; 0 for \
+                  no bound. They wait so until they have aged (`ageing`), and leave a quarter of the queue to the others.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "caller_burst",
+        flag: None,
+        env: None,
+        kind: Kind::count(1, 1_000_000),
+        default: Some("100"),
+        meaning: "Calls that one connection may send at once where `caller_rate` bounds them.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "concurrency_max",
         flag: None,
         env: None,

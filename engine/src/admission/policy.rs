@@ -2,15 +2,16 @@
 //!
 //! In: the function of a request that nothing else speaks against.  Out: yes, or the refusal with advice when to try again.
 //! Always: one ordered list, in which everything is asked before anything (a token, a probe) is taken, so that a refused call
-//! has used nothing up.
+//! has used nothing up of what others could have had; of its own caller's rate it has.
 //! Never: reached by a call of a function without a policy at admission.
 //! Tests: one file in `tests/` for each policy.
 
-use protocol::FunctionId;
 use queue::LaneIndex;
 
 use crate::Engine;
-use crate::admission::{Admitted, QueueRoom, Refusal};
+use crate::admission::{Admitted, QueueRoom, Refusal, Request, full};
+use crate::callers::KEPT_PERCENT;
+use crate::counters::Counter;
 use crate::policy::Checks;
 use crate::run_queue::bucket_of;
 use crate::time::Nanos;
@@ -20,17 +21,17 @@ impl Engine {
     pub(super) fn admit_by_policy(
         &mut self,
         now: Nanos,
-        number: FunctionId,
-        admitted: &Admitted,
+        request: &Request,
+        admitted: &mut Admitted,
         room: QueueRoom,
     ) -> Result<(), Refusal> {
         // How things are now says nothing about a call that starts later: neither the queue, nor a breaker, whose probes
         // have to run at once.
         let is_for_now = room != QueueRoom::Later;
-        if self.functions[number.0 as usize].is_retired {
+        let function = &mut self.functions[request.function.0 as usize];
+        if function.is_retired {
             return Err(Refusal::UnknownFunction);
         }
-        let function = &mut self.functions[number.0 as usize];
         let checks = function.checks;
         if let Some(max) = function.spec.policy.queue_delay_max.filter(|_| is_for_now) {
             let wait = function.drain_rate.wait(now, function.queue.len());
@@ -56,8 +57,21 @@ impl Engine {
         if let Some(rate) = &tenant_rate {
             rate.ask(now).map_err(limited)?;
         }
+        // Taken before the breaker is asked: a caller that calls a function which is left alone has called it.
+        if let Some(callers) = function.callers.as_mut().filter(|_| is_for_now) {
+            admitted.is_beyond_rate = !callers.take(now, &request.origin);
+        }
+        if admitted.is_beyond_rate {
+            let kept = u64::from(function.spec.queue_count_max) * u64::from(KEPT_PERCENT) / 100;
+            if u64::from(function.queue.len()) >= u64::from(function.spec.queue_count_max) - kept {
+                return Err(full(function));
+            }
+        }
         if let Some(breaker) = function.breaker.as_mut().filter(|_| is_for_now) {
             breaker.admit(now).map_err(|retry_after| Refusal::BreakerOpen { retry_after })?;
+        }
+        if admitted.is_beyond_rate {
+            self.counters.count(Counter::CallsBeyondRate);
         }
         if let Some(ramp) = &mut function.ramp {
             ramp.take(now);

@@ -330,6 +330,8 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             "opportunistic" => Quota::Opportunistic,
             _ => Quota::Reserved,
         },
+        caller_rate: table.count("caller_rate"),
+        caller_burst: table.count("caller_burst"),
         concurrency_max: table.count("concurrency_max"),
         queue_delay_max: table.duration("queue_delay_max"),
         slow_start: table.switch("slow_start").then(|| SlowStartConfig {

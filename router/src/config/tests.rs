@@ -227,6 +227,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         rate = 500
         rate_burst = 5
         quota = "opportunistic"
+        caller_rate = 20
         concurrency_max = 3
         queue_delay_max = "20ms"
         slow_start = true
@@ -268,6 +269,8 @@ fn a_function_gets_its_table_and_the_defaults() {
         rate: 500,
         rate_burst: 5,
         quota: Quota::Opportunistic,
+        caller_rate: 20,
+        caller_burst: 100,
         concurrency_max: 3,
         queue_delay_max: Duration::from_millis(20),
         slow_start: Some(SlowStartConfig { window: Duration::from_secs(60), calls: 100, growth: 50 }),

@@ -126,6 +126,7 @@ fn policy(function: &FunctionConfig, names: &Names) -> Policy {
         fallback: fallback(&function.fallback, names),
         rate: rate(function.rate, function.rate_burst),
         quota: function.quota,
+        caller_rate: rate(function.caller_rate, function.caller_burst),
         concurrency_max: bound(function.concurrency_max),
         // As long as calls may take, or longer: what waits that long is over anyway.
         queue_delay_max: (function.queue_delay_max < function.timeout)
