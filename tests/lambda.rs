@@ -1,6 +1,6 @@
-//! Functions for AWS Lambda, unmodified: with the runtime client that AWS publishes for Python, and with a `bootstrap` of a few lines.
-//! The client comes from a package index, and so these tests run where `.ci/run` has installed it; elsewhere they are ignored, and fail
-//! when they are asked for without it.
+//! Functions for AWS Lambda, unmodified: with the runtime clients that AWS publishes for Python and Rust, and with a `bootstrap` of a
+//! few lines. The clients come from package indexes, and so these tests run where `.ci/run` has installed them; elsewhere they are
+//! ignored, and fail when they are asked for without them.
 
 mod support;
 
@@ -9,16 +9,24 @@ use std::process::Output;
 use support::{Router, echo_manifest, eventually};
 
 /// An interpreter that has the package.
-const VARIABLE: &str = "QUICKFIRE_TEST_AWSLAMBDARIC";
-
 fn python() -> String {
-    let missing = "names no Python with awslambdaric; run these, and the tests again:\n  \
+    let missing = "QUICKFIRE_TEST_AWSLAMBDARIC names no Python with awslambdaric; run these, and the tests again:\n  \
                    python3 -m venv target/awslambdaric\n  target/awslambdaric/bin/pip install awslambdaric\n  \
                    export QUICKFIRE_TEST_AWSLAMBDARIC=$PWD/target/awslambdaric/bin/python";
-    let python = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} {missing}"));
+    let python = std::env::var("QUICKFIRE_TEST_AWSLAMBDARIC").unwrap_or_else(|_| panic!("{missing}"));
     let has_it = std::process::Command::new(&python).args(["-c", "import awslambdaric"]).output();
-    assert!(has_it.is_ok_and(|output| output.status.success()), "{VARIABLE} {missing}");
+    assert!(has_it.is_ok_and(|output| output.status.success()), "{missing}");
     python
+}
+
+/// The program of `tests/lambda_rust`.
+fn rust_program() -> String {
+    let missing = "QUICKFIRE_TEST_LAMBDA_RUST names no program; run these, and the tests again:\n  \
+                   cargo build --manifest-path tests/lambda_rust/Cargo.toml --target-dir target/lambda_rust\n  \
+                   export QUICKFIRE_TEST_LAMBDA_RUST=$PWD/target/lambda_rust/debug/lambda-rust";
+    let program = std::env::var("QUICKFIRE_TEST_LAMBDA_RUST").unwrap_or_else(|_| panic!("{missing}"));
+    assert!(std::path::Path::new(&program).exists(), "{missing}");
+    program
 }
 
 /// A function whose module is written in `dir`.
@@ -58,6 +66,22 @@ fn the_example_does_its_work() {
     assert_eq!((step(0), step(1)), (("2026/beach at noon.JPG", "thumbnail"), ("2026/diary.txt", "moderate")));
     let log = std::fs::read_to_string(router.dir.join("logs/upload.0.log")).unwrap();
     assert!(log.contains(" out ") && log.contains(": 2 files, "), "{log}");
+}
+
+#[test]
+#[ignore = "needs a program with dependencies of its own: .ci/run builds it"]
+fn a_function_in_rust_runs_as_it_is() {
+    let table = format!("[functions.rust]\nruntime = \"lambda\"\ncommand = [{:?}]\n", rust_program());
+    let router = Router::start(&(echo_manifest(1) + &table));
+    let first = json(&router.invoke(&["rust", "--data", "{\"name\": \"Ada\"}"]));
+    assert_eq!((&first["name"], &first["function"]), (&"Ada".into(), &"rust".into()));
+    let failed = router.invoke(&["rust", "--data", "{\"fail\": \"no such user\"}"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("no such user"), "{}", text(&failed.stderr));
+    let last = json(&router.invoke(&["rust", "--data", "{}"]));
+    assert_eq!(last["pid"], first["pid"], "an error is no reason to end");
+    assert!(last["deadline_ms"].as_u64() >= first["deadline_ms"].as_u64());
+    assert_ne!(last["id"], first["id"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
@@ -103,6 +104,28 @@ fn a_line_that_is_no_answer_is_told_with_what_is_wrong() {
             }
             other => panic!("{line}: {other:?}"),
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_line_makes_the_relay_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = read_answer(&line, "1f", &mut Vec::new());
+    }
+
+    #[test]
+    fn every_payload_is_one_line_and_what_is_sent_back_is_the_result(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let line = request_line(&job(&payload)).unwrap();
+        prop_assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+        let request: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let mut answer = serde_json::json!({ "id": request["id"] });
+        match request.get("body") {
+            Some(body) => answer["result"] = body.clone(),
+            None => answer["result_base64"] = request["body_base64"].clone(),
+        }
+        let mut reply = Vec::new();
+        prop_assert!(read_answer(&serde_json::to_vec(&answer).unwrap(), "1f", &mut reply).is_ok());
+        prop_assert_eq!(reply, payload);
     }
 }
 
