@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use crate::fault::{Failed, Fault};
 use crate::job::{Attributes, Ended, IsEnded, Job};
 use crate::keeper::Instance;
-use crate::limits::{CONNECTION_REUSE_MAX, READY_ATTEMPT, READY_POLL_MAX, READY_POLL_MIN, WANTED_POLL};
+use crate::limits::{CONNECTION_REUSE_MAX, EXIT_SETTLE, READY_ATTEMPT, READY_POLL_MAX, READY_POLL_MIN};
 use crate::owner;
 use crate::plan::{HttpListen, HttpPlan, Plan, Runtime};
 use crate::program::{Program, Streams};
@@ -136,8 +136,8 @@ impl Instance for Http {
                 *reply = answer.body;
                 Ok(())
             }
-            // As a rule a connection ends before its answer because the program does.
-            Waited::Done(Err(fault)) => Err(match self.program.wait_exit(WANTED_POLL) {
+            // A connection often ends before its answer because the program does.
+            Waited::Done(Err(fault)) => Err(match self.program.wait_exit(EXIT_SETTLE) {
                 Some(exit) => Fault::Died(exit).into(),
                 None => fault.into(),
             }),

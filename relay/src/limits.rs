@@ -19,6 +19,9 @@ pub const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 /// What a dead program said last has arrived after this; longer waits only for something that left its process group with the
 /// pipe in its hands.
 pub const STDERR_SETTLE: Duration = Duration::from_millis(100);
+/// A program whose connection ended is given this long to end too, so that its exit can be told and not only what followed
+/// from it.
+pub const EXIT_SETTLE: Duration = Duration::from_millis(100);
 /// Between SIGTERM and SIGKILL when the relay ends. A quarter of the shim's own patience with the relay.
 pub const STOP_GRACE: Duration = Duration::from_millis(500);
 /// The wait before a program is started again that failed twice in a row before its first answer; it doubles with each.

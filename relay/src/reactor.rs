@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::Fault;
 use crate::job::{Ended, IsEnded};
-use crate::limits::{STDERR_SETTLE, WANTED_POLL};
+use crate::limits::{EXIT_SETTLE, WANTED_POLL};
 use crate::program::Program;
 
 /// Where the sockets of one program live.
@@ -58,7 +58,7 @@ impl Reactor {
                 }
                 if let Some(exit) = program.poll_exit() {
                     // Its last words are in the sockets, or their end is.
-                    let last = timeout(STDERR_SETTLE, &mut work).await;
+                    let last = timeout(EXIT_SETTLE, &mut work).await;
                     return last.map_or(Waited::Exited(exit), Waited::Done);
                 }
             }

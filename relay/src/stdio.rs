@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use crate::fault::{Failed, Fault, found};
 use crate::job::{IsEnded, Job};
 use crate::keeper::Instance;
-use crate::limits::{FOUND_SIZE_MAX, JSON_GROWTH_MAX, LINE_ROOM, STDERR_SETTLE};
+use crate::limits::{FOUND_SIZE_MAX, JSON_GROWTH_MAX, LINE_ROOM, STOP_GRACE};
 use crate::plan::Plan;
 use crate::program::{Program, Streams};
 use crate::talk::{Step, Talk};
@@ -126,9 +126,9 @@ impl Stdio {
                     return Err(Fault::PartialLine(found(&output)));
                 }
                 Step::Exited(exit) => return Err(Fault::Died(exit)),
-                // As a rule because it ends.
+                // As a rule because it ends; how, is worth a wait, because it is of no use any more.
                 Step::OutputClosed => {
-                    let exit = talk.program.wait_exit(STDERR_SETTLE);
+                    let exit = talk.program.wait_exit(STOP_GRACE);
                     return Err(exit.map_or(Fault::OutputClosed, Fault::Died));
                 }
             }

@@ -172,16 +172,18 @@ fn it_is_ready_when_its_readiness_path_says_so() {
 
 #[test]
 fn a_start_that_takes_too_long_or_fails_is_told_by_name() {
-    let slow =
-        |http, script: &str| Plan { start_timeout: Duration::from_millis(50), ..server_of(http, script) };
-    let told = first_answer(&slow(http(), "time.sleep(1000)")).unwrap_err();
+    let slow = Plan { start_timeout: Duration::from_millis(50), ..server("time.sleep(1000)") };
+    let told = first_answer(&slow).unwrap_err();
     assert!(told.starts_with("start_timeout: the program was not ready after 50 ms: "), "{told}");
+    // Given a server that listens, and no more time
     let asked = HttpPlan { ready_path: Some("/ready".into()), ..http() };
-    let plan = Plan {
-        start_timeout: Duration::from_secs(1),
-        ..server_of(asked, "serve(lambda request: ok(b'', '500 Oh'))")
-    };
-    let told = first_answer(&plan).unwrap_err();
+    let mut instance = Http::spawn(&server_of(asked, "serve(lambda request: ok(b'', '500 Oh'))")).unwrap();
+    let Place::Port(port) = instance.place else { panic!("{:?}", instance.place) };
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::yield_now();
+    }
+    instance.start_timeout = Duration::ZERO;
+    let told = instance.make_ready(&|| None).unwrap_err().to_string();
     assert!(told.ends_with("GET /ready is answered 500 Internal Server Error"), "{told}");
     let told = first_answer(&server("print('no model', file=sys.stderr); sys.exit(5)")).unwrap_err();
     let expected = "init_failed: the program ended (exit status: 5) before it was ready\nstderr:\nno model\n";
@@ -227,7 +229,10 @@ fn broken_exchanges_are_told_by_name_and_cost_their_connection_only() {
                listener = listen()\nwhile True:\n  connection, _ = listener.accept()\n  \
                if request := read(connection): respond(request)\n  connection.close()";
     check_fault(cut, "closed: ");
-    check_fault("serve(lambda request: os.kill(os.getpid(), 9))", "died: the program ended (signal: 9");
+
+    // Expect: the exit is told, unless the machine is so busy that it comes long after the end of the connection.
+    let told = first_answer(&server("serve(lambda request: os.kill(os.getpid(), 9))")).unwrap_err();
+    assert!(told.starts_with("died: the program ended (signal: 9") || told.starts_with("closed: "), "{told}");
 
     // Expect: the same process answers after a connection that broke.
     let script = "serve(lambda request: ok(b'%d' % os.getpid()) if request.body else None)";
