@@ -2,8 +2,8 @@
 //!
 //! In: a call.  Out: `POST /`, the payload as the body, the call's attributes as the headers of a CloudEvent in binary mode.
 //! Back: a status of 2xx with the result; any other is the function's error.
-//! Always: one call at a time, on one connection, which is kept between calls for a short while. An exchange that breaks
-//! ends its connection, so that its late answer can reach no other call; the program goes on.
+//! Always: one call at a time, each on a connection of its own, which ends with it: whatever a server says too late or too often
+//! can reach no other call. An exchange that breaks costs its connection; the program goes on.
 //! Never: more of an answer than a result may have. Never talks to another user's server (`owner.rs`).
 //!
 //! ```text
@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Request, Response};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 use rustix::net::SocketAddrUnix;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::fault::{Failed, Fault};
 use crate::job::{Attributes, Ended, IsEnded, Job};
 use crate::keeper::Instance;
-use crate::limits::{CONNECTION_REUSE_MAX, EXIT_SETTLE, READY_ATTEMPT, READY_POLL_MAX, READY_POLL_MIN};
+use crate::limits::{EXIT_SETTLE, READY_ATTEMPT, READY_POLL_MAX, READY_POLL_MIN};
 use crate::owner;
 use crate::plan::{HttpListen, HttpPlan, Plan, Runtime};
 use crate::program::{Program, Streams};
@@ -54,8 +53,6 @@ pub struct Http {
     start_timeout: Duration,
     started_at: Instant,
     is_ready: bool,
-    /// The connection of the call before, and when that ended.
-    idle: Option<(Connection, Instant)>,
 }
 
 /// Where the server listens.
@@ -86,7 +83,6 @@ impl Instance for Http {
             start_timeout: plan.start_timeout,
             started_at: Instant::now(),
             is_ready: false,
-            idle: None,
         })
     }
 
@@ -123,13 +119,10 @@ impl Instance for Http {
     }
 
     fn call(&mut self, job: &Job<'_>, reply: &mut Vec<u8>) -> Result<(), Failed> {
-        let idle = self.idle.take().filter(|(_, since)| since.elapsed() < CONNECTION_REUSE_MAX);
-        let idle = idle.map(|(connection, _)| connection);
         let Http { program, reactor, place, plan, .. } = self;
         let request = request(plan, job).map_err(|error| Fault::NotHttp(error.to_string()))?;
-        match reactor.wait(program, job.is_ended, exchange(place, idle, request, job.result_size_max)) {
-            Waited::Done(Ok(mut answer)) => {
-                self.idle = answer.connection.take().map(|connection| (connection, Instant::now()));
+        match reactor.wait(program, job.is_ended, exchange(place, request, job.result_size_max)) {
+            Waited::Done(Ok(answer)) => {
                 if !answer.is_ok {
                     return Err(Failed::Function(answer.error_text(job.result_size_max)));
                 }
@@ -250,6 +243,7 @@ fn request(plan: &HttpPlan, job: &Job<'_>) -> Result<Request<Full<Bytes>>, hyper
     let Attributes { function, id, deadline_ms, criticality, idempotency_key, .. } = &job.attributes;
     let mut request = Request::post(plan.path.as_str())
         .header(HOST, "localhost")
+        .header(CONNECTION, "close")
         .header(CONTENT_TYPE, plan.content_type.as_str())
         .header("ce-specversion", "1.0")
         .header("ce-id", job.attributes.unique_id())
@@ -275,8 +269,6 @@ struct Answer {
     status: String,
     /// At most one byte more than a result may have.
     body: Vec<u8>,
-    /// The connection, if it can be used again.
-    connection: Option<Connection>,
 }
 
 impl Answer {
@@ -295,50 +287,23 @@ impl Answer {
 /// One request, and its answer as far as a result may go.
 async fn exchange(
     place: &Place,
-    idle: Option<Connection>,
     request: Request<Full<Bytes>>,
     result_size_max: usize,
 ) -> Result<Answer, Fault> {
-    let (response, connection) = send(place, idle, request).await?;
+    let mut connection = place.connect().await.map_err(Fault::CannotConnect)?;
+    let response = connection.sender.send_request(request).await.map_err(broken)?;
     let status = response.status();
-    let mut answer =
-        Answer { is_ok: status.is_success(), status: status.to_string(), body: Vec::new(), connection: None };
+    let mut answer = Answer { is_ok: status.is_success(), status: status.to_string(), body: Vec::new() };
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         let room = result_size_max.saturating_add(1).saturating_sub(answer.body.len());
         answer.body.extend_from_slice(data.get(..room).unwrap_or(&data));
         if answer.body.len() > result_size_max {
-            return Ok(answer); // and the connection with the rest is closed
+            break; // and the connection with the rest is closed
         }
     }
-    answer.connection = Some(connection);
     Ok(answer)
-}
-
-/// Sends on the connection that there is, or on a new one if that has been closed.
-async fn send(
-    place: &Place,
-    idle: Option<Connection>,
-    mut request: Request<Full<Bytes>>,
-) -> Result<(Response<Incoming>, Connection), Fault> {
-    if let Some(mut connection) = idle {
-        // Lets the connection find out what happened to it since it last ran.
-        tokio::task::yield_now().await;
-        if connection.sender.ready().await.is_ok() {
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, connection)),
-                Err(mut refused) => match refused.take_message() {
-                    // It was not sent, and may be again.
-                    Some(unsent) => request = unsent,
-                    None => return Err(broken(refused.into_error())),
-                },
-            }
-        }
-    }
-    let mut connection = place.connect().await.map_err(Fault::CannotConnect)?;
-    let response = connection.sender.send_request(request).await.map_err(broken)?;
-    Ok((response, connection))
 }
 
 fn broken(error: hyper::Error) -> Fault {

@@ -16,9 +16,9 @@ pub const JSON_GROWTH_MAX: usize = 6;
 pub const WANTED_POLL: Duration = Duration::from_millis(10);
 /// How long after its deadline a call is given up that the router has not taken back: a quarter of the router's own grace.
 pub const DEADLINE_GRACE: Duration = Duration::from_millis(250);
-/// What a dead program said last has arrived after this; longer waits only for something that left its process group with the
-/// pipe in its hands.
-pub const STDERR_SETTLE: Duration = Duration::from_millis(100);
+/// What a dead program said last has arrived after this, also on a busy machine; all of it is waited for only where something left the
+/// program's process group with the pipe in its hands.
+pub const STDERR_SETTLE: Duration = Duration::from_millis(500);
 /// A program whose connection ended is given this long to end too, so that its exit can be told and not only what followed
 /// from it.
 pub const EXIT_SETTLE: Duration = Duration::from_millis(100);
@@ -34,9 +34,6 @@ pub const READY_POLL_MIN: Duration = Duration::from_millis(5);
 pub const READY_POLL_MAX: Duration = Duration::from_millis(250);
 /// How long a server may take to say that it is ready, each time it is asked.
 pub const READY_ATTEMPT: Duration = Duration::from_secs(1);
-/// How long a connection without a call is kept. Servers close theirs after 2 s or more; a call that is sent while they do would be
-/// lost, and nobody could say whether it had begun.
-pub const CONNECTION_REUSE_MAX: Duration = Duration::from_secs(1);
 /// Connections that a program may have to its runtime API: each client known uses one or two.
 pub const CONNECTIONS_MAX: usize = 16;
 /// Read from a pipe at once: what a pipe holds.

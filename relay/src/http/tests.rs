@@ -107,21 +107,15 @@ fn a_call_is_a_post_with_the_attributes_of_a_cloudevent() {
 }
 
 #[test]
-fn one_connection_serves_call_after_call_and_one_that_is_closed_is_replaced() {
-    let counted =
-        "count = 0\ndef respond(request):\n  global count\n  count += 1\n  return ok(b'%d' % count)\n";
-    // Given a server that goes on, and one that closes after each answer, and says so
-    let goes_on = format!("{counted}serve(respond)");
-    let closes = format!(
-        "{counted}listener = listen()\nwhile True:\n  connection, _ = listener.accept()\n  request = read(connection)\n  \
-         if request: connection.sendall(respond(request).replace(b'\\r\\n', b'\\r\\nConnection: close\\r\\n', 1))\n  connection.close()"
-    );
-    for script in [goes_on, closes] {
-        let plan = server(&script);
-        let mut keeper = Keeper::new(&plan);
-        for expected in ["1", "2", "3"] {
-            assert_eq!(ask(&mut keeper, &job(b"")), Ok(expected.into()), "{script}");
-        }
+fn each_call_has_a_connection_of_its_own() {
+    // Given a server that would keep its connections
+    let script = "connections, calls = 0, 0\nlistener = listen()\nwhile True:\n  connection, _ = listener.accept()\n  \
+                  while request := read(connection):\n    calls += 1; connections += 'onnection: close' in request.text\n    \
+                  connection.sendall(ok(b'%d of %d' % (calls, connections)))\n  connection.close()";
+    let plan = server(script);
+    let mut keeper = Keeper::new(&plan);
+    for expected in ["1 of 1", "2 of 2", "3 of 3"] {
+        assert_eq!(ask(&mut keeper, &job(b"")), Ok(expected.into()));
     }
 }
 
