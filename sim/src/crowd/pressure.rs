@@ -55,6 +55,10 @@ pub(super) struct Seen {
     limit_at_ns: u64,
     limit_pushes: u64,
     fell_at_ns: u64,
+    /// The limit of the last fall of this trouble, which is the first one's if `first`, and since when it has only grown.
+    base: u32,
+    base_at_ns: u64,
+    first: u32,
 }
 
 impl Crowd {
@@ -68,7 +72,9 @@ impl Crowd {
         let in_window = 8 + self.options.seed % 57;
         let pause_ns = chance.exponential() * spec.window.0 as f64 / in_window as f64;
         self.advance(self.now_ns + pause_ns as u64 / divisor)?;
-        if chance.below(10 * in_window) == 0 {
+        // Three windows of trouble, and then twenty without.
+        let windows = if self.pressure.is_in_trouble { 3 } else { 20 };
+        if chance.below(windows * in_window) == 0 {
             self.pressure.is_in_trouble = !self.pressure.is_in_trouble;
             self.pressure.changed_at_ns = self.now_ns;
             self.totals.troubles += 1;
@@ -131,13 +137,14 @@ impl Crowd {
     }
 
     /// Refusals of three thresholds in two windows lie in three windows of the router at most, one of which had a threshold of them:
-    /// by the end of the next one the limit is lower, if it can be.
+    /// by the end of the next one the limit is lower, if it can be and the trouble lasts: a burst of refusals is forgotten.
     fn check_fall(&self, spec: &BackpressureSpec) -> Result<(), Broken> {
         let (seen, now_ns, window_ns) = (&self.pressure, self.now_ns, spec.window.0);
         let from_ns = now_ns.saturating_sub(3 * window_ns);
         let lies_there = |at_ns: &&u64| **at_ns > from_ns && **at_ns <= now_ns.saturating_sub(window_ns);
         let refusals = seen.refusals.iter().filter(lies_there).count() as u64;
-        let is_due = refusals >= 3 * u64::from(spec.threshold) && seen.paused_at_ns < from_ns;
+        let lasts = seen.is_in_trouble && seen.changed_at_ns < from_ns && seen.paused_at_ns < from_ns;
+        let is_due = refusals >= 3 * u64::from(spec.threshold) && lasts;
         let holds = !is_due || seen.limit == Some(1) || seen.fell_at_ns >= from_ns;
         self.options.judge.check(Contract::BackPressure, holds, || {
             let limit = seen.limit;
@@ -158,11 +165,20 @@ impl Crowd {
             self.pressure.waited_at_ns = now_ns;
         }
         self.check_step(&spec, told)?;
+        self.check_growth(&spec, told)?;
         let seen = &mut self.pressure;
+        // The lowest there is may be lowered unseen.
+        if told == Some(1) && seen.refusals.back().is_some_and(|at_ns| at_ns + 2 * window_ns >= now_ns) {
+            seen.base_at_ns = now_ns;
+        }
         if told != seen.limit {
             let is_lower = told.is_some_and(|told| seen.limit.is_none_or(|limit| told < limit));
-            if is_lower {
+            if let Some(limit) = told.filter(|_| is_lower) {
                 seen.fell_at_ns = now_ns;
+                (seen.base, seen.base_at_ns) = (limit, now_ns);
+                if seen.limit.is_none() {
+                    seen.first = limit;
+                }
                 self.totals.falls += 1;
             }
             (seen.limit, seen.limit_at_ns, seen.limit_pushes) = (told, now_ns, 0);
@@ -210,5 +226,31 @@ impl Crowd {
             })?;
         }
         Ok(())
+    }
+
+    /// From one fall to the next a limit grows in each window by the part of the rate before the trouble that was asked for, until it
+    /// has reached that rate.
+    fn check_growth(&self, spec: &BackpressureSpec, told: Option<u32>) -> Result<(), Broken> {
+        let seen = &self.pressure;
+        let Some(before) = seen.limit else { return Ok(()) };
+        let (first, kept) = (u64::from(seen.first), u64::from(100 - spec.decrease_percent));
+        // The first limit is what was kept of the rate before, rounded down to at least one.
+        let rate_min = if first == 1 { 1 } else { (first * 100).div_ceil(kept) };
+        let rate_max = ((first + 1) * 100).div_ceil(kept);
+        let step_of = |rate: u64| (rate * u64::from(spec.increase_percent) / 100).max(1);
+        let windows = (self.now_ns - seen.base_at_ns) / spec.window.0;
+        let base = u64::from(seen.base);
+        let (least, most) = (base + windows * step_of(rate_min), base + (windows + 1) * step_of(rate_max));
+        let holds = match told {
+            None => u64::from(before) >= rate_min,
+            Some(told) if told < before => true,
+            Some(told) => (least..=most).contains(&told.into()),
+        };
+        self.options.judge.check(Contract::BackPressure, holds, || {
+            format!(
+                "{told:?} is the limit {windows} windows after it fell to {base}, and {least} to {most} is right; it is over \
+                 at {rate_min}"
+            )
+        })
     }
 }

@@ -39,8 +39,8 @@ impl BackOff {
 
 /// Waits this long say something about how they are spread,
 const BACKOFF_NS_MIN: u64 = 1_000_000;
-/// if there are so many of them.
-const BACKOFFS_MIN: usize = 20;
+/// if there are so many of them: one run in a million would have nine of ten in one part by chance.
+const BACKOFFS_MIN: usize = 10;
 /// Equal parts of the longest wait, of which none may have nearly all of them.
 const PARTS: u32 = 8;
 
@@ -160,7 +160,7 @@ impl Oracle {
         let part_of = |backoff: &u32| (backoff * PARTS / 1_000).min(PARTS - 1);
         let in_part = |part| self.backoffs.iter().filter(|backoff| part_of(backoff) == part).count();
         let fullest = (0..PARTS).map(in_part).max().unwrap_or(0);
-        self.judge.check(Contract::BackOff, count < BACKOFFS_MIN || fullest * 4 <= count * 3, || {
+        self.judge.check(Contract::BackOff, count < BACKOFFS_MIN || fullest * 10 < count * 9, || {
             format!("of {count} waits {fullest} end in one eighth of the longest")
         })
     }

@@ -52,9 +52,9 @@ fn any_policy(policies: Policies, chance: &mut Chance) -> Policy {
                 retries_max: chance.below(8) as u8,
                 budget_percent: [0, 1, 10, 50][chance.below(4) as usize],
                 on_error: chance.per_mille(600),
-                // From at once to a quarter of a second.
-                backoff: Nanos(chance.below(2) * chance.length(28)),
-                backoff_max: Nanos(chance.length(30)),
+                // At once, or after up to 64 ms.
+                backoff: Nanos(chance.below(4).min(1) * (1_000_000 + chance.length(26))),
+                backoff_max: Nanos(4_000_000 + chance.length(30)),
             },
             ..none
         },
@@ -101,6 +101,8 @@ impl World {
         let function = &mut self.functions[number as usize];
         let removed_before = function.is_removed;
         function.is_removed = !removed_before && self.chance.per_mille(200);
+        // Programs that are started anew have not failed yet.
+        function.is_failing &= !removed_before;
         if !function.is_removed {
             let spec = any_function(number, policies, &mut self.chance);
             let ageing = function.spec.policy.ageing;
