@@ -40,8 +40,9 @@ pub struct Lambda {
     /// The place of the function as far as it is on Lambda.
     region: String,
     start_timeout: Duration,
-    /// It was started, or answered a call.
-    busy_since: Instant,
+    /// How long calls have waited for it since it was started, or answered one. Not how long that is ago: between calls nobody listens
+    /// to what it asks.
+    waited: Duration,
 }
 
 impl Instance for Lambda {
@@ -61,15 +62,18 @@ impl Instance for Lambda {
             shared,
             region: std::env::var("AWS_REGION").unwrap_or_else(|_| "local".into()),
             start_timeout: plan.start_timeout,
-            busy_since: Instant::now(),
+            waited: Duration::ZERO,
         })
     }
 
     fn make_ready(&mut self, is_ended: &IsEnded<'_>) -> Result<bool, Fault> {
-        let Lambda { program, reactor, shared, start_timeout, busy_since, .. } = self;
-        let left = start_timeout.saturating_sub(busy_since.elapsed());
+        let Lambda { program, reactor, shared, start_timeout, waited, .. } = self;
+        let begun = Instant::now();
+        let left = start_timeout.saturating_sub(*waited);
         let asked = async { tokio::time::timeout(left, shared.asked_for_a_call()).await };
-        match reactor.wait(program, is_ended, asked) {
+        let asked = reactor.wait(program, is_ended, asked);
+        *waited += begun.elapsed();
+        match asked {
             Waited::Done(Ok(Ok(()))) => Ok(true),
             Waited::Done(Ok(Err(fault))) => Err(fault),
             Waited::Done(Err(_)) => {
@@ -96,7 +100,7 @@ impl Instance for Lambda {
             Waited::Ended(ended) => Err(Fault::Stopped(ended).into()),
             Waited::Exited(exit) => Err(Fault::Died(exit).into()),
         };
-        self.busy_since = Instant::now();
+        self.waited = Duration::ZERO;
         *reply = answer?;
         Ok(())
     }

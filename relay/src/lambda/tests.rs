@@ -104,6 +104,19 @@ fn one_process_answers_call_after_call() {
 }
 
 #[test]
+fn a_program_that_waited_longer_than_a_start_may_take_is_as_good_as_before() {
+    // Given one that asks for the next call when nobody listens, and no call for a while
+    let script =
+        "while True:\n  headers, event = next()\n  respond(headers, b'%d' % os.getpid())\n  time.sleep(0.2)";
+    let plan = python(script);
+    let mut keeper = Keeper::new(&plan);
+    let first = ask(&mut keeper, &job(b""));
+    keeper.instance().unwrap().start_timeout = Duration::from_secs(1);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(ask(&mut keeper, &job(b"")), first);
+}
+
+#[test]
 fn an_error_of_the_function_is_its_own_and_the_program_goes_on() {
     let script = "headers, _ = next()\nassert fail(headers, '{\"errorType\": \"Oh\"}') == 202\n\
                   headers, _ = next()\nassert fail(headers, '', {'Lambda-Runtime-Function-Error-Type': 'Function.Oh'}) == 202\n\
