@@ -9,8 +9,8 @@
 //! [`Fault`] that names what broke, with the end of what the program said on stderr.
 //! Always: the program runs in a process group of its own, dies with the relay, and is reaped by it; what it started in that
 //! group ends with it. Its stderr goes on to the relay's, and so into the log that the shim keeps.
-//! Always: an instance whose conversation broke, or whose call was given up, is killed and replaced: a late answer can reach
-//! no other call.
+//! Always: an instance whose conversation broke, or whose call was given up, is killed and replaced (over HTTP,
+//! where each call has a connection of its own, a broken one is closed): a late answer can reach no other call.
 //! Never: trusts a byte of the program: every size is bounded, see `limits.rs`.
 //!
 //! | file | what it holds |
