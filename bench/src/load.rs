@@ -46,6 +46,8 @@ pub enum Pace {
     Window(u32),
     /// So many a second, at random.
     Rate(f64),
+    /// So many a second, evenly spaced.
+    Even(f64),
 }
 
 /// What one run measured.
@@ -93,9 +95,13 @@ pub fn run(router: &Router, load: Load) -> Result<Measured, NotMeasured> {
 pub fn start(router: &Router, load: Load) -> Result<Running, NotMeasured> {
     let file = |kind: &str| router.dir().join(format!("load-{}-{}.{kind}", load.function, load.criticality));
     let (report, log) = (file("json"), file("log"));
+    let rate = |rate: f64| format!("{}", rate.round().max(1.0));
     let pace = match load.pace {
-        Pace::Window(window) => ["--window".to_string(), window.to_string()],
-        Pace::Rate(rate) => ["--rate".to_string(), format!("{}", rate.round().max(1.0))],
+        Pace::Window(window) => vec!["--window".to_string(), window.to_string()],
+        Pace::Rate(per_second) => vec!["--rate".to_string(), rate(per_second)],
+        Pace::Even(per_second) => {
+            ["--rate", &rate(per_second), "--arrivals", "constant"].map(String::from).to_vec()
+        }
     };
     let spent_before = router.spent();
     let generator = Command::new(quickfire::binary()?)
