@@ -145,6 +145,30 @@ fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
 }
 
 #[test]
+fn a_signal_brings_functions_and_takes_them_away_as_apply_does() {
+    let home = tempfile::tempdir().unwrap();
+    let router = Router::start_in(home.path(), &manifest("10s", 1, ""));
+    let pids = router.workers("echo");
+    let with = manifest("10s", 1, "[functions.noop]\ncommand = [\"builtin:noop\"]\n");
+    reload(&router, home.path(), &with, "reloaded: 1 changes in force, 0 after", 1);
+    assert!(router.log().contains("reload: functions.noop: added\n"), "{}", router.log());
+    assert!(router.invoke(&["noop", "--data", "x"]).status.success(), "it waits for its first process");
+    reload(&router, home.path(), &manifest("10s", 1, ""), "reloaded: 1 changes in force, 0 after", 2);
+    assert_eq!(router.invoke(&["noop", "--data", "x"]).status.code(), Some(3));
+    eventually("its processes have left", || router.workers("noop").is_empty());
+    // With two changes in one file: another ring, and with it other processes.
+    let wider = manifest("20s", 1, "slots = 8\n");
+    reload(&router, home.path(), &wider, "reloaded: 2 changes in force, 0 after", 1);
+    let told = "reload: functions.echo.slots: 1024 -> 8 (as soon as a process with it serves)\n";
+    assert!(router.log().contains(told), "{}", router.log());
+    eventually("others have taken over", || {
+        let living = router.workers("echo");
+        living.len() == 4 && !living.iter().any(|pid| pids.contains(pid)) && router.row("echo").workers == 4
+    });
+    assert!(router.invoke(&["echo", "--data", "x"]).status.success());
+}
+
+#[test]
 fn a_file_with_one_mistake_changes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let router = Router::start_in(home.path(), &manifest("10s", 1, ""));
