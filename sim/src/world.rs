@@ -115,7 +115,7 @@ impl World {
             .map(|number| Function {
                 spec: policies::any_function(number, options.scenario.policies, &mut chance),
                 service: match options.scenario.policies {
-                    Policies::Hedges => ServiceTime::uneven(&mut chance),
+                    Policies::Hedges if chance.per_mille(700) => ServiceTime::uneven(&mut chance),
                     _ => ServiceTime::any(&mut chance),
                 },
                 needs_downstream: chance.per_mille(options.scenario.downstream_per_mille),
