@@ -162,3 +162,30 @@ fn so_do_chains_that_make_their_calls_first_and_wait_for_them_later() {
     let paths = [format!("read={held} two,read={made}"), format!("write={held} one,write={made}")];
     check_walks(walk_both(&router, paths));
 }
+
+#[test]
+fn with_a_reserve_a_second_chain_waits_for_its_turn_while_a_process_is_free() {
+    // Given: two processes of a function that calls itself, one of them kept for that.
+    let kept = "[functions.one]\nwarm = 2\nnested_reserve = 1\n";
+    let router = Router::start(&manifest().replace("[functions.one]\n", kept));
+    support::eventually("both processes of `one` are attached", || router.row("one").workers == 2);
+    let fifo = fifo(&router.dir, "held");
+    let functions = || {
+        let output = router.command("functions").arg("one").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let path = format!("read={} one", fifo.display());
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| walk(&router, "one", &path, "30s"));
+        support::eventually("it holds its process", || router.counter("engine.calls_pushed") == 1);
+        let second = scope.spawn(|| walk(&router, "one", "one", "30s"));
+        support::eventually("the other chain waits", || functions().contains("nested reserve"));
+
+        // Expect: the first one finds the process that was kept for it, and then the second one does.
+        drop(File::options().write(true).open(&fifo).unwrap());
+        for walked in [first, second].map(|walk| walk.join().unwrap()) {
+            assert!(walked.starts_with("one>left "), "{walked}");
+        }
+    });
+    assert_eq!(router.counter("engine.answered_would_deadlock"), 0);
+}

@@ -11,7 +11,8 @@
 //! Always: an aged call stays in its lane too, so that growing old never makes a call wait longer: order by criticality and
 //! deadline is given up for one push in [`TURN_EVERY`] and for no other.
 //! Hence the bound: an aged call with k aged ones before it is pushed after at most 8 (k + 1) pushes out of the queue of
-//! its function, however urgent the others are, unless it ends before.
+//! its function, however urgent the others are, unless it ends before. Pushes to workers that are kept for nested calls
+//! (`reserve.rs`) do not count.
 //! Never: costs a call anything that finds nothing waiting; costs one that is queued more than a comparison.
 //! Why not raise an old call's lane: it would stand among the urgent ones for all of its remaining life, in any number, and
 //! no bound could be given to those. Why one in eight: docs/decisions/0016-ageing.md.  Tests: `tests/ageing.rs`,
@@ -83,9 +84,13 @@ impl Engine {
     /// A call is pushed out of its function's queue while aged ones wait: it may be one of them.
     #[cold]
     pub(crate) fn push_beside_aged(&mut self, number: u32, slot: u32) {
-        let aged = &mut self.functions[number as usize].aged;
-        let is_turn = aged.whose_turn() == Some(slot);
-        aged.pushes = if is_turn { 0 } else { aged.pushes + 1 };
+        let function = &mut self.functions[number as usize];
+        let aged = &mut function.aged;
+        // What goes to a worker kept for nested calls is no turn that an aged one might have had.
+        if !function.reserve.is_reached(function.warm.len()) {
+            let is_turn = aged.whose_turn() == Some(slot);
+            aged.pushes = if is_turn { 0 } else { aged.pushes + 1 };
+        }
         if self.invocations.at(slot).marks.has(Marks::AGED) {
             self.leave_aged(slot);
         }

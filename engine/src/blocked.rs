@@ -35,11 +35,13 @@ pub enum BlockedOn {
     Backpressure = 7,
     /// Nothing waits but calls whose start is still to come.
     NotDue = 8,
+    /// No more workers are free than are kept for nested calls.
+    NestedReserve = 9,
 }
 
 impl BlockedOn {
     /// Every cause, by number.
-    pub const ALL: [BlockedOn; 9] = [
+    pub const ALL: [BlockedOn; 10] = [
         BlockedOn::Nothing,
         BlockedOn::NoWorker,
         BlockedOn::WorkersBusy,
@@ -49,6 +51,7 @@ impl BlockedOn {
         BlockedOn::Host,
         BlockedOn::Backpressure,
         BlockedOn::NotDue,
+        BlockedOn::NestedReserve,
     ];
 
     /// The cause of this number, which may come from a newer version.
@@ -68,6 +71,7 @@ impl BlockedOn {
             BlockedOn::Host => "host is full",
             BlockedOn::Backpressure => "backpressure",
             BlockedOn::NotDue => "not due yet",
+            BlockedOn::NestedReserve => "nested reserve",
         }
     }
 }
@@ -105,6 +109,7 @@ fn blocked_on(function: &Function, workers: &[Worker], is_host_full: bool) -> Bl
         |index: &u32| matches!(workers[*index as usize].state, WorkerState::Idle | WorkerState::Busy);
     match function.gate {
         Some(gate) if !function.warm.is_empty() => gate.why,
+        None if !function.warm.is_empty() => BlockedOn::NestedReserve,
         _ if function.members.iter().any(serves) => BlockedOn::WorkersBusy,
         _ => BlockedOn::NoWorker,
     }

@@ -13,7 +13,8 @@
 //! does not wait does what it might do by waiting in truth: who depends on its function suffers, and nobody else.
 //! Always: a circle is closed: of each function in it that a call waits for, every worker waits; each of them for a call that waits
 //! for a function in it, or for a worker in it that runs that call (or one that it joined). One worker that does not wait is a
-//! way out, for it will be free; so is one that is about to go, because another may come.
+//! way out, for it will be free; so is one that is about to go, because another may come; but not one that is kept for calls which
+//! are nested deeper (`reserve.rs`).
 //! Always: the newest call of a circle is the one that is answered. A call that waits for a circle without being part of it goes
 //! on waiting: it is served when the circle is gone.
 //! Always: looked for in the turn in which a nested call has to wait, and again every `LOOK_PERIOD` while one does. So it does not
@@ -80,8 +81,8 @@ struct Search {
 enum Need {
     /// Time, or something else that passes by itself.
     Nothing,
-    /// A worker of this function.
-    AnyWorkerOf(u32),
+    /// A worker of this function, at this depth.
+    AnyWorkerOf { function: u32, depth: u8 },
     /// What this worker runs.
     Worker(u32),
 }
@@ -202,11 +203,19 @@ impl Engine {
                 search.meet_worker(index);
                 is_held_up(&self.workers[index as usize])
             }
-            Need::AnyWorkerOf(number) if search.has_met_function(number) => true,
-            Need::AnyWorkerOf(number) => {
-                let members = &self.functions[number as usize].members;
-                members.iter().for_each(|index| search.meet_worker(*index));
-                !members.is_empty() && members.iter().all(|index| is_held_up(&self.workers[*index as usize]))
+            Need::AnyWorkerOf { function: number, depth } => {
+                let function = &self.functions[number as usize];
+                if !function.warm.is_empty() && function.reserve.lets(depth, function.warm.len()) {
+                    return false;
+                }
+                if search.has_met_function(number) {
+                    return true;
+                }
+                // Those that are free are kept for calls that are nested deeper.
+                let is_taken = |index: &&u32| !self.workers[**index as usize].is_warm;
+                let taken = || function.members.iter().filter(is_taken);
+                taken().for_each(|index| search.meet_worker(*index));
+                taken().count() > 0 && taken().all(|index| is_held_up(&self.workers[*index as usize]))
             }
         }
     }
@@ -228,7 +237,7 @@ impl Engine {
         match call.state {
             // Two workers have it: where either is free, both are.
             _ if self.has_twin(slot) => Need::Nothing,
-            State::Queued => Need::AnyWorkerOf(call.function.0),
+            State::Queued => Need::AnyWorkerOf { function: call.function.0, depth: self.proved_depth(slot) },
             State::Pushed => Need::Worker(call.worker),
             // It runs on for those who joined it.
             State::AnsweringHeld | State::Abandoned if slot != own => Need::Worker(call.worker),

@@ -4,7 +4,7 @@
 //! Always: late binding. A call is bound to a worker only when that worker is open: it has a free ring slot (credit), and
 //! less work before it than `limits.run_ahead`. A worker that runs a slow call holds no other call up.
 //! Always: the most urgent call of a function is the first of its lanes, but for one push in eight while calls wait that have
-//! aged (`ageing.rs`).
+//! aged (`ageing.rs`), and while no more workers are free than are kept for nested calls (`reserve.rs`).
 //! Always: the worker used last is tried first, while its caches are warm; the others cool down and can be given up.
 //! A worker that opens goes on top.
 //! Always: a call of a quick function that finds nothing waiting is bound on admission. What that gives up is the order
@@ -75,6 +75,10 @@ impl Engine {
         }
         if !function.aged.is_empty() {
             self.push_beside_aged(number, slot);
+        }
+        let function = &mut self.functions[number as usize];
+        if function.reserve.count > 0 {
+            self.leave_reserve(number, slot);
         }
         let function = &mut self.functions[number as usize];
         let worker_index = *function.warm.last().expect("a ready function has a worker with credit");

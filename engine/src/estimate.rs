@@ -101,7 +101,9 @@ impl Engine {
         if function.queue.len() >= function.spec.queue_count_max.saturating_add(reserve) {
             return Err(full(function));
         }
-        if !function.spec.policy.refuse_infeasible {
+        // A nested call may overtake all of them, where workers are kept for it.
+        let may_overtake = room == QueueRoom::WithReserve && function.reserve.count > 0;
+        if !function.spec.policy.refuse_infeasible || may_overtake {
             return Ok(());
         }
         let (workers, mean) = (function.members.len() as u32, function.run_ahead.mean());

@@ -18,6 +18,7 @@ use crate::hedge::Hedging;
 use crate::limits::{DOWNSTREAMS_MAX, Limits};
 use crate::policy::{Checks, Policy};
 use crate::rate::{Rate, TokenBucket};
+use crate::reserve::Reserve;
 use crate::run_ahead::RunAhead;
 use crate::slab::Slab;
 use crate::slow_start::Ramp;
@@ -130,6 +131,8 @@ pub(crate) struct Function {
     pub run_ahead: RunAhead,
     /// How long its calls run. Not kept up while they are quick, which the mean of `run_ahead` then tells.
     pub estimate: RunEstimate,
+    /// Workers that it keeps for nested calls.
+    pub reserve: Reserve,
     /// Its calls are so quick that they are pushed on admission when nothing waits. See `dispatch.rs`.
     pub is_quick: bool,
     /// The latest arrival among the calls pushed so far: an older call that is pushed later was overtaken.
@@ -168,7 +171,8 @@ pub(crate) struct Function {
 
 impl Function {
     pub fn new(spec: FunctionSpec, tenant: &TenantSpec, is_host_limited: bool, limits: &Limits) -> Function {
-        let run_ahead = RunAhead::new(limits.run_ahead);
+        let reserve = Reserve::new(spec.policy.nested_reserve);
+        let run_ahead = RunAhead::new(limits.run_ahead, reserve.depth_max());
         Function {
             pushes: 0,
             retry_budget: Budget::new(spec.policy.retry.budget_percent),
@@ -196,8 +200,9 @@ impl Function {
             ready_lane: None,
             warm: Vec::new(),
             members: Vec::new(),
-            is_quick: is_quick(&run_ahead, limits),
+            is_quick: is_quick(&run_ahead, &reserve, limits),
             run_ahead,
+            reserve,
             estimate: RunEstimate::default(),
             pushed_queued_at_max: Nanos::ZERO,
             is_failing: false,
@@ -241,9 +246,15 @@ impl Function {
         }
         let is_changed = self.run_ahead.note(limits.run_ahead, run);
         if is_changed {
-            self.is_quick = is_quick(&self.run_ahead, limits);
+            self.is_quick = is_quick(&self.run_ahead, &self.reserve, limits);
         }
         is_changed
+    }
+
+    /// How long its calls run has to be learnt anew, for other bounds.
+    pub fn forget_runs(&mut self, limits: &Limits) {
+        self.run_ahead = RunAhead::new(limits.run_ahead, self.reserve.depth_max());
+        self.is_quick = is_quick(&self.run_ahead, &self.reserve, limits);
     }
 
     /// The worker for a call that was just admitted, if it would be the next one pushed and order among those behind it
@@ -259,7 +270,10 @@ impl Function {
     /// The call to push next, of a function in which some wait.
     #[inline]
     pub fn next_call(&self) -> u32 {
-        let turn = self.aged.whose_turn().or_else(|| self.queue.peek().map(|(_, slot)| slot));
+        let turn = match self.reserve.is_reached(self.warm.len()) {
+            true => self.reserve.turn(self.warm.len()),
+            false => self.aged.whose_turn().or_else(|| self.queue.peek().map(|(_, slot)| slot)),
+        };
         turn.expect("a ready function has a call")
     }
 
@@ -300,6 +314,7 @@ impl Function {
     }
 }
 
-fn is_quick(run_ahead: &RunAhead, limits: &Limits) -> bool {
-    limits.direct_depth_min.is_some_and(|depth_min| run_ahead.depth() >= depth_min)
+fn is_quick(run_ahead: &RunAhead, reserve: &Reserve, limits: &Limits) -> bool {
+    // Who may have a worker has to be seen in the queue.
+    reserve.count == 0 && limits.direct_depth_min.is_some_and(|depth_min| run_ahead.depth() >= depth_min)
 }

@@ -14,7 +14,7 @@
 //! waits for: it has a slot, a credit and permits like any call, gives each back once, and is in no counter of calls.
 //! Always: a twin lives no longer than its call waits: whatever ends that (an answer, a cancel, its deadline) asks the twin to stop.
 //! Always: at most `load_percent` twins among a hundred pushes, and ten at once beside; only on a worker that holds nothing, while
-//! nothing waits, within all limits. A call that finds no such worker, or no budget, is not hedged later either.
+//! nothing waits, within all limits, and on none that is kept for nested calls. A call that finds no such worker, or no budget, is not hedged later either.
 //! Always: `STARTED` is said of a call with a twin, whatever is known of the call itself.
 //! Never: for a function without the option. The others' calls have no timer while they run.
 //! Why measured and not set: the right delay is where few calls are still running, and moves with the function. Dean and
@@ -150,7 +150,8 @@ impl Engine {
         let Some(hedging) = &mut function.hedging else { return };
         let workers = &self.workers;
         let is_other = |index: &u32| *index != holder && workers[*index as usize].held_count() == 0;
-        let may_have_one = function.queue.is_empty() && function.gate.is_none();
+        let is_reserved = function.reserve.is_reached(function.warm.len());
+        let may_have_one = function.queue.is_empty() && function.gate.is_none() && !is_reserved;
         let position = function.warm.iter().rposition(is_other).filter(|_| may_have_one);
         let Some(position) = position.filter(|_| hedging.budget.take(function.pushes)) else {
             return self.counters.count(Counter::HedgesDenied);

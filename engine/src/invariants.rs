@@ -43,6 +43,7 @@ impl Engine {
         self.joins_invariants();
         self.hedges_invariants();
         self.circles_invariants();
+        self.reserve_invariants();
         self.pressure_invariants();
         self.counters_invariants();
     }

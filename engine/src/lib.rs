@@ -67,6 +67,7 @@ mod quarantine;
 mod rate;
 mod reconfigure;
 mod reply;
+mod reserve;
 mod retry;
 mod run_ahead;
 mod run_queue;
@@ -146,6 +147,8 @@ pub struct Engine {
     run_links: Links,
     /// Lists of queued invocations that have aged, which stand in a lane too. Grows when the first one ages.
     aged_links: Links,
+    /// Lists of queued nested calls of functions with a reserve, which stand in a lane too. Grows when the first one comes.
+    reserve_links: Links,
     timers: Timers,
     /// By slot, what is known of nested calls. Grows when the first one comes.
     nested: Vec<Nested>,
@@ -266,6 +269,7 @@ impl Engine {
             invocations: Slab::new(shard, limits.invocations_max),
             run_links: Links::with_capacity(0),
             aged_links: Links::with_capacity(0),
+            reserve_links: Links::with_capacity(0),
             timers: Timers::new(),
             nested: Vec::new(),
             circles: Circles::new(),

@@ -45,6 +45,8 @@ pub struct Policy {
     pub slow_start: Option<SlowStart>,
     /// Calls per second of one caller that stand in their lanes. More wait behind the others; see `callers.rs`.
     pub caller_rate: Option<Rate>,
+    /// Workers that only nested calls may use; see `reserve.rs`.
+    pub nested_reserve: u32,
 }
 
 /// What the rate of a function bounds.
@@ -72,6 +74,7 @@ impl Policy {
             .with(Checks::RETRY_ON_ERROR, self.retry.on_error)
             .with(Checks::HEDGE, self.hedge.is_some())
             .with(Checks::CALLER_RATE, self.caller_rate.is_some())
+            .with(Checks::NESTED_RESERVE, self.nested_reserve > 0)
     }
 }
 
@@ -96,6 +99,8 @@ impl Checks {
     pub const RETRY_ON_ERROR: Checks = Checks(1 << 7);
     pub const CALLER_RATE: Checks = Checks(1 << 9);
     pub const HEDGE: Checks = Checks(1 << 13);
+    /// Nobody has to ask for it: it only keeps workers from being leased.
+    pub const NESTED_RESERVE: Checks = Checks(1 << 12);
     /// Not a policy: others have joined one of its calls. See `join.rs`.
     pub const JOINED: Checks = Checks(1 << 14);
     /// Something downstream limits it now. Comes and goes while it runs.

@@ -111,10 +111,12 @@ impl Engine {
         self.leave_tenant(number, spec.tenant);
         let tenant = self.permits.tenant_mut(spec.tenant);
         let function = &mut self.functions[number as usize];
+        let nested_reserve = spec.policy.nested_reserve;
         function.respecify(FunctionSpec { payload_size_max, ..spec }, &tenant.spec, is_host_limited);
         if function.checks.any_at_dispatch() {
             self.count_running(number);
         }
+        self.set_reserve(number, nested_reserve);
         // Whatever limit closed it may be another one.
         self.open_gate(number);
         self.look_at_pressure(number);

@@ -10,7 +10,7 @@
 //!
 //! In: the run time of each finished call.  Out: the depth, and whether it changed.
 //! Always: a power of two, left alone until the mean leaves a range of a factor of four, so that workers are sorted
-//! anew seldom. One call at a time while nothing is known.
+//! anew seldom. One call at a time while nothing is known, and never more than the function allows.
 //! The mean is an exponentially weighted one with a weight of 1/8 (as the smoothed round-trip time of RFC 6298).
 
 use crate::time::Nanos;
@@ -21,6 +21,7 @@ pub(crate) struct RunAhead {
     /// Smoothed run time in nanoseconds.
     mean_ns: u64,
     depth: u32,
+    depth_max: u32,
     /// The depth stays while the mean is above the first and not above the second.
     steady_ns: (u64, u64),
 }
@@ -29,10 +30,10 @@ pub(crate) struct RunAhead {
 const UNKNOWN: (u64, u64) = (u64::MAX, 0);
 
 impl RunAhead {
-    /// Nothing known. A `run_ahead` of [`Nanos::NEVER`] means that rings may always be filled.
-    pub fn new(run_ahead: Nanos) -> RunAhead {
-        let depth = if run_ahead == Nanos::NEVER { u32::MAX } else { 1 };
-        RunAhead { mean_ns: 0, depth, steady_ns: UNKNOWN }
+    /// Nothing known. A `run_ahead` of [`Nanos::NEVER`] means that rings may always be filled, up to `depth_max`.
+    pub fn new(run_ahead: Nanos, depth_max: u32) -> RunAhead {
+        let depth = if run_ahead == Nanos::NEVER { depth_max } else { 1 };
+        RunAhead { mean_ns: 0, depth, depth_max, steady_ns: UNKNOWN }
     }
 
     /// The smoothed run time.
@@ -67,12 +68,14 @@ impl RunAhead {
             return false;
         }
         let count = (run_ahead.0 / self.mean_ns).clamp(1, u64::from(u32::MAX));
-        let depth = 1 << count.ilog2();
+        let depth = (1 << count.ilog2()).min(self.depth_max);
         let is_changed = depth != self.depth;
         self.depth = depth;
         // One call at a time is as few as there are, however long they take.
         let up_to = if depth == 1 { u64::MAX } else { run_ahead.0 / u64::from(depth) };
-        self.steady_ns = (run_ahead.0 / (4 * u64::from(depth)), up_to);
+        // And as many as there may be, however quick.
+        let above = if depth == self.depth_max { 0 } else { run_ahead.0 / (4 * u64::from(depth)) };
+        self.steady_ns = (above, up_to);
         is_changed
     }
 }
@@ -84,7 +87,7 @@ mod tests {
     const RUN_AHEAD: Nanos = Nanos(100_000);
 
     fn check(run_ns: u64, expected: u32) {
-        let mut ahead = RunAhead::new(RUN_AHEAD);
+        let mut ahead = RunAhead::new(RUN_AHEAD, u32::MAX);
         for _ in 0..100 {
             ahead.note(RUN_AHEAD, Nanos(run_ns));
         }
@@ -105,12 +108,12 @@ mod tests {
 
     #[test]
     fn depth_is_one_while_nothing_is_known() {
-        assert_eq!(RunAhead::new(RUN_AHEAD).depth(), 1);
+        assert_eq!(RunAhead::new(RUN_AHEAD, u32::MAX).depth(), 1);
     }
 
     #[test]
     fn small_changes_of_the_run_time_change_nothing() {
-        let mut ahead = RunAhead::new(RUN_AHEAD);
+        let mut ahead = RunAhead::new(RUN_AHEAD, u32::MAX);
         assert!(ahead.note(RUN_AHEAD, Nanos(1_000)));
         for run_ns in [1_100, 900, 1_300, 1_200, 800, 1_500] {
             assert!(!ahead.note(RUN_AHEAD, Nanos(run_ns)), "{run_ns}");
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_function_that_turns_slow_is_bound_late_after_few_calls() {
-        let mut ahead = RunAhead::new(RUN_AHEAD);
+        let mut ahead = RunAhead::new(RUN_AHEAD, u32::MAX);
         (0..100).for_each(|_| _ = ahead.note(RUN_AHEAD, Nanos(200)));
         ahead.note(RUN_AHEAD, Nanos(10_000_000));
         assert_eq!(ahead.depth(), 1);
@@ -127,8 +130,19 @@ mod tests {
 
     #[test]
     fn without_a_bound_rings_may_be_filled() {
-        let mut ahead = RunAhead::new(Nanos::NEVER);
+        let mut ahead = RunAhead::new(Nanos::NEVER, u32::MAX);
         assert!(!ahead.note(Nanos::NEVER, Nanos(1_000_000)));
         assert_eq!(ahead.depth(), u32::MAX);
+    }
+
+    #[test]
+    fn a_worker_that_may_hold_one_call_holds_one_however_quick_they_are() {
+        for run_ahead in [RUN_AHEAD, Nanos::NEVER] {
+            let mut ahead = RunAhead::new(run_ahead, 1);
+            for run_ns in [1, 100, 10_000_000, 1] {
+                assert!(!ahead.note(run_ahead, Nanos(run_ns)));
+                assert_eq!(ahead.depth(), 1);
+            }
+        }
     }
 }

@@ -9,7 +9,8 @@
 //! In: an admitted invocation and its lane.  Out: the function to serve next, and its most urgent call.
 //! Owns: links; the invocations themselves stay in the slab.
 //! Always: a function stands in the ready queue exactly while something waits *and* a worker has credit, in the lane
-//! of its most urgent call. Functions of one lane take turns, one call each.
+//! of its most urgent call. Functions of one lane take turns, one call each. Workers that are kept for nested calls are credit
+//! only for those (`reserve.rs`), which then go in the place of the most urgent one.
 //! Always: while its remaining time is at least 2^21 ns, a queued call is in the lane of bucket
 //! floor(log2(remaining / 2^20 ns)), 15 at most; a timer moves it when its remaining time halves.
 //! Hence the bound: within one criticality of one function a call is never pushed after another whose remaining time
@@ -202,7 +203,7 @@ impl ReadyFunctions {
 /// The ready lane of a function: none while nothing waits or nobody could take it.
 #[inline]
 fn lane_wanted(function: &Function) -> Option<LaneIndex> {
-    let is_held_back = function.warm.is_empty() || function.gate.is_some();
+    let is_held_back = function.warm.is_empty() || function.gate.is_some() || function.is_kept_from_workers();
     if is_held_back { None } else { function.queue.first_lane() }
 }
 
@@ -216,7 +217,10 @@ impl Engine {
         let function = &mut self.functions[number as usize];
         self.timers.arm(slot, next_look_at(invocation, function.ageing, lane.bucket()));
         function.queue.push(&mut self.run_links, lane, slot);
-        self.ready.refresh(number, function);
+        if function.reserve.count > 0 {
+            self.join_reserve(number, slot);
+        }
+        self.ready.refresh(number, &mut self.functions[number as usize]);
     }
 
     /// Puts an invocation in state `Queued` behind all others of its criticality. There it stays, however near its deadline comes,
@@ -232,6 +236,10 @@ impl Engine {
     /// Takes a queued invocation out of its queue, wherever it stands there.
     #[inline]
     pub(crate) fn dequeue(&mut self, slot: u32) {
+        let number = self.invocations.at(slot).function.0;
+        if self.functions[number as usize].reserve.count > 0 {
+            self.leave_reserve(number, slot);
+        }
         self.leave_lane(slot);
         if self.invocations.at(slot).marks.has(Marks::AGED) {
             self.leave_aged(slot);

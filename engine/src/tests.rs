@@ -31,6 +31,7 @@ mod random;
 mod rate;
 mod reconfigure;
 mod replies;
+mod reserve;
 mod retries;
 mod workers;
 

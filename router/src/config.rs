@@ -190,6 +190,8 @@ pub struct FunctionConfig {
     pub caller_burst: u32,
     /// Calls in the hands of processes at once; 0 for no bound.
     pub concurrency_max: u32,
+    /// Processes of each shard that only nested calls may use.
+    pub nested_reserve: u32,
     /// How long a call may have to wait behind others.
     pub queue_delay_max: Duration,
     /// How fast calls may grow.

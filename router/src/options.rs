@@ -555,6 +555,17 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "nested_reserve",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 1023),
+        default: Some("0"),
+        meaning: "Of `warm`, processes that only nested calls may use, so that calls which wait for others never hold the last one: a \
+                  call at depth d leaves nested_reserve - d of them free. As many as the function is called deep rule circles of \
+                  waiting out. Each process then holds one call at a time.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "queue_delay_max",
         flag: None,
         env: None,

@@ -218,7 +218,7 @@ mod tests {
     fn policy_is_taken_at_once_and_what_processes_are_made_from_when_one_serves() {
         let wanted = RUNNING.replace(
             "[functions.b]\n",
-            "[functions.b]\ntimeout = \"5s\"\nqueue_count_max = 7\nidempotent = true\nwarm = 3\nslots = 8\n\
+            "[functions.b]\ntimeout = \"5s\"\nqueue_count_max = 7\nidempotent = true\nwarm = 3\nnested_reserve = 2\nslots = 8\n\
              payload_size_max = \"1KiB\"\nprocessors = \"0\"\nenv = { A = \"1\" }\n",
         );
         let later = |change: &str| format!("{change} (as soon as a process with it serves)");
@@ -231,6 +231,7 @@ mod tests {
                 "functions.b.queue_count_max: 100000 -> 7",
                 &later("functions.b.payload_size_max: \"1MiB\" -> \"1KiB\""),
                 "functions.b.idempotent: false -> true",
+                "functions.b.nested_reserve: 0 -> 2",
                 &later("functions.b.processors: \"none\" -> \"0\""),
                 &later("functions.b.env: {} -> { \"A\" = \"1\" }"),
             ],

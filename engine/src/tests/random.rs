@@ -9,6 +9,7 @@
 //!   that have waited long, of which each has its turn within the bound of `ageing`;
 //! - a nested call is refused as a deadlock exactly when every worker of its function runs a call it is nested in, and is never
 //!   bound behind one; and of those who say what they wait for, nobody is left in a circle (`random/nested.rs`);
+//! - a call leaves as many workers free as are kept for those that are nested deeper, and none waits that could have one;
 //! - a worker never holds more than its slots, a call is never in two rings, and never begins twice unless idempotent;
 //! - of the calls with one key, one is run at a time, and its result is everybody's (`random/joins.rs`);
 //! - the same history gives the same outputs.
@@ -30,6 +31,7 @@ mod joins;
 mod nested;
 mod ops;
 mod order;
+mod reserve;
 
 use nested::Shows;
 use ops::{Op, op, waiting_op};
@@ -62,6 +64,8 @@ struct Call {
     /// Another one is run for it too.
     is_joined: bool,
     caller: Option<InvocationId>,
+    /// How many calls it is nested in, as far as that is known.
+    depth: u32,
     /// What it and its process say of each other.
     wait_token: WaitToken,
     made_by: Option<WorkerId>,
@@ -101,6 +105,8 @@ struct ModelWorker {
 struct World {
     engine: Engine,
     policy: Policy,
+    /// Workers that each function keeps for nested calls, as in force.
+    nested_reserve: [u32; 3],
     now: Nanos,
     calls: BTreeMap<InvocationId, Call>,
     workers: BTreeMap<WorkerId, ModelWorker>,
@@ -116,6 +122,11 @@ impl World {
     /// Functions without policies.
     fn plain() -> World {
         World::new(Policy::default())
+    }
+
+    /// Functions of which each keeps workers for nested calls.
+    fn reserved() -> World {
+        World::new(Policy { nested_reserve: 2, ..Policy::default() })
     }
 
     /// Functions with every protection that there is.
@@ -160,6 +171,7 @@ impl World {
         let engine = Engine::new(ShardId(7), limits, TenantSpec::only_default(), specs).expect("sound");
         World {
             engine,
+            nested_reserve: [policy.nested_reserve; 3],
             policy,
             now: Nanos::from_secs(1),
             calls: BTreeMap::new(),
@@ -223,6 +235,11 @@ impl World {
     /// Removes one function, or none; the others may get another edition. What was admitted is owed all the same.
     fn reconfigure(&mut self, removed: FunctionId, edition: u64, workers_max: u32) {
         let mut policy = self.policy.clone();
+        // It comes and goes, but not of a function that is removed.
+        policy.nested_reserve = if edition == 1 { 0 } else { policy.nested_reserve };
+        for (number, kept) in (0..).zip(&mut self.nested_reserve) {
+            *kept = if number == removed.0 { *kept } else { policy.nested_reserve };
+        }
         if removed == FunctionId(2) {
             policy.fallback = None;
         }
@@ -278,6 +295,7 @@ impl World {
         if let Some(id) = id {
             self.hopeless_in_row[function.0 as usize] = 0;
             let budget = if budget_us == 0 { Nanos::NEVER } else { Nanos::from_us(budget_us.into()) };
+            let depth = caller.map_or(0, |caller| self.calls[&caller].depth + 1);
             let call = Call {
                 // Another one stands in for it while its breaker is open.
                 function: self.engine.invocations.at(id.slot()).function,
@@ -287,6 +305,7 @@ impl World {
                 key: None,
                 is_joined: false,
                 caller,
+                depth,
                 wait_token: WaitToken::NONE,
                 made_by: None,
                 twin_of: None,
@@ -410,11 +429,15 @@ impl World {
         let push = self.engine.poll_push(self.now);
         self.outputs.push(format!("{push:?}"));
         self.sync_queued_except(push.map(|push| push.invocation));
-        push.into_iter().for_each(|push| self.take_push(push));
+        match push {
+            Some(push) => self.take_push(push),
+            None => self.check_nobody_waits_for_nothing(),
+        }
     }
 
     fn take_push(&mut self, push: Push) {
         self.check_turns(push);
+        self.check_reserve(push);
         let model = self.workers.get_mut(&push.worker).expect("a push goes to an attached worker");
         let old = model.held.insert(push.invocation, Slot::Waiting { is_marked: false });
         assert!(old.is_none(), "a call was pushed twice to one worker");
@@ -627,6 +650,10 @@ impl Engine {
         self.worker_view(id).is_some_and(|worker| worker.function == function)
     }
 
+    fn is_open(&self, id: WorkerId) -> bool {
+        self.workers[id.index as usize].is_warm
+    }
+
     fn is_closed(&self, id: WorkerId) -> bool {
         let worker = &self.workers[id.index as usize];
         !worker.is_warm && matches!(worker.state, WorkerState::Busy | WorkerState::Draining)
@@ -685,6 +712,13 @@ proptest! {
     #[test]
     fn every_promise_holds_in_every_history(ops in prop::collection::vec(op(), 1..250)) {
         run(World::plain(), &ops);
+    }
+
+    #[test]
+    fn every_promise_holds_where_workers_are_kept_for_nested_calls(
+        ops in prop::collection::vec(prop_oneof![op(), waiting_op()], 1..250)
+    ) {
+        run(World::reserved(), &ops);
     }
 
     #[test]

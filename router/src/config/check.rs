@@ -143,6 +143,11 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
             let text = "runs calls twice, which needs `idempotent = true`".to_owned();
             contradiction(Section::Function(function.name.clone()), "hedge", text);
         }
+        if function.nested_reserve > 0 && function.nested_reserve >= function.warm {
+            let text =
+                format!("leaves none of {} warm processes for calls that are not nested", function.warm);
+            contradiction(Section::Function(function.name.clone()), "nested_reserve", text);
+        }
         if let Fallback::Function(name) = &function.fallback {
             let other = config.functions.iter().find(|other| other.name == *name);
             let text = match other {

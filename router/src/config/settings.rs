@@ -333,6 +333,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         caller_rate: table.count("caller_rate"),
         caller_burst: table.count("caller_burst"),
         concurrency_max: table.count("concurrency_max"),
+        nested_reserve: table.count("nested_reserve"),
         queue_delay_max: table.duration("queue_delay_max"),
         slow_start: table.switch("slow_start").then(|| SlowStartConfig {
             window: table.duration("slow_start_window"),

@@ -229,6 +229,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         quota = "opportunistic"
         caller_rate = 20
         concurrency_max = 3
+        nested_reserve = 1
         queue_delay_max = "20ms"
         slow_start = true
         slow_start_growth = 50
@@ -272,6 +273,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         caller_rate: 20,
         caller_burst: 100,
         concurrency_max: 3,
+        nested_reserve: 1,
         queue_delay_max: Duration::from_millis(20),
         slow_start: Some(SlowStartConfig { window: Duration::from_secs(60), calls: 100, growth: 50 }),
         retry: RetrySpec { retries_max: 3, on_error: true, ..RetrySpec::default() },
@@ -431,6 +433,20 @@ fn paths_and_headers_hold_what_a_request_can_carry() {
         let told = problems(&with(option, text));
         assert!(told.starts_with(&format!("q.toml:4:1: `functions.a.{option}`: ")), "{text}: {told}");
     }
+}
+
+#[test]
+fn a_reserve_leaves_a_process_for_calls_that_are_not_nested() {
+    let text =
+        |warm, kept| format!("[functions.a]\ncommand = [\"x\"]\nwarm = {warm}\nnested_reserve = {kept}");
+    for (warm, kept) in [(2, 2), (1, 5), (0, 1)] {
+        let told = format!(
+            "q.toml:4:1: `functions.a.nested_reserve`: leaves none of {warm} warm processes for calls that are not nested"
+        );
+        check(&text(warm, kept), &[&told]);
+    }
+    assert!(Config::parse(&text(3, 2), "q.toml").is_ok());
+    assert!(Config::parse(&text(0, 0), "q.toml").is_ok());
 }
 
 #[test]

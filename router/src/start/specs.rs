@@ -128,6 +128,7 @@ fn policy(function: &FunctionConfig, names: &Names) -> Policy {
         quota: function.quota,
         caller_rate: rate(function.caller_rate, function.caller_burst),
         concurrency_max: bound(function.concurrency_max),
+        nested_reserve: function.nested_reserve,
         // As long as calls may take, or longer: what waits that long is over anyway.
         queue_delay_max: (function.queue_delay_max < function.timeout)
             .then(|| nanos(function.queue_delay_max)),

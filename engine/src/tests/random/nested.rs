@@ -144,7 +144,11 @@ impl World {
             return false;
         }
         let workers = match view.state {
-            State::Queued => self.workers_of(view.function),
+            State::Queued if self.free_workers(view.function) > self.kept_from(run) => return false,
+            State::Queued => {
+                let all = self.workers_of(view.function).into_iter();
+                all.filter(|worker| !self.engine.is_open(*worker)).collect()
+            }
             State::Pushed => view.worker.into_iter().collect(),
             State::AnsweringHeld | State::Abandoned if run != id => view.worker.into_iter().collect(),
             _ => vec![],

@@ -18,6 +18,10 @@ impl World {
 
     /// Whoever is passed over is so by right; and no aged call for too long.
     pub(super) fn check_turns(&mut self, push: Push) {
+        if self.is_to_reserve(push) {
+            self.call(push.invocation).pushes_left = None;
+            return;
+        }
         let chosen = &self.calls[&push.invocation];
         let (function, has_aged) = (chosen.function, self.now.since(chosen.queued_at) >= AGEING);
         let pushes = &mut self.pushes_since_turn[function.0 as usize];
