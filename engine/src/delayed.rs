@@ -99,7 +99,8 @@ impl Engine {
             }
             if function.callers.as_mut().is_some_and(|callers| !callers.take(now, &invocation.origin)) {
                 self.counters.count(Counter::CallsBeyondRate);
-                return self.enqueue_last(slot);
+                self.enqueue_last(slot);
+                return self.note_waiting(self.invocations.id_of(slot));
             }
         }
         self.stand_in_line(now, slot);
