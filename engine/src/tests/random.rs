@@ -495,7 +495,7 @@ impl World {
             _ if self.now >= self.calls[&id].deadline_at => RunOutcome::Expired,
             _ => RunOutcome::Cancelled,
         };
-        let joined = self.joined_to(id);
+        let joined = self.joined_to_run(id);
         let finished = Finished { finished_at: self.now, ..finished(outcome) };
         let completed = match outcome {
             RunOutcome::Backpressure => {

@@ -67,6 +67,16 @@ impl World {
         self.calls.keys().copied().filter(waits).collect()
     }
 
+    /// The same for an attempt that is about to end: what a twin brings is for those who joined its call, too.
+    pub(super) fn joined_to_run(&self, attempt: InvocationId) -> Vec<InvocationId> {
+        let call = self.stands_for(attempt);
+        let is_twin = call != attempt && self.engine.has_twin(attempt.slot());
+        let of_call = if is_twin { self.joined_to(call) } else { vec![] };
+        let mut joined = [self.joined_to(attempt), of_call].concat();
+        joined.sort();
+        joined
+    }
+
     /// Who waits for runs that this worker has begun, and whose own callers have left.
     pub(super) fn bereaved(&self, worker: WorkerId) -> Vec<InvocationId> {
         let held = self.workers[&worker].held.iter();
