@@ -177,7 +177,8 @@ fn with_a_reserve_a_second_chain_waits_for_its_turn_while_a_process_is_free() {
     let path = format!("read={} one", fifo.display());
     std::thread::scope(|scope| {
         let first = scope.spawn(|| walk(&router, "one", &path, "30s"));
-        support::eventually("it holds its process", || router.counter("engine.calls_pushed") == 1);
+        let holds = |line: &str| line.contains(" one ") && line.contains(" running ");
+        support::eventually("it holds its process", || router.inspect().lines().any(holds));
         let second = scope.spawn(|| walk(&router, "one", "one", "30s"));
         support::eventually("the other chain waits", || functions().contains("nested reserve"));
 
