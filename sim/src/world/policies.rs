@@ -101,8 +101,6 @@ impl World {
         let function = &mut self.functions[number as usize];
         let removed_before = function.is_removed;
         function.is_removed = !removed_before && self.chance.per_mille(200);
-        // Programs that are started anew have not failed yet.
-        function.is_failing &= !removed_before;
         if !function.is_removed {
             let spec = any_function(number, policies, &mut self.chance);
             let ageing = function.spec.policy.ageing;
