@@ -48,6 +48,8 @@ pub enum Pace {
     Rate(f64),
     /// So many a second, evenly spaced.
     Even(f64),
+    /// So many a second, in bursts of so many.
+    Bursts(f64, u32),
 }
 
 /// What one run measured.
@@ -101,6 +103,9 @@ pub fn start(router: &Router, load: Load) -> Result<Running, NotMeasured> {
         Pace::Rate(per_second) => vec!["--rate".to_string(), rate(per_second)],
         Pace::Even(per_second) => {
             ["--rate", &rate(per_second), "--arrivals", "constant"].map(String::from).to_vec()
+        }
+        Pace::Bursts(per_second, size) => {
+            ["--rate", &rate(per_second), "--arrivals", &format!("bursts:{size}")].map(String::from).to_vec()
         }
     };
     let spent_before = router.spent();
