@@ -195,3 +195,26 @@ impl<I: Instance> Kept<I> {
         called
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    //! How tests of the runtimes ask.
+
+    use super::*;
+
+    /// What a call is answered, in words.
+    pub fn ask<I: Instance>(keeper: &mut Keeper<'_, I>, job: &Job<'_>) -> Result<String, String> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut reply = Vec::new();
+        match keeper.answer(job, &mut reply) {
+            Ok(()) => Ok(text(&reply)),
+            Err(error) => Err(text(error.bytes())),
+        }
+    }
+
+    /// It is an error that begins so.
+    pub fn check_answer(answer: Result<String, String>, expected: &str) {
+        let told = answer.expect_err(expected);
+        assert!(told.starts_with(expected), "{expected}: {told}");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::job::tests::{job, job_until, plan};
 use crate::keeper::Keeper;
+use crate::keeper::tests::{ask, check_answer};
 
 /// A server on its PORT or SOCKET whose `respond(request)` gives the bytes of a response; `request.text` and `request.body` are
 /// what came. Where it gives none, the connection is closed.
@@ -58,22 +59,12 @@ fn server(script: &str) -> Plan {
     server_of(http(), script)
 }
 
-fn ask(keeper: &mut Keeper<'_, Http>, job: &Job<'_>) -> Result<String, String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut reply = Vec::new();
-    match keeper.answer(job, &mut reply) {
-        Ok(()) => Ok(text(&reply)),
-        Err(error) => Err(text(error.bytes())),
-    }
-}
-
 fn first_answer(plan: &Plan) -> Result<String, String> {
-    ask(&mut Keeper::new(plan), &job(b"hello"))
+    ask(&mut Keeper::<Http>::new(plan), &job(b"hello"))
 }
 
 fn check_fault(script: &str, expected: &str) {
-    let told = first_answer(&server(script)).unwrap_err();
-    assert!(told.starts_with(expected), "{script}: {told}");
+    check_answer(first_answer(&server(script)), expected);
 }
 
 #[test]
@@ -83,7 +74,7 @@ fn a_call_is_a_post_with_the_attributes_of_a_cloudevent() {
     full.attributes.deadline_ms = Some(17);
     full.attributes.idempotency_key = Some("0a".into());
     full.attributes.trace = Some(Default::default());
-    let told = ask(&mut Keeper::new(&plan), &full).unwrap();
+    let told = ask(&mut Keeper::<Http>::new(&plan), &full).unwrap();
     let zeros = format!("00-{}-{}-00", "0".repeat(32), "0".repeat(16));
     for line in [
         "POST /call HTTP/1.1",
@@ -113,7 +104,7 @@ fn each_call_has_a_connection_of_its_own() {
                   while request := read(connection):\n    calls += 1; connections += 'onnection: close' in request.text\n    \
                   connection.sendall(ok(b'%d of %d' % (calls, connections)))\n  connection.close()";
     let plan = server(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     for expected in ["1 of 1", "2 of 2", "3 of 3"] {
         assert_eq!(ask(&mut keeper, &job(b"")), Ok(expected.into()));
     }
@@ -127,7 +118,7 @@ fn the_servers_of_pythons_library_are_servers_like_any_other() {
                   self.send_response(200); self.end_headers()\n\
                   http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()";
     let plan = server_of(HttpPlan { ready_path: Some("/ready".into()), ..http() }, script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     assert_eq!(ask(&mut keeper, &job(b"hello")), Ok("HELLO".into()));
     assert_eq!(ask(&mut keeper, &job(b"again")), Ok("AGAIN".into()));
 }
@@ -138,7 +129,7 @@ fn a_server_may_listen_on_a_socket_which_is_gone_with_it() {
     std::fs::write(dir.path().join("http-999999999.sock"), "of a relay that was killed").unwrap();
     let listen = HttpListen::Socket { folder: dir.path().into() };
     let plan = server_of(HttpPlan { listen, ..http() }, "serve(lambda request: ok(request.body))");
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     assert_eq!(ask(&mut keeper, &job(b"hello")), Ok("hello".into()));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     keeper.end();
@@ -159,7 +150,7 @@ fn it_is_ready_when_its_readiness_path_says_so() {
                   if request.text.startswith('POST'): return ok(b'%d' % asked)\n  \
                   return ok(b'', '503 Not yet' if asked < 3 else '204 No Content')\nserve(respond)";
     let plan = server_of(HttpPlan { ready_path: Some("/ready".into()), ..http() }, script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     keeper.start_ahead();
     assert_eq!(ask(&mut keeper, &job(b"")), Ok("3".into()));
 }
@@ -193,7 +184,7 @@ fn a_start_outlives_the_call_that_waits_for_it() {
         go.display().to_string()
     );
     let plan = server(&script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     let at_once = || Some(Ended::TimedOut);
     let told = ask(&mut keeper, &job_until(b"", &at_once)).unwrap_err();
     assert!(told.starts_with("starting: "), "{told}");
@@ -207,7 +198,7 @@ fn another_status_is_the_functions_error_and_the_server_goes_on() {
     let script =
         "serve(lambda request: ok(b'%d' % os.getpid(), '200 OK' if request.body else '404 Not Found'))";
     let plan = server(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     let program = ask(&mut keeper, &job(b"x")).unwrap();
     let told = ask(&mut keeper, &job(b"")).unwrap_err();
     assert_eq!(told, format!("status: the program answered 404 Not Found\nbody:\n{program}"));
@@ -231,7 +222,7 @@ fn broken_exchanges_are_told_by_name_and_cost_their_connection_only() {
     // Expect: the same process answers after a connection that broke.
     let script = "serve(lambda request: ok(b'%d' % os.getpid()) if request.body else None)";
     let plan = server(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     let program = ask(&mut keeper, &job(b"x")).unwrap();
     assert!(ask(&mut keeper, &job(b"")).unwrap_err().starts_with("closed: "));
     assert_eq!(ask(&mut keeper, &job(b"x")), Ok(program));
@@ -241,7 +232,7 @@ fn broken_exchanges_are_told_by_name_and_cost_their_connection_only() {
 fn a_second_answer_reaches_no_other_call() {
     let script = "count = 0\ndef respond(request):\n  global count\n  count += 1\n  return ok(b'first') + ok(b'second')\nserve(respond)";
     let plan = server(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     for _ in 0..3 {
         assert_eq!(ask(&mut keeper, &job(b"")), Ok("first".into()));
     }
@@ -252,7 +243,7 @@ fn a_server_that_ends_between_calls_costs_no_call() {
     let script = "listener = listen()\nconnection, _ = listener.accept()\nread(connection)\nconnection, _ = listener.accept()\n\
                   read(connection); connection.sendall(ok(b'%d' % os.getpid()))";
     let plan = server(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     let first = ask(&mut keeper, &job(b"")).unwrap();
     while keeper.instance().unwrap().program.wait_exit(Duration::from_secs(1)).is_none() {}
     let second = ask(&mut keeper, &job(b"")).unwrap();
@@ -264,7 +255,7 @@ fn a_server_that_listens_no_more_is_replaced() {
     let script = "listener = listen()\nconnection, _ = listener.accept()\nread(connection)\nconnection, _ = listener.accept()\n\
                   read(connection); listener.close(); connection.sendall(ok(b'%d' % os.getpid())); connection.close(); time.sleep(1000)";
     let plan = server(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     let first = ask(&mut keeper, &job(b"")).unwrap();
     let told = ask(&mut keeper, &job(b"")).unwrap_err();
     assert!(told.starts_with("cannot_connect: "), "{told}");
@@ -296,7 +287,7 @@ fn a_cancelled_call_closes_its_connection_and_one_past_its_time_ends_the_server(
         closed.display().to_string()
     );
     let plan = server(&script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Http>::new(&plan);
     let program = ask(&mut keeper, &job(b"")).unwrap();
 
     let cancelled = || begun.exists().then_some(Ended::Cancelled);

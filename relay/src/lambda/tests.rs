@@ -9,6 +9,7 @@ use super::*;
 use crate::job::Ended;
 use crate::job::tests::{job, job_until, plan};
 use crate::keeper::Keeper;
+use crate::keeper::tests::{ask, check_answer};
 
 /// `next()` gives the headers and the event of a call, `post(path, body)` the status of what it was answered.
 const CLIENT: &str = r#"
@@ -31,22 +32,12 @@ fn python(script: &str) -> Plan {
     plan(Runtime::Lambda, &["python3", "-c", &format!("{CLIENT}{script}")])
 }
 
-fn ask(keeper: &mut Keeper<'_, Lambda>, job: &Job<'_>) -> Result<String, String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut reply = Vec::new();
-    match keeper.answer(job, &mut reply) {
-        Ok(()) => Ok(text(&reply)),
-        Err(error) => Err(text(error.bytes())),
-    }
-}
-
 fn first_answer(plan: &Plan) -> Result<String, String> {
-    ask(&mut Keeper::new(plan), &job(b"{}"))
+    ask(&mut Keeper::<Lambda>::new(plan), &job(b"{}"))
 }
 
 fn check_fault(script: &str, expected: &str) {
-    let told = first_answer(&python(script)).unwrap_err();
-    assert!(told.starts_with(expected), "{script}: {told}");
+    check_answer(first_answer(&python(script)), expected);
 }
 
 #[test]
@@ -60,7 +51,7 @@ fn a_call_comes_with_the_headers_of_lambda() {
     let trace_id =
         [0x5b, 0xef, 0x4d, 0xe7, 0xad, 0x49, 0xb0, 0xe8, 0x7f, 0x6e, 0xf6, 0xc8, 0x7f, 0xc2, 0xe7, 0];
     full.attributes.trace = Some(TraceContext { trace_id, parent_span_id: [0x9a; 8], trace_flags: 1 });
-    let told = ask(&mut Keeper::new(&plan), &full).unwrap().to_lowercase();
+    let told = ask(&mut Keeper::<Lambda>::new(&plan), &full).unwrap().to_lowercase();
     for line in [
         "content-type: application/json",
         "lambda-runtime-aws-request-id: 00000000-0000-0001-0000-00000000001f",
@@ -80,7 +71,7 @@ fn a_program_finds_the_environment_of_lambda() {
     let script = "headers, _ = next()\nrespond(headers, json.dumps(dict(os.environ)))";
     let large = Job { result_size_max: 1 << 20, ..job(b"{}") };
     let plan = python(script);
-    let told = ask(&mut Keeper::new(&plan), &large).unwrap();
+    let told = ask(&mut Keeper::<Lambda>::new(&plan), &large).unwrap();
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["AWS_LAMBDA_FUNCTION_NAME"], "test");
     assert_eq!(told["AWS_LAMBDA_FUNCTION_VERSION"], "$LATEST");
@@ -95,7 +86,7 @@ fn one_process_answers_call_after_call() {
     let plan = python(
         "n = 0\nwhile True:\n  headers, event = next()\n  n += 1\n  assert respond(headers, event + b'%d' % n) == 202",
     );
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     keeper.start_ahead();
     for expected in ["x1", "x2", "x3"] {
         assert_eq!(ask(&mut keeper, &job(b"x")), Ok(expected.into()));
@@ -109,7 +100,7 @@ fn a_program_that_waited_longer_than_a_start_may_take_is_as_good_as_before() {
     let script =
         "while True:\n  headers, event = next()\n  respond(headers, b'%d' % os.getpid())\n  time.sleep(0.2)";
     let plan = python(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     let first = ask(&mut keeper, &job(b""));
     keeper.instance().unwrap().start_timeout = Duration::from_secs(1);
     std::thread::sleep(Duration::from_millis(1100));
@@ -122,7 +113,7 @@ fn an_error_of_the_function_is_its_own_and_the_program_goes_on() {
                   headers, _ = next()\nassert fail(headers, '', {'Lambda-Runtime-Function-Error-Type': 'Function.Oh'}) == 202\n\
                   headers, _ = next()\nrespond(headers, 'still here')";
     let plan = python(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     for expected in [Err("{\"errorType\": \"Oh\"}"), Err("Function.Oh"), Ok("still here")] {
         let expected = expected.map(String::from).map_err(String::from);
         assert_eq!(ask(&mut keeper, &job(b"")), expected);
@@ -150,7 +141,7 @@ headers, _ = next()
 stream(headers, [b'half'], b'Lambda-Runtime-Function-Error-Type: Oh\\r\\n')
 next()";
     let plan = python(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     assert_eq!(ask(&mut keeper, &job(b"")), Ok("one two".into()));
     assert_eq!(ask(&mut keeper, &job(b"")), Err("{\"a\":1}".into()));
     assert_eq!(ask(&mut keeper, &job(b"")), Err("Oh".into()));
@@ -161,7 +152,7 @@ fn a_result_that_is_too_large_is_refused_and_the_rings_to_tell() {
     let script = "while True:\n  headers, event = next()\n  status = respond(headers, b'x' * int(event))\n  \
                   print(status, file=sys.stderr)\n  if status != 202: api.close()";
     let plan = python(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     assert_eq!(ask(&mut keeper, &job(b"1024")).map(|result| result.len()), Ok(1024));
     assert_eq!(ask(&mut keeper, &job(b"1025")).map(|result| result.len()), Ok(1025));
     assert_eq!(ask(&mut keeper, &job(b"1024")).map(|result| result.len()), Ok(1024));
@@ -208,7 +199,7 @@ fn a_second_answer_is_refused_and_costs_no_call() {
         told.display().to_string()
     );
     let plan = python(&script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     for _ in 0..3 {
         assert!(ask(&mut keeper, &job(b"")).is_ok());
     }
@@ -219,7 +210,7 @@ fn a_second_answer_is_refused_and_costs_no_call() {
 #[test]
 fn one_that_ends_after_its_answer_costs_no_call() {
     let plan = python("headers, _ = next(); respond(headers, b'%d' % os.getpid())");
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     let mut pids: Vec<_> = (0..3).map(|_| ask(&mut keeper, &job(b"")).unwrap()).collect();
     pids.dedup();
     assert_eq!(pids.len(), 3);
@@ -235,7 +226,7 @@ fn a_call_that_is_given_up_ends_the_program_and_the_next_gets_a_fresh_one() {
         mark.display().to_string()
     );
     let plan = python(&script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Lambda>::new(&plan);
     let first = ask(&mut keeper, &job(b"")).unwrap();
     let begun = || mark.exists().then_some(Ended::TimedOut);
     let stopped = ask(&mut keeper, &job_until(b"hang", &begun)).unwrap_err();

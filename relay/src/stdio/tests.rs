@@ -11,6 +11,7 @@ use crate::Runtime;
 use crate::job::Ended;
 use crate::job::tests::{job, job_until, plan};
 use crate::keeper::Keeper;
+use crate::keeper::tests::{ask, check_answer};
 
 /// What every script can use: `calls` gives the requests, `say` writes a line.
 const PRELUDE: &str = r#"
@@ -30,23 +31,12 @@ fn shell(script: &str) -> Plan {
     plan(Runtime::Stdio, &["sh", "-c", script])
 }
 
-fn ask(keeper: &mut Keeper<'_, Stdio>, job: &Job<'_>) -> Result<String, String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut reply = Vec::new();
-    match keeper.answer(job, &mut reply) {
-        Ok(()) => Ok(text(&reply)),
-        Err(error) => Err(text(error.bytes())),
-    }
-}
-
-/// What the first call of a program is answered.
 fn first_answer(plan: &Plan) -> Result<String, String> {
-    ask(&mut Keeper::new(plan), &job(b"hello"))
+    ask(&mut Keeper::<Stdio>::new(plan), &job(b"hello"))
 }
 
 fn check_fault(script: &str, expected: &str) {
-    let told = first_answer(&python(script)).unwrap_err();
-    assert!(told.starts_with(expected), "{script}: {told}");
+    check_answer(first_answer(&python(script)), expected);
 }
 
 #[test]
@@ -133,7 +123,7 @@ proptest! {
 fn one_process_answers_call_after_call() {
     let script = "for n, call in enumerate(calls): say({'id': call['id'], 'result': call['body'] + str(n)})";
     let plan = python(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     for expected in ["hello0", "hello1", "hello2"] {
         assert_eq!(ask(&mut keeper, &job(b"hello")), Ok(expected.into()));
     }
@@ -144,7 +134,7 @@ fn one_process_answers_call_after_call() {
 fn an_error_of_the_program_is_its_own_and_it_goes_on() {
     let script = "for n, call in enumerate(calls): say({'id': call['id'], 'error': {'code': n}})";
     let plan = python(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     for expected in ["{\"code\": 0}", "{\"code\": 1}"] {
         assert_eq!(ask(&mut keeper, &job(b"")), Err(expected.into()));
     }
@@ -155,13 +145,13 @@ fn more_than_the_pipes_hold_goes_through() {
     let plan = python("for call in calls: say({'id': call['id'], 'result': call['body']})");
     let payload = "ü".repeat(300_000);
     let large = Job { result_size_max: payload.len(), ..job(payload.as_bytes()) };
-    assert_eq!(ask(&mut Keeper::new(&plan), &large), Ok(payload.clone()));
+    assert_eq!(ask(&mut Keeper::<Stdio>::new(&plan), &large), Ok(payload.clone()));
 }
 
 #[test]
 fn a_result_that_is_too_large_is_the_rings_to_refuse() {
     let plan = python("for call in calls: say({'id': call['id'], 'result': 'x' * 1025})");
-    let reply = ask(&mut Keeper::new(&plan), &job(b"")).unwrap();
+    let reply = ask(&mut Keeper::<Stdio>::new(&plan), &job(b"")).unwrap();
     assert_eq!(reply.len(), 1025);
 }
 
@@ -195,7 +185,7 @@ fn a_broken_process_is_replaced_for_the_next_call() {
     // Given one that breaks with the second call of its life
     let script = "say({'id': next(calls)['id'], 'result': os.getpid()}); next(calls); sys.exit(1)";
     let plan = python(script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     let first = ask(&mut keeper, &job(b"")).unwrap();
     assert!(ask(&mut keeper, &job(b"")).unwrap_err().starts_with("died: "));
     let second = ask(&mut keeper, &job(b"")).unwrap();
@@ -205,7 +195,7 @@ fn a_broken_process_is_replaced_for_the_next_call() {
 #[test]
 fn one_that_ended_between_calls_costs_no_call() {
     let plan = python("say({'id': next(calls)['id'], 'result': os.getpid()})");
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     let first = ask(&mut keeper, &job(b"")).unwrap();
     // Given that it has ended
     while keeper.instance().unwrap().program.wait_exit(Duration::from_secs(1)).is_none() {}
@@ -223,7 +213,7 @@ fn one_that_talked_between_calls_costs_no_call() {
         go.display().to_string()
     );
     let plan = python(&script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     let first = ask(&mut keeper, &job(b"")).unwrap();
     // Given that it has said what nobody asked for
     std::fs::write(&go, "").unwrap();
@@ -243,7 +233,7 @@ fn a_call_that_is_given_up_ends_the_process_and_the_next_gets_a_fresh_one() {
         mark.display().to_string()
     );
     let plan = python(&script);
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     let first = ask(&mut keeper, &job(b"")).unwrap();
     let begun = || mark.exists().then_some(Ended::Cancelled);
     let stopped = ask(&mut keeper, &job_until(b"hang", &begun)).unwrap_err();
@@ -257,7 +247,7 @@ fn calls_given_up_say_nothing_against_the_program() {
     let plan = python(
         "for call in calls: say({'id': call['id'], 'result': 'here'}) if call['body'] else time.sleep(1000)",
     );
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     for _ in 0..5 {
         let looks = Cell::new(0);
         let soon = || {
@@ -274,7 +264,7 @@ fn a_program_that_never_answers_is_not_started_for_each_call() {
     let dir = tempfile::tempdir().unwrap();
     let starts = dir.path().join("starts");
     let plan = shell(&format!("echo start >> {}; echo no model >&2; exit 4", starts.display()));
-    let mut keeper = Keeper::new(&plan);
+    let mut keeper = Keeper::<Stdio>::new(&plan);
     keeper.start_ahead();
     let mut told = Vec::new();
     for _ in 0..100 {
