@@ -112,8 +112,13 @@ impl Router {
 
     /// Gives a process its ring.
     pub fn attach(&mut self, now: Nanos, function: u32, process: ProcessId) -> Option<HeapMemory> {
-        let index = process.0 as usize % self.shards.len();
+        let index = self.shard_index_of(process);
         self.shards[index].attach(now, function, process)
+    }
+
+    /// To which shard a process attaches.
+    pub fn shard_index_of(&self, process: ProcessId) -> usize {
+        process.0 as usize % self.shards.len()
     }
 
     /// A process closed its socket and may live on: it gets nothing new.

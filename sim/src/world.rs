@@ -57,8 +57,8 @@ struct Function {
     is_removed: bool,
     /// Its processes die when they attach, until then.
     crashes_until_ns: u64,
-    /// The router was told that its processes keep failing, and none has attached since.
-    is_failing: bool,
+    /// The shards that were told that its processes keep failing, and to which none has attached since.
+    failing_on: BTreeSet<usize>,
 }
 
 const PLACES_PER_FUNCTION: u32 = 2;
@@ -123,7 +123,7 @@ impl World {
                 error_per_mille: options.scenario.error_per_mille,
                 is_removed: false,
                 crashes_until_ns: 0,
-                is_failing: false,
+                failing_on: BTreeSet::new(),
             })
             .collect();
         let tenants = policies::any_tenants(options.scenario.policies, &mut chance);
@@ -256,7 +256,7 @@ impl World {
             self.rules = (0..shard_count).map(|_| rules()).collect();
             self.leases.clear();
             for function in &mut self.functions {
-                function.is_failing = false;
+                function.failing_on.clear();
             }
             self.apply();
             self.note(|world| format!("router {} starts", world.epoch));

@@ -107,7 +107,9 @@ impl World {
             function.spec = FunctionSpec { policy: Policy { ageing, ..spec.policy }, ..spec };
             function.spec.timeout = function.spec.timeout.max(ageing.unwrap_or_default().plus(Nanos(1)));
             // What comes back has not failed yet.
-            function.is_failing &= !removed_before;
+            if removed_before {
+                function.failing_on.clear();
+            }
         }
         self.totals.reloads += 1;
         let is_removed = function.is_removed;

@@ -51,10 +51,10 @@ impl World {
 
     fn tell_failing(&mut self, number: u32) {
         let Some(router) = &mut self.router else { return };
-        for engine in router.engines_mut() {
+        for (shard, engine) in router.engines_mut().enumerate() {
             engine.handle_function_failing(FunctionId(number), true);
+            self.functions[number as usize].failing_on.insert(shard);
         }
-        self.functions[number as usize].is_failing = true;
         self.note(|_| format!("the shim says that function {number} keeps failing"));
     }
 
@@ -109,7 +109,8 @@ impl World {
         let Some(router) = &mut self.router else { return };
         if let Some(memory) = router.attach(Nanos(self.now_ns), process.function, name) {
             process.attach(memory, router.epoch);
-            self.functions[process.function as usize].is_failing = false;
+            let shard = router.shard_index_of(name);
+            self.functions[process.function as usize].failing_on.remove(&shard);
             self.note(|_| format!("{name:?} attaches"));
         }
     }

@@ -43,7 +43,7 @@ impl World {
             (request.criticality > 3, Status::UnknownCriticality),
             (request.payload_size > function.spec.payload_size_max, Status::PayloadTooLarge),
             (self.now_ns >= self.deadline_of(asked), Status::DeadlinePassed),
-            (function.is_failing && !has_worker, Status::NoWorker),
+            (function.failing_on.contains(&place.shard.into()) && !has_worker, Status::NoWorker),
             (function.is_removed && waiting_count > 0 && is_queued, Status::UnknownFunction),
             (waiting_count >= count_max + reserve && is_queued, Status::QueueFull),
             (shard.engine.in_flight() >= self.limits.invocations_max, Status::Overloaded),
