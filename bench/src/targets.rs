@@ -232,6 +232,13 @@ pub const TABLE: &[Target] = &[
         "capacity/calls_per_s",
         AtLeast(0.95),
     ),
+    median(
+        "overload",
+        "critical calls served at 10 x",
+        "tenfold-tenth-critical/served",
+        Unit::Percent,
+        AtLeast(99.0),
+    ),
     ratio(
         "overload",
         "p99 of critical calls at 2 x over alone",

@@ -37,7 +37,8 @@ pub struct Policy {
     pub quota: Quota,
     /// Calls in the hands of workers at once, over all shards of the host. More wait.
     pub concurrency_max: Option<u32>,
-    /// How long a call may have to wait for those before it, as far as that can be told. More: `QueueFull`.
+    /// How long a call may have to wait for those of its criticality or a higher one, as far as that can be told. More:
+    /// `QueueFull`.
     pub queue_delay_max: Option<Nanos>,
     /// When a second attempt is made at a call of which a second run does no harm; see `hedge.rs`.
     pub hedge: Option<HedgeSpec>,

@@ -8,7 +8,8 @@
 //! What a refusal costs the router is what the flood costs it beyond the served calls, over the refusals. What a served
 //! call costs is what it costs in the closed loop: there the router is as busy as it gets without a flood, which makes
 //! served calls cheap and refusals look dear. Measured of a flood that comes call by call, where what receiving a segment
-//! costs hides what a refusal does, and of one that comes in bursts, as from a client that sends what it has.
+//! costs hides what a refusal does, and of one that comes in bursts, as from a client that sends what it has. And of the critical
+//! calls nearly every one has to be served: how many were is shown too.
 
 use super::{Bench, Experiment, NotMeasured};
 use crate::floor::Transport;
@@ -49,7 +50,9 @@ fn run(bench: &mut Bench<'_>) -> Result<(), NotMeasured> {
     let router = start(bench)?;
     let before = router.spent().router_ns;
     let flood = load::run(&router, calls(Pace::Bursts(peak * 10.0, BURST), "normal", bench))?;
-    note_refusals(bench, "bursts", (router.spent().router_ns - before) as f64, &[&flood], served_ns);
+    // All of the router's time is put down to the refusals: in bursts served calls cost less than in the closed loop, by
+    // an amount that nobody knows.
+    note_refusals(bench, "bursts", (router.spent().router_ns - before) as f64, &[&flood], 0.0);
     Ok(())
 }
 
@@ -81,6 +84,8 @@ fn beside_floods(
         let flood = flood.finish(&router)?;
         let spent_ns = (router.spent().router_ns - before) as f64;
         bench.add_load(&format!("{side}-critical"), &critical);
+        let asked = (critical.calls + critical.refused).max(1) as f64;
+        bench.add(&format!("{side}-critical/served"), Unit::Percent, 100.0 * critical.calls as f64 / asked);
         bench.add(&format!("{side}/goodput"), Unit::CallsPerS, flood.calls_per_s + critical.calls_per_s);
         bench.add(&format!("{side}/late_sends"), Unit::Percent, flood.late_percent);
         note_refusals(bench, &side, spent_ns, &[&flood, &critical], served_ns);

@@ -34,7 +34,9 @@ impl Engine {
         }
         let checks = function.checks;
         if let Some(max) = function.spec.policy.queue_delay_max.filter(|_| is_for_now) {
-            let wait = function.drain_rate.wait(now, function.queue.len());
+            // Those that matter as much or more: the others do not go before it, however many they are.
+            let last = LaneIndex::new(admitted.criticality as u8, LaneIndex::BUCKET_COUNT - 1);
+            let wait = function.drain_rate.wait(now, function.queue.count_up_to(last));
             if wait > max {
                 return Err(Refusal::QueueFull { retry_after: wait.since(max) });
             }

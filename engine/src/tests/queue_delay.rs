@@ -41,3 +41,23 @@ fn a_queue_that_stands_still_fills_up_in_time_too() {
     story.pass(Nanos::from_ms(100), HAS_STARTED);
     assert!(matches!(story.request(request()), Verdict::Refused(_)), "nothing was pushed for a long time");
 }
+
+#[test]
+fn a_critical_call_is_not_refused_for_those_that_wait_behind_it() {
+    // Given: thirty milliseconds of normal calls.
+    let mut story = story();
+    story.call_many(60);
+    for _ in 0..30 {
+        let push = story.push().expect("calls wait");
+        story.pass(Nanos::from_ms(1), HAS_STARTED);
+        story.complete(push, RunOutcome::Ok);
+    }
+    assert!(matches!(story.request(request()), Verdict::Refused(_)));
+
+    // Expect: a critical one is next; twenty milliseconds of critical ones are as many as there may be.
+    let critical = Request { criticality: Criticality::Critical as u8, ..request() };
+    let first = story.admit(critical);
+    let more = (0..100).take_while(|_| matches!(story.request(critical), Verdict::Admitted(_))).count();
+    assert!((15..25).contains(&more), "{more}");
+    assert_eq!(story.push().map(|push| push.invocation), Some(first));
+}

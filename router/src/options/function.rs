@@ -237,8 +237,8 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         env: None,
         kind: Kind::duration(Duration::from_millis(1), Duration::from_secs(24 * 3600)),
         default: Some("24h"),
-        meaning: "How long a call may have to wait behind others, as fast as the queue has lately drained. A longer queue is full: calls are \
-                  refused as queue_full and told when to come again. The default leaves it to `queue_count_max`.",
+        meaning: "How long a call may have to wait behind others of its criticality or a higher one, as fast as the queue has lately \
+                  drained. A longer queue is full: calls are refused as queue_full and told when to come again. The default leaves it to `queue_count_max`.",
         since: "0.1",
     },
     OptionSpec {
