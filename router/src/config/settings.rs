@@ -292,6 +292,8 @@ fn tenant_config(name: &str, table: &Table<'_>) -> TenantConfig {
 
 fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> FunctionConfig {
     let directory = sources.file.and_then(|file| Path::new(file.origin).parent()).unwrap_or(Path::new(""));
+    // Whole: the shim reads the effective values from a file elsewhere.
+    let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
     FunctionConfig {
         name: name.to_owned(),
         command: match table.command("command") {

@@ -299,6 +299,19 @@ fn a_function_gets_its_table_and_the_defaults() {
 }
 
 #[test]
+fn a_program_beside_its_file_is_found_wherever_the_shim_reads_of_it() {
+    // Given: a file by a relative path, which names a program by another.
+    let config = Config::parse("[functions.f]\ncommand = [\"./bin/f\", \"./x\"]", "some/q.toml").unwrap();
+    let [FunctionConfig { command: Command::Program { program, .. }, .. }] = &config.functions[..] else {
+        panic!("{:?}", config.functions)
+    };
+    // Expect
+    assert!(program.is_absolute() && program.ends_with("some/bin/f"), "{program:?}");
+    let of_the_shim = Config::parse(&config.to_short_toml(), "/run/quickfire/shim.toml").unwrap();
+    assert_eq!(of_the_shim.functions, config.functions);
+}
+
+#[test]
 fn as_many_functions_as_there_may_be_fit_into_what_the_shim_is_told() {
     // Given: functions that differ in a name, a tenant and a number, and some that leave a number to `[defaults]`.
     let mut text = "[defaults]\nwarm = 0\n[tenants.quiet]\n".to_owned();
