@@ -3,7 +3,9 @@
 
 mod support;
 
-use std::process::Output;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Output, Stdio};
 
 use rustix::process::Signal;
 use support::{Router, echo_manifest, eventually, is_zombie, signal};
@@ -246,4 +248,32 @@ fn a_killed_router_leaves_the_program_warm() {
         output.status.success()
     });
     assert_eq!(before, after, "the same process answers");
+}
+
+#[test]
+fn a_program_beside_its_file_is_found_though_the_file_was_named_by_a_relative_path() {
+    // Given: a folder with a file and a program, and a router that is started from the folder above.
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("functions");
+    std::fs::create_dir(&folder).unwrap();
+    let manifest = echo_manifest(1) + "[functions.beside]\nruntime = \"exec\"\ncommand = [\"./answer.sh\"]\n";
+    std::fs::write(folder.join("quickfire.toml"), manifest).unwrap();
+    std::fs::write(folder.join("answer.sh"), "#!/bin/sh\necho beside\n").unwrap();
+    std::fs::set_permissions(folder.join("answer.sh"), Permissions::from_mode(0o755)).unwrap();
+    let url = format!("unix://{}/run/router.sock", home.path().display());
+    let mut router = support::quickfire()
+        .current_dir(home.path())
+        .args(["up", "--config", "functions/quickfire.toml", "--listen", &url])
+        .env("QUICKFIRE_DIR", home.path().join("run"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Expect
+    let call = || {
+        let arguments = ["invoke", "beside", "--data", "x", "--deadline", "1s", "--connect", &url];
+        support::quickfire().args(arguments).output().unwrap()
+    };
+    eventually("the program answers", || call().stdout == b"beside\n");
+    signal(router.id(), Signal::TERM);
+    assert!(router.wait().unwrap().success());
 }
