@@ -223,8 +223,7 @@ impl Engine {
             return Permit::GateClosed;
         }
         if let Err((why, wait)) = function.take_rates(now, &mut permits.idle) {
-            permits.ledger.give(own);
-            permits.ledger.give(tenants);
+            permits.give_places(number, function, 1);
             self.close_gate(number, why, now.plus(wait));
             return Permit::GateClosed;
         }

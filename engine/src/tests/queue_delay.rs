@@ -8,16 +8,21 @@ fn story() -> Story {
     story
 }
 
+/// So many of the calls that wait run, one after the other, for a millisecond each.
+fn run(story: &mut Story, count: u32) {
+    for _ in 0..count {
+        let push = story.push().expect("calls wait");
+        story.pass(Nanos::from_ms(1), HAS_STARTED);
+        story.complete(push, RunOutcome::Ok);
+    }
+}
+
 #[test]
 fn a_queue_that_drains_too_slowly_is_full_before_its_count() {
     // Given: calls that run for a millisecond each, while others wait.
     let mut story = story();
     story.call_many(60);
-    for _ in 0..30 {
-        let push = story.push().expect("calls wait");
-        story.pass(Nanos::from_ms(1), HAS_STARTED);
-        story.complete(push, RunOutcome::Ok);
-    }
+    run(&mut story, 30);
 
     // Expect: thirty wait, which takes thirty milliseconds, so the next one is told to come ten later.
     let Verdict::Refused(refused) = story.request(request()) else { panic!("the queue is too long") };
@@ -25,11 +30,7 @@ fn a_queue_that_drains_too_slowly_is_full_before_its_count() {
     assert!((8_000..=14_000).contains(&refused.retry_after_us), "{refused:?}");
     assert_eq!(story.count(Counter::RefusedQueueFull), 1);
 
-    for _ in 0..15 {
-        let push = story.push().expect("calls wait");
-        story.pass(Nanos::from_ms(1), HAS_STARTED);
-        story.complete(push, RunOutcome::Ok);
-    }
+    run(&mut story, 15);
     story.call();
 }
 
@@ -47,11 +48,7 @@ fn a_critical_call_is_not_refused_for_those_that_wait_behind_it() {
     // Given: thirty milliseconds of normal calls.
     let mut story = story();
     story.call_many(60);
-    for _ in 0..30 {
-        let push = story.push().expect("calls wait");
-        story.pass(Nanos::from_ms(1), HAS_STARTED);
-        story.complete(push, RunOutcome::Ok);
-    }
+    run(&mut story, 30);
     assert!(matches!(story.request(request()), Verdict::Refused(_)));
 
     // Expect: a critical one is next; twenty milliseconds of critical ones are as many as there may be.
