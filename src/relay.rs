@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_the_shim_writes_is_what_the_relay_reads() {
-        let manifest = "[functions.f]\ncommand = [\"./x\", \"--runtime\", \"-- y\", \"\"]\nruntime = ";
+        let manifest = "[functions.f]\ncommand = [\"x\", \"--runtime\", \"-- y\", \"\"]\nruntime = ";
         let http = HttpPlan {
             listen: HttpListen::Port,
             path: "/".into(),
@@ -131,7 +131,7 @@ mod tests {
             let words = words_of(&format!("{manifest}{text}")).unwrap();
             let matches = command().get_matches_from(words.iter().map(String::as_str));
             let plan = plan(&matches, "f".into()).unwrap();
-            let command = ["./x", "--runtime", "-- y", ""].map(String::from).to_vec();
+            let command = ["x", "--runtime", "-- y", ""].map(String::from).to_vec();
             let start_timeout = Duration::from_millis(start_ms);
             assert_eq!(plan, Plan { function: "f".into(), command, runtime, start_timeout });
         }
