@@ -180,6 +180,12 @@ impl Engine {
     /// A call of a function with policies at admission: a way of its own, so that the others do not carry what it needs.
     #[inline(never)]
     fn handle_governed(&mut self, now: Nanos, request: Request) -> Verdict {
+        let request = self.choose_version(request, None);
+        self.handle_version(now, request)
+    }
+
+    /// The same for a request of which it is known to which version of its function it goes.
+    pub(crate) fn handle_version(&mut self, now: Nanos, request: Request) -> Verdict {
         match self.admit_governed(now, &request, QueueRoom::Usual) {
             Ok(admitted) => self.accept(now, &request, admitted),
             Err(refusal) => self.say_no(now, request, refusal),

@@ -92,6 +92,7 @@ counter_table! {
     RefusedStartTooLate "refused_start_too_late" "calls" "Refused: it is to start later than calls are kept for."
     AnsweredWouldDeadlock "answered_would_deadlock" "calls" "Answers: a nested call that had to wait, and closed a circle of calls that wait for each other."
     CallsBeyondRate "calls_beyond_rate" "calls" "Calls that were more than their callers' rate allows, and waited behind those of others."
+    CallsToCanary "calls_to_canary" "calls" "Calls given to their function's canary, whether it took them or not."
 }
 
 /// How many counters there are.

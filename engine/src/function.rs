@@ -11,6 +11,7 @@ use crate::blocked::Blocked;
 use crate::breaker::{Breaker, BreakerState};
 use crate::budget::Budget;
 use crate::callers::Callers;
+use crate::canary::Canary;
 use crate::drain_rate::DrainRate;
 use crate::estimate::RunEstimate;
 use crate::gates::Gate;
@@ -154,6 +155,7 @@ pub(crate) struct Function {
     pub opportunistic: TokenBucket,
     pub ramp: Option<Ramp>,
     pub callers: Option<Box<Callers>>,
+    pub canary: Option<Canary>,
     pub drain_rate: DrainRate,
     /// Why its calls have to wait though a worker is free.
     pub gate: Option<Gate>,
@@ -187,6 +189,7 @@ impl Function {
             opportunistic: TokenBucket::new(spec.policy.rate.unwrap_or(Rate::UNBOUNDED)),
             ramp: spec.policy.slow_start.map(Ramp::new),
             callers: spec.policy.caller_rate.map(|rate| Box::new(Callers::new(rate))),
+            canary: spec.policy.canary.map(Canary::new),
             drain_rate: DrainRate::default(),
             gate: None,
             waits_for_tenant: false,
@@ -224,6 +227,9 @@ impl Function {
         }
         if spec.policy.caller_rate != self.spec.policy.caller_rate {
             self.callers = spec.policy.caller_rate.map(|rate| Box::new(Callers::new(rate)));
+        }
+        if spec.policy.canary != self.spec.policy.canary {
+            self.canary = spec.policy.canary.map(Canary::new);
         }
         if spec.policy.breaker != self.spec.policy.breaker {
             self.breaker = spec.policy.breaker.map(|breaker| Box::new(Breaker::new(breaker)));

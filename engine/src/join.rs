@@ -99,6 +99,7 @@ impl Engine {
     ) -> Verdict {
         // W-49: who gives a key says that a second run does no harm.
         let request = Request { flags: request.flags.with(Flags::IDEMPOTENT), ..request };
+        let request = self.choose_version(request, Some(&name));
         self.joins.keys.claim(self.limits.keys_max, || self.chance.up_to(u64::MAX));
         let key = Key { function: request.function, name };
         let place = match self.joins.keys.find(&key, |id| self.is_joinable(now, id)) {
@@ -110,8 +111,11 @@ impl Engine {
             }
         };
         let verdict = match called_by {
-            None => self.handle_request(now, request),
-            Some(_) => self.handle_special_request(now, request, Special { called_by, ..Special::default() }),
+            None => {
+                self.counters.count(Counter::CallsReceived);
+                self.handle_version(now, request)
+            }
+            Some(_) => self.handle_special_version(now, request, Special { called_by, ..Special::default() }),
         };
         if let Verdict::Admitted(id) | Verdict::Pushed(crate::Push { invocation: id, .. }) = verdict {
             self.joins.keys.put(place, key, id);

@@ -38,6 +38,7 @@ mod blocked;
 pub mod breaker;
 mod budget;
 mod callers;
+mod canary;
 mod cancellation;
 mod chance;
 mod circles;
@@ -95,6 +96,7 @@ pub use backpressure::{BackpressureSpec, DownstreamView, Signal};
 pub use batch::Batch;
 pub use blocked::{Blocked, BlockedOn};
 pub use breaker::{BreakerSpec, BreakerState};
+pub use canary::CanarySpec;
 pub use cancellation::{CancelReason, Cancelled};
 pub use circles::WaitEvidence;
 pub use counters::{COUNTER_COUNT, COUNTER_TABLE, Counter, CounterRow, Counters};
@@ -128,7 +130,7 @@ use hedge::Hedges;
 use join::Joins;
 use nesting::Nested;
 use permits::Permits;
-use reconfigure::{check_fallbacks, check_functions};
+use reconfigure::{check_functions, check_others};
 use run_queue::ReadyFunctions;
 use slab::Slab;
 use timers::Timers;
@@ -234,6 +236,9 @@ pub enum EngineRefused {
     /// A function whose fallback is itself, or a function that is not there.
     #[error("function {0}: its fallback is no other function")]
     FallbackOfNobody(String),
+    /// A function whose canary is itself, has one too, or is not there; or takes more than all of its calls.
+    #[error("function {0}: its canary is no other function without one, or has more than 100 percent")]
+    CanaryOfNobody(String),
 }
 
 impl Engine {
@@ -253,7 +258,7 @@ impl Engine {
         }
         let mut names = Vec::with_capacity(specs.len());
         check_functions(specs.iter(), tenants.len())?;
-        check_fallbacks(&specs.iter().map(Some).collect::<Vec<_>>())?;
+        check_others(&specs.iter().map(Some).collect::<Vec<_>>())?;
         for (spec, number) in specs.iter().zip(0..) {
             names.push((spec.name.clone().into_boxed_str(), FunctionId(number)));
         }

@@ -7,6 +7,7 @@
 
 use crate::backpressure::BackpressureSpec;
 use crate::breaker::BreakerSpec;
+use crate::canary::CanarySpec;
 use crate::fallback::Fallback;
 use crate::hedge::HedgeSpec;
 use crate::rate::Rate;
@@ -31,6 +32,8 @@ pub struct Policy {
     pub breaker: Option<BreakerSpec>,
     /// What is given instead of that refusal.
     pub fallback: Option<Fallback>,
+    /// Which function gets a share of its calls.
+    pub canary: Option<CanarySpec>,
     /// Which attempts are made again, how often and when.
     pub retry: RetrySpec,
     /// What the rate bounds.
@@ -75,6 +78,7 @@ impl Policy {
             .with(Checks::RETRY_ON_ERROR, self.retry.on_error)
             .with(Checks::HEDGE, self.hedge.is_some())
             .with(Checks::CALLER_RATE, self.caller_rate.is_some())
+            .with(Checks::CANARY, self.canary.is_some())
             .with(Checks::NESTED_RESERVE, self.nested_reserve > 0)
     }
 }
@@ -99,6 +103,7 @@ impl Checks {
     pub const BREAKER: Checks = Checks(1 << 6);
     pub const RETRY_ON_ERROR: Checks = Checks(1 << 7);
     pub const CALLER_RATE: Checks = Checks(1 << 9);
+    pub const CANARY: Checks = Checks(1 << 10);
     pub const HEDGE: Checks = Checks(1 << 13);
     /// Nobody has to ask for it: it only keeps workers from being leased.
     pub const NESTED_RESERVE: Checks = Checks(1 << 12);
@@ -107,7 +112,7 @@ impl Checks {
     /// Something downstream limits it now. Comes and goes while it runs.
     pub const BACKPRESSURE: Checks = Checks(1 << 8);
 
-    /// Those that may refuse a call, or say where it stands.
+    /// Those that may refuse a call, or say where it stands, or whose it is.
     const AT_ADMISSION: Checks = Checks(
         Checks::RATE.0
             | Checks::TENANT_RATE.0
@@ -116,6 +121,7 @@ impl Checks {
             | Checks::BREAKER.0
             | Checks::BACKPRESSURE.0
             | Checks::CALLER_RATE.0
+            | Checks::CANARY.0
             | Checks::RETIRED.0,
     );
     /// Those that a call needs something from before it is pushed, and gives it back to; or that look at it again.

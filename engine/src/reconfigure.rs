@@ -20,6 +20,7 @@
 
 use protocol::FunctionId;
 
+use crate::canary::CanarySpec;
 use crate::fallback::Fallback;
 use crate::function::{Function, FunctionSpec};
 use crate::policy::Checks;
@@ -92,7 +93,7 @@ impl Engine {
             return Err(EngineRefused::NoName(FunctionId((self.functions.len() + number) as u32)));
         }
         check_functions(functions.iter().flatten(), tenants.len())?;
-        check_fallbacks(&functions.iter().map(Option::as_ref).collect::<Vec<_>>())
+        check_others(&functions.iter().map(Option::as_ref).collect::<Vec<_>>())
     }
 
     fn respecify(&mut self, number: u32, spec: FunctionSpec, is_host_limited: bool) {
@@ -215,14 +216,23 @@ pub(crate) fn check_functions<'a>(
     }
 }
 
-/// A function's fallback is another one that is there. By id; none is a function that is removed.
-pub(crate) fn check_fallbacks(specs: &[Option<&FunctionSpec>]) -> Result<(), EngineRefused> {
+/// A function's fallback is another one that is there, and so is its canary. By id; none is a function that is removed.
+pub(crate) fn check_others(specs: &[Option<&FunctionSpec>]) -> Result<(), EngineRefused> {
     for (number, spec) in (0..).zip(specs) {
         let Some(spec) = spec else { continue };
-        if let Some(Fallback::Function(other)) = spec.policy.fallback
-            && (other == FunctionId(number) || specs.get(other.0 as usize).is_none_or(Option::is_none))
+        let other = |other: FunctionId| match other {
+            FunctionId(other) if other == number => None,
+            FunctionId(other) => specs.get(other as usize).copied().flatten(),
+        };
+        if let Some(Fallback::Function(fallback)) = spec.policy.fallback
+            && other(fallback).is_none()
         {
             return Err(EngineRefused::FallbackOfNobody(spec.name.clone()));
+        }
+        if let Some(CanarySpec { function, percent }) = spec.policy.canary
+            && (percent > 100 || other(function).is_none_or(|next| next.policy.canary.is_some()))
+        {
+            return Err(EngineRefused::CanaryOfNobody(spec.name.clone()));
         }
     }
     Ok(())

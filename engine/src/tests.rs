@@ -11,6 +11,7 @@ mod batch;
 mod blocked;
 mod breaker;
 mod callers;
+mod canary;
 mod cancellation;
 mod circles;
 mod concurrency;

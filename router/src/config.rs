@@ -206,10 +206,21 @@ pub struct FunctionConfig {
     pub breaker: Option<BreakerSpec>,
     /// What is given while it is.
     pub fallback: Fallback,
+    /// Which function gets a share of its calls; none: none does.
+    pub canary: Option<CanaryConfig>,
     /// Processors its processes run on; empty: all that the router may use.
     pub processors: Vec<u32>,
     /// Added to the environment of the processes.
     pub env: BTreeMap<String, String>,
+}
+
+/// Which function gets a share of another one's calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanaryConfig {
+    /// Its name.
+    pub function: String,
+    /// Of a hundred calls.
+    pub percent: u8,
 }
 
 /// How fast the calls of a function may grow.

@@ -24,6 +24,17 @@ impl Engine {
     /// As [`handle_request`](Engine::handle_request), for a request that says more than most.
     #[inline(never)]
     pub fn handle_special_request(&mut self, now: Nanos, request: Request, special: Special) -> Verdict {
+        let request = self.choose_version(request, None);
+        self.handle_special_version(now, request, special)
+    }
+
+    /// The same for a request of which it is known to which version of its function it goes.
+    pub(crate) fn handle_special_version(
+        &mut self,
+        now: Nanos,
+        request: Request,
+        special: Special,
+    ) -> Verdict {
         self.counters.count(Counter::CallsReceived);
         self.admit_special(now, request, special).unwrap_or_else(|refusal| self.refuse(refusal))
     }

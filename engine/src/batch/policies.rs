@@ -52,6 +52,7 @@ impl Engine {
             return 0;
         }
         let room = room.min(ROOM_MAX);
+        let room = function.canary.as_ref().map_or(room, |canary| canary.room(room));
         let room = function.ramp.as_mut().map_or(room, |ramp| ramp.room(now, room));
         let room = function.rate.as_ref().map_or(room, |rate| rate.room(now, room));
         let tenant = self.permits.tenant_mut(function.spec.tenant);
@@ -91,6 +92,9 @@ impl SetAside<'_> {
         }
         if let Some(ramp) = &mut function.ramp {
             ramp.take_many(now, count);
+        }
+        if let Some(canary) = &mut function.canary {
+            canary.take_many(count);
         }
         if is_limited {
             self.permits.note_busy(now, worker);

@@ -82,6 +82,7 @@ impl Governed {
             concurrency_max: Some(70),
             queue_delay_max: Some(Nanos::from_ms(50)),
             ageing: Some(Nanos::from_ms(15)),
+            canary: Some(CanarySpec { function: OTHER, percent: 7 }),
             ..Policy::default()
         };
         let of = |name, policy| FunctionSpec { policy, tenant: TenantIndex(1), ..spec(name) };

@@ -148,17 +148,20 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
                 format!("leaves none of {} warm processes for calls that are not nested", function.warm);
             contradiction(Section::Function(function.name.clone()), "nested_reserve", text);
         }
-        if let Fallback::Function(name) = &function.fallback {
-            let other = config.functions.iter().find(|other| other.name == *name);
-            let text = match other {
-                None => format!("names {name}, and there is no such function"),
-                Some(other) if other.name == function.name => "names the function itself".to_owned(),
-                Some(other) if other.payload_size_max < function.payload_size_max => {
-                    format!("names {name}, which takes smaller payloads (payload_size_max)")
-                }
-                Some(_) => continue,
-            };
+        if let Fallback::Function(name) = &function.fallback
+            && let Err(text) = stand_in(config, function, name)
+        {
             contradiction(Section::Function(function.name.clone()), "fallback", text);
+        }
+        if let Some(canary) = &function.canary {
+            let text = match stand_in(config, function, &canary.function) {
+                Err(text) => text,
+                Ok(next) if next.canary.is_some() => {
+                    format!("names {}, which has a canary itself", next.name)
+                }
+                Ok(_) => continue,
+            };
+            contradiction(Section::Function(function.name.clone()), "canary", text);
         }
     }
     let workers_count: u64 = config.functions.iter().map(|function| u64::from(function.warm)).sum();
@@ -172,6 +175,22 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
         contradiction(Section::Function(largest.name.clone()), "warm", text);
     }
     check_tenants(config, problems);
+}
+
+/// The function of this name, which may get calls of another one.
+fn stand_in<'a>(
+    config: &'a Config,
+    function: &FunctionConfig,
+    name: &str,
+) -> Result<&'a FunctionConfig, String> {
+    match config.functions.iter().find(|other| other.name == *name) {
+        None => Err(format!("names {name}, and there is no such function")),
+        Some(other) if other.name == function.name => Err("names the function itself".to_owned()),
+        Some(other) if other.payload_size_max < function.payload_size_max => {
+            Err(format!("names {name}, which takes smaller payloads (payload_size_max)"))
+        }
+        Some(other) => Ok(other),
+    }
 }
 
 /// More functions than a router started with this has room for.

@@ -20,8 +20,8 @@ use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
-    Command, Config, Fallback, FunctionConfig, Host, HttpConfig, HttpListen, IoChoice, Listen, RouterConfig,
-    Runtime, SlowStartConfig, Sources, TenantConfig, auto, nearest,
+    CanaryConfig, Command, Config, Fallback, FunctionConfig, Host, HttpConfig, HttpListen, IoChoice, Listen,
+    RouterConfig, Runtime, SlowStartConfig, Sources, TenantConfig, auto, nearest,
 };
 use crate::clock::nanos;
 use crate::idle::IdleStrategy;
@@ -347,9 +347,16 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         backpressure: backpressure(table),
         breaker: breaker(table),
         fallback: table.fallback("fallback"),
+        canary: canary(table),
         processors: table.processors("processors"),
         env: table.environment("env"),
     }
+}
+
+fn canary(table: &Table<'_>) -> Option<CanaryConfig> {
+    let function = table.text("canary");
+    let percent = table.count("canary_percent") as u8;
+    (function != "none").then_some(CanaryConfig { function, percent })
 }
 
 fn retry(table: &Table<'_>) -> RetrySpec {

@@ -240,6 +240,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         backpressure_threshold = 7
         breaker_failure_percent = 40
         fallback = "answer:later"
+        canary_percent = 3
         processors = "4-5,7"
         env = { LEVEL = "3" }
     "#;
@@ -292,6 +293,7 @@ fn a_function_gets_its_table_and_the_defaults() {
             probes_max: 3,
         }),
         fallback: Fallback::Answer("later".into()),
+        canary: None,
         processors: vec![4, 5, 7],
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
@@ -499,6 +501,26 @@ fn a_fallback_names_another_function_that_takes_the_same_payloads() {
         &functions("function:small"),
         &["q.toml:3:1: `functions.a.fallback`: names small, which takes smaller payloads (payload_size_max)"],
     );
+}
+
+#[test]
+fn a_canary_is_another_function_without_one_that_takes_the_same_payloads() {
+    let functions = |canary: &str| {
+        format!(
+            "[functions.a]\ncommand = [\"x\"]\ncanary = \"{canary}\"\ncanary_percent = 3\n[functions.b]\n\
+             command = [\"x\"]\n[functions.small]\ncommand = [\"x\"]\npayload_size_max = 10\n[functions.last]\n\
+             command = [\"x\"]\ncanary = \"b\"\n"
+        )
+    };
+    let config = Config::parse(&functions("b"), "q.toml").unwrap();
+    assert_eq!(config.functions[0].canary, Some(CanaryConfig { function: "b".into(), percent: 3 }));
+    let refused = |canary: &str, why: &str| {
+        check(&functions(canary), &[&format!("q.toml:3:1: `functions.a.canary`: {why}")]);
+    };
+    refused("c", "names c, and there is no such function");
+    refused("a", "names the function itself");
+    refused("small", "names small, which takes smaller payloads (payload_size_max)");
+    refused("last", "names last, which has a canary itself");
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub enum Kind {
     Environment,
     /// What stands in for a function.
     Fallback,
+    /// The name of a function, or `none`.
+    NameOrNone,
     /// The path of a URL.
     UrlPath,
     /// The same, or `none`.
@@ -126,7 +128,7 @@ pub enum Value {
     Environment(BTreeMap<String, String>),
     /// See [`Kind::Fallback`].
     Fallback(Fallback),
-    /// See [`Kind::UrlPath`] and [`Kind::HeaderText`].
+    /// See [`Kind::UrlPath`], [`Kind::HeaderText`] and [`Kind::NameOrNone`].
     Text(String),
 }
 
@@ -212,6 +214,8 @@ impl Kind {
             },
             (Kind::Command, Raw::List(_)) => command(&self.texts(raw)?),
             (Kind::Environment, Raw::Table(entries)) => self.environment(entries),
+            (Kind::NameOrNone, Raw::Text(text)) if is_name(text) => Ok(Value::Text(text.clone())),
+            (Kind::NameOrNone, Raw::Text(text)) => Err(self.not_allowed(text)),
             (Kind::Fallback, Raw::Text(text)) => Fallback::read(text).map(Value::Fallback),
             (Kind::UrlPath | Kind::UrlPathOrNone | Kind::HeaderText, Raw::Text(text)) => {
                 let is_none = self == Kind::UrlPathOrNone && text == "none";
@@ -256,6 +260,7 @@ impl Kind {
             }
             Kind::Environment => "a table of texts like { NAME = \"value\" }".into(),
             Kind::Fallback => Fallback::allowed(),
+            Kind::NameOrNone => "none, or the name of another function".into(),
             Kind::UrlPath => format!("a path like /call of at most {HTTP_TEXT_SIZE_MAX} characters"),
             Kind::UrlPathOrNone => {
                 format!("none, or a path like /ready of at most {HTTP_TEXT_SIZE_MAX} characters")
@@ -272,7 +277,7 @@ impl Kind {
             Kind::Duration { .. } => "DURATION",
             Kind::Choice(_) => "WORD",
             Kind::Switch => "true|false",
-            Kind::Name => "NAME",
+            Kind::Name | Kind::NameOrNone => "NAME",
             Kind::Path => "DIR",
             Kind::UrlPath | Kind::UrlPathOrNone => "PATH",
             Kind::Listeners => "URL",

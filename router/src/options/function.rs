@@ -383,6 +383,26 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "canary",
+        flag: None,
+        env: None,
+        kind: Kind::NameOrNone,
+        default: Some("none"),
+        meaning: "The function's next version, a function of its own: `canary_percent` of this one's calls are given to it, as evenly \
+                  spaced as they can be, or by their idempotency key. It gets none before its first process is ready, and none while its \
+                  processes keep failing. It may not have a canary itself.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "canary_percent",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 100),
+        default: Some("10"),
+        meaning: "How many of a hundred calls those are.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "retries",
         flag: None,
         env: None,

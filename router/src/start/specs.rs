@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{FunctionSpec, Limits, Policy, Rate, SlowStart, TenantSpec};
+use engine::{CanarySpec, FunctionSpec, Limits, Policy, Rate, SlowStart, TenantSpec};
 use protocol::FunctionId;
 
 use crate::clock::nanos;
@@ -124,6 +124,10 @@ fn policy(function: &FunctionConfig, names: &Names) -> Policy {
         backpressure: function.backpressure,
         breaker: function.breaker,
         fallback: fallback(&function.fallback, names),
+        canary: function.canary.as_ref().and_then(|canary| {
+            // As for a fallback.
+            names.id(&canary.function).map(|function| CanarySpec { function, percent: canary.percent })
+        }),
         rate: rate(function.rate, function.rate_burst),
         quota: function.quota,
         caller_rate: rate(function.caller_rate, function.caller_burst),
