@@ -30,14 +30,7 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Only say what would change"),
         )
-        .arg(
-            Arg::new("wait")
-                .long("wait")
-                .value_name("DURATION")
-                .conflicts_with("dry-run")
-                .value_parser(|text: &str| units::parse_duration(text).map_err(|reason| reason.to_string()))
-                .help("Wait until all processes are as they are to be; 1 if they are not in this time"),
-        )
+        .arg(wait_flag())
         .arg(flags::run_dir_flag())
         .after_help(format!(
             "Refused whole if any part is wrong. What needs a restart is named, and stays as it is until then. A function \
@@ -48,15 +41,30 @@ pub fn command() -> Command {
         ))
 }
 
+/// `--wait`, for commands that change what processes there are to be.
+pub fn wait_flag() -> Arg {
+    Arg::new("wait")
+        .long("wait")
+        .value_name("DURATION")
+        .conflicts_with("dry-run")
+        .value_parser(|text: &str| units::parse_duration(text).map_err(|reason| reason.to_string()))
+        .help("Wait until all processes are as they are to be; 1 if they are not in this time")
+}
+
 /// Hands the file over and shows the difference.
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let path = matches.get_one::<String>("file").map(String::as_str).unwrap_or_default();
     let text = flags::read_file(path)?;
     let origin = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let is_dry_run = matches.get_flag("dry-run");
+    change(matches, &Message::Apply { origin: origin.to_string_lossy().into_owned(), text, is_dry_run })
+}
+
+/// Asks for another configuration and shows the difference.
+pub fn change(matches: &ArgMatches, question: &Message) -> Result<Ending, Failure> {
+    let is_dry_run = matches.get_flag("dry-run");
     let run_dir = flags::run_dir(matches.get_one("run-dir"));
-    let question = Message::Apply { origin: origin.to_string_lossy().into_owned(), text, is_dry_run };
-    match ask(&run_dir, &question)? {
+    match ask(&run_dir, question)? {
         Message::Applied { taken, needs_restart } => {
             print(difference(&taken, &needs_restart, is_dry_run))?;
             if is_dry_run {

@@ -41,22 +41,45 @@ pub fn run_dir(given: Option<&PathBuf>) -> PathBuf {
     given.cloned().or_else(from_environment).unwrap_or_else(|| run_dir::usual_place(&variable))
 }
 
+/// A configuration file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Its path.
+    pub origin: String,
+    /// What stood in it.
+    pub text: String,
+}
+
+impl ConfigFile {
+    /// Reads the file that the flag or the variable names, if one does.
+    pub fn read(matches: &ArgMatches) -> Result<Option<ConfigFile>, Failure> {
+        let path = matches.get_one::<String>("config").cloned().or_else(|| variable(CONFIG_VARIABLE));
+        path.map(|origin| Ok(ConfigFile { text: read_file(&origin)?, origin })).transpose()
+    }
+
+    fn as_source(&self) -> FileText<'_> {
+        FileText { text: &self.text, origin: &self.origin }
+    }
+}
+
 /// The effective configuration: file, environment and flags.
 pub fn load_config(matches: &ArgMatches) -> Result<Config, Failure> {
-    let path = matches.get_one::<String>("config").cloned().or_else(|| variable(CONFIG_VARIABLE));
-    let text = path.as_deref().map(read_file).transpose()?;
-    let file = path.as_deref().zip(text.as_deref()).map(|(origin, text)| FileText { text, origin });
-    config_of(matches, file)
+    config_of(matches, ConfigFile::read(matches)?.as_ref())
 }
 
 /// The same with the file already read.
-pub fn config_of(matches: &ArgMatches, file: Option<FileText<'_>>) -> Result<Config, Failure> {
+pub fn config_of(matches: &ArgMatches, file: Option<&ConfigFile>) -> Result<Config, Failure> {
     let flags = |name: &str| {
         let values = matches.get_many::<String>(name).unwrap_or_default();
         values.map(|value| absolute_if_path(name, value)).collect()
     };
     let env = |name: &str| variable(name).map(|value| absolute_if_path(name, &value));
-    let sources = Sources { file, env: &env, flags: &flags, machine: &Machine::of_this_process };
+    let sources = Sources {
+        file: file.map(ConfigFile::as_source),
+        env: &env,
+        flags: &flags,
+        machine: &Machine::of_this_process,
+    };
     Config::load(&sources).map_err(Failure::usage)
 }
 

@@ -29,6 +29,7 @@ mod load;
 mod print_config;
 mod record;
 mod relay;
+mod rollback;
 mod shim;
 mod signals;
 mod snapshots;
@@ -85,6 +86,7 @@ fn command() -> Command {
             kept::command(Shelf::Quarantine),
             kept::command(Shelf::DeadLetters),
             apply::command(),
+            rollback::command(),
             check::command(),
             print_config::command(),
             function::command(),
@@ -106,6 +108,7 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("quarantine", matches)) => kept::run(Shelf::Quarantine, matches),
         Some(("dead-letters", matches)) => kept::run(Shelf::DeadLetters, matches),
         Some(("apply", matches)) => apply::run(matches),
+        Some(("rollback", matches)) => rollback::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("print-config", matches)) => print_config::run(matches),
         Some(("function", matches)) => function::run(matches),

@@ -16,8 +16,9 @@ use router::admin::Admin;
 use router::{StartOptions, counters};
 
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure, print};
-use crate::flags;
+use crate::flags::{self, ConfigFile};
 use keeper::Keeper;
+use reload::Reloads;
 use signals::{News, Signals};
 
 mod admin;
@@ -51,7 +52,8 @@ pub fn command() -> Command {
 
 /// Runs until told to stop.
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
-    let config = flags::load_config(matches)?;
+    let file = ConfigFile::read(matches)?;
+    let config = flags::config_of(matches, file.as_ref())?;
     reload::check(&config)?;
     // Before anything is started, so that an early signal is not lost.
     let mut signals =
@@ -67,14 +69,15 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     }
     print(welcome::text(&config, router.bound(), &io::name(&backends)))?;
 
+    let reloads = Arc::new(Reloads::new(matches, &router, file));
     let admin =
-        Admin::start(&config.router.run_dir, admin::answers(matches, &router)).map_err(Failure::usage)?;
+        Admin::start(&config.router.run_dir, admin::answers(&reloads, &router)).map_err(Failure::usage)?;
     let mut keeper = Keeper::new(&config);
     loop {
         let next_at = keeper.turn(router.shim().process_id());
         match signals.wait(next_at.min(IDLE_POLL)) {
             News::Stop => break,
-            News::Reload => reload::tell(reload::reload(matches, &router)),
+            News::Reload => reload::tell(reloads.read_again()),
             News::Nothing if router.has_failed() => {
                 // Half a router would lose half of the calls for as long as it runs: whoever keeps us starts a whole one.
                 eprintln!("quickfire: a shard panicked; the others are drained");

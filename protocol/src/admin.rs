@@ -28,6 +28,11 @@ pub enum Message {
         /// Change nothing.
         is_dry_run: bool,
     },
+    /// Command to router: go back to the configuration that was in force before this one, or only say what that would change.
+    Rollback {
+        /// Change nothing.
+        is_dry_run: bool,
+    },
     /// Router to command: it is in force, or would be. A line for each change.
     Applied {
         /// What is in force at once.
@@ -209,8 +214,9 @@ mod kind {
     pub const REPLAYED: u16 = 13;
     pub const DROP: u16 = 14;
     pub const DROPPED: u16 = 15;
+    pub const ROLLBACK: u16 = 16;
 
-    /// Of `APPLY`: change nothing.
+    /// Of `APPLY` and `ROLLBACK`: change nothing.
     pub const FLAG_DRY_RUN: u32 = 1;
     /// Of questions about kept calls: the dead letters; otherwise the quarantine.
     pub const FLAG_DEAD_LETTERS: u32 = 1 << 1;
@@ -223,7 +229,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Message>, AdminPeerMisbehaved> {
     let Some((record_bytes, rest)) = bytes.split_first_chunk::<RECORD_SIZE>() else { return Ok(None) };
     // What is wrong with the record is said before its parts are waited for.
     let record = Record::decode(record_bytes)?;
-    if !(kind::APPLY..=kind::DROPPED).contains(&record.kind) {
+    if !(kind::APPLY..=kind::ROLLBACK).contains(&record.kind) {
         return Err(AdminPeerMisbehaved::UnknownKind(record.kind));
     }
     let [first_size, second_size] = record.part_sizes.map(|size| size as usize);
@@ -243,6 +249,7 @@ fn decode_whole(record: &Record, first: String, second: &[u8]) -> Result<Message
         kind::APPLY => {
             Message::Apply { origin: first, text: text(second)?, is_dry_run: flags & kind::FLAG_DRY_RUN != 0 }
         }
+        kind::ROLLBACK => Message::Rollback { is_dry_run: flags & kind::FLAG_DRY_RUN != 0 },
         kind::APPLIED => Message::Applied { taken: first, needs_restart: text(second)? },
         kind::REFUSED => Message::Refused { reasons: first },
         kind::WHY => Message::Why { invocation_id: record.invocation_id },
@@ -279,10 +286,14 @@ impl Message {
             Record { kind, flags, number: *number, ..Record::default() }
         };
         let with = |kind| Record { kind, ..Record::default() };
+        let dry_run = |is_dry_run| if is_dry_run { kind::FLAG_DRY_RUN } else { 0 };
         match self {
             Message::Apply { origin, text, is_dry_run } => {
-                let flags = if *is_dry_run { kind::FLAG_DRY_RUN } else { 0 };
-                Record { flags, ..with(kind::APPLY) }.followed_by(origin, text.as_bytes())
+                Record { flags: dry_run(*is_dry_run), ..with(kind::APPLY) }
+                    .followed_by(origin, text.as_bytes())
+            }
+            Message::Rollback { is_dry_run } => {
+                Record { flags: dry_run(*is_dry_run), ..with(kind::ROLLBACK) }.followed_by("", &[])
             }
             Message::Applied { taken, needs_restart } => {
                 with(kind::APPLIED).followed_by(taken, needs_restart.as_bytes())

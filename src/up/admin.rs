@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use clap::ArgMatches;
 use protocol::admin::{CallReport, Message};
 use router::admin::Reply;
-use router::config::FileText;
 use router::reload::{Change, Difference};
 use router::shard::Explained;
-use router::{InvocationId, ReloadRefused, Router, State};
+use router::{InvocationId, Router, State};
 
-use crate::flags;
+use crate::flags::ConfigFile;
 
-use super::{kept, reload};
+use super::kept;
+use super::reload::{Refused, Reloads};
 
-/// Answers questions about this router, with the flags and variables of its start.
-pub fn answers(matches: &ArgMatches, router: &Arc<Router>) -> impl FnMut(Message) -> Reply + Send + use<> {
-    let (matches, router) = (matches.clone(), router.clone());
+/// Answers questions about this router.
+pub fn answers(reloads: &Arc<Reloads>, router: &Arc<Router>) -> impl FnMut(Message) -> Reply + Send + use<> {
+    let (reloads, router) = (reloads.clone(), router.clone());
     move |question| {
         Reply::Now(match question {
             Message::Apply { origin, text, is_dry_run } => {
-                apply(&matches, &router, &origin, &text, is_dry_run)
+                changed(reloads.apply(ConfigFile { origin, text }, is_dry_run))
             }
+            Message::Rollback { is_dry_run } => changed(reloads.rollback(is_dry_run)),
             Message::Why { invocation_id } => why(&router, invocation_id),
             Message::List { shelf, after } => kept::list(&router, shelf, after),
             Message::Show { shelf, number, offset } => kept::show(&router, shelf, number, offset),
@@ -32,22 +32,14 @@ pub fn answers(matches: &ArgMatches, router: &Arc<Router>) -> impl FnMut(Message
     }
 }
 
-fn apply(matches: &ArgMatches, router: &Router, origin: &str, text: &str, is_dry_run: bool) -> Message {
-    let wanted = flags::config_of(matches, Some(FileText { text, origin })).and_then(|config| {
-        reload::check(&config)?;
-        Ok(config)
-    });
-    let wanted = match wanted {
-        Ok(wanted) => wanted,
-        Err(failure) => return Message::Refused { reasons: failure.message().to_owned() },
-    };
-    match if is_dry_run { router.compare(&wanted) } else { router.reconfigure(&wanted) } {
+fn changed(outcome: Result<Difference, Refused>) -> Message {
+    match outcome {
         Ok(Difference { taken, needs_restart }) => {
             let lines = |changes: &[Change]| changes.iter().map(|change| format!("{change}\n")).collect();
             Message::Applied { taken: lines(&taken), needs_restart: lines(&needs_restart) }
         }
-        Err(ReloadRefused::Stopping) => Message::Stopping,
-        Err(refused) => Message::Refused { reasons: refused.to_string() },
+        Err(Refused::Stopping) => Message::Stopping,
+        Err(Refused::Reasons(reasons)) => Message::Refused { reasons },
     }
 }
 

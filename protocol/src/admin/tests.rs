@@ -56,6 +56,8 @@ fn every_message() -> Vec<Message> {
         },
         Message::Drop { shelf: Shelf::Quarantine, number: 9 },
         Message::Dropped { looked_at_ns: 4, call: kept_call(9, "echo") },
+        Message::Rollback { is_dry_run: true },
+        Message::Rollback { is_dry_run: false },
     ]
 }
 
@@ -93,7 +95,7 @@ fn what_no_honest_peer_sends_is_named() {
     check(0, b'X', AdminPeerMisbehaved::MagicWrong { magic: u32::from_le_bytes(*b"XKFC") });
     check(4, 2, AdminPeerMisbehaved::VersionUnsupported { version: 2 });
     check(6, 0, AdminPeerMisbehaved::UnknownKind(0));
-    check(6, 16, AdminPeerMisbehaved::UnknownKind(16));
+    check(6, 17, AdminPeerMisbehaved::UnknownKind(17));
     check(11, 0xFF, AdminPeerMisbehaved::PartsTooLarge { size: 0xFF00_0000 });
     let mut bytes = Message::Refused { reasons: "x".into() }.encode();
     bytes[RECORD_SIZE] = 0xFF;
