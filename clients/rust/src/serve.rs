@@ -33,6 +33,7 @@
 //! | `nested.rs` | calls that a function makes while it runs one |
 //! | `lanes.rs` | calls that clients bring straight to this process |
 //! | `watcher.rs` | the thread that waits for Stop and for the router's death |
+//! | `stop.rs` | ending it from within the process |
 //!
 //! Guide: docs/coding/rust-functions.md.  The ring: docs/spec/shm.md.  Tests: `serve/tests.rs`.
 
@@ -42,6 +43,7 @@ mod calls;
 mod environment;
 mod lanes;
 mod nested;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod watcher;
@@ -56,6 +58,7 @@ use calls::{End, serve_attachment};
 use environment::Environment;
 
 pub use call::{Call, FunctionError, Reply};
+pub use stop::Stop;
 
 /// Time between two tries to attach.
 const ATTACH_RETRY: Duration = Duration::from_millis(50);
@@ -102,23 +105,32 @@ pub fn serve<R: AsRef<[u8]>>(
 
 /// Like [`serve`], for a handler that writes its result into a buffer that is used again for each call.
 pub fn serve_into(
+    handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+) -> Result<(), ServeFailed> {
+    serve_until(&Stop::new(), handler)
+}
+
+/// Like [`serve_into`], until the router or [`Stop::stop`] says stop. A process that catches SIGTERM ends so.
+pub fn serve_until(
+    stop: &Stop,
     mut handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 ) -> Result<(), ServeFailed> {
     let environment = Environment::read(|name| std::env::var(name).ok())?;
-    serve_environment(&environment, &mut handler)
+    serve_environment(&environment, stop, &mut handler)
 }
 
 /// The whole life of a function process, but for where its environment comes from.
 fn serve_environment(
     environment: &Environment,
+    stop: &Stop,
     handler: &mut impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 ) -> Result<(), ServeFailed> {
     // For `quickfire inspect`, see `Attachment::memory_fd`. Replaced only when the next ring is there.
     let mut _ring_to_inspect = None;
     loop {
-        let mut attachment = attach(environment)?;
+        let Some(mut attachment) = attach(environment, stop)? else { return Ok(()) };
         _ring_to_inspect = attachment.memory_fd.take();
-        match serve_attachment(attachment, environment.spin_count_max, handler)? {
+        match serve_attachment(attachment, environment.spin_count_max, stop, handler)? {
             End::Stopped => return Ok(()),
             // Both mean that this ring is no more. What the handler keeps in memory stays, and the next router (or this
             // one, with a new ring) finds it warm.
@@ -128,12 +140,15 @@ fn serve_environment(
     }
 }
 
-/// Attaches, with patience: the router may be starting, or being replaced.
-fn attach(environment: &Environment) -> Result<Attachment, ServeFailed> {
+/// Attaches, with patience: the router may be starting, or being replaced. `None`: this process is to end.
+fn attach(environment: &Environment, stop: &Stop) -> Result<Option<Attachment>, ServeFailed> {
     let begun = Instant::now();
     loop {
+        if stop.is_asked() {
+            return Ok(None);
+        }
         let last = match Attachment::new(environment) {
-            Ok(attachment) => return Ok(attachment),
+            Ok(attachment) => return Ok(Some(attachment)),
             Err(AttachFailed::Refused(reason)) if !passes(reason) => {
                 return Err(ServeFailed::Refused(reason));
             }

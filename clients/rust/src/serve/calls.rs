@@ -23,6 +23,7 @@ use super::ServeFailed;
 use super::attachment::Attachment;
 use super::call::{Call, FunctionError, Reply};
 use super::lanes::{Lanes, Work};
+use super::stop::Stop;
 use super::watcher::{News, Watcher};
 use crate::waits::Waits;
 
@@ -32,7 +33,7 @@ const PANIC_SIZE_MAX: usize = 1024;
 /// How serving one attachment ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// The router said stop, and everything it had sent is answered.
+    /// The router said stop, and everything it had sent is answered; or this process asked for it.
     Stopped,
     /// The router is dead.
     RouterGone,
@@ -44,16 +45,22 @@ pub enum End {
 pub fn serve_attachment(
     attachment: Attachment,
     spin_count_max: u32,
+    stop: &Stop,
     handler: &mut impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 ) -> Result<End, ServeFailed> {
     let Attachment { ring, bell, stream, waker, unread, .. } = attachment;
     let waits = Arc::new(Waits::new(Arc::clone(&waker)));
     let watcher = Watcher::start(stream, waker, unread).map_err(ServeFailed::NoThread)?;
+    stop.wakes(watcher.teller());
     let mut worker =
         Worker { ring, bell, clock: Clock::new(), reply: Reply::new(), pace: Pace::new(), waits, handler };
     let mut lanes = Lanes::default();
     loop {
         let news = watcher.news(|order| lanes.obey(order));
+        if stop.is_asked() {
+            // What is left in the ring and in lanes has not begun, and goes to another process.
+            return Ok(End::Stopped);
+        }
         if news == News::RouterGone {
             // What is left in the ring has lost its callers together with the router, so it is not begun.
             return Ok(End::RouterGone);

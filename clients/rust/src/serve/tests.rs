@@ -86,6 +86,15 @@ impl Place {
     fn start_with(
         &self,
         reattach_timeout: Duration,
+        handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError> + Send + 'static,
+    ) -> JoinHandle<Result<(), ServeFailed>> {
+        self.start_until(&Stop::new(), reattach_timeout, handler)
+    }
+
+    fn start_until(
+        &self,
+        stop: &Stop,
+        reattach_timeout: Duration,
         mut handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError> + Send + 'static,
     ) -> JoinHandle<Result<(), ServeFailed>> {
         let environment = Environment {
@@ -95,7 +104,8 @@ impl Place {
             reattach_timeout,
             spin_count_max: 0, // sleeps at once: the harder case
         };
-        std::thread::spawn(move || serve_environment(&environment, &mut handler))
+        let stop = stop.clone();
+        std::thread::spawn(move || serve_environment(&environment, &stop, &mut handler))
     }
 
     /// Takes a connection and its greeting.
@@ -246,6 +256,47 @@ fn what_was_sent_before_stop_is_finished() {
     for payload in [b"1", b"2", b"3"] {
         assert_eq!(router.answer(), ok(payload));
     }
+}
+
+#[test]
+fn a_process_that_ends_itself_answers_the_call_it_runs_and_begins_no_other() {
+    // Given a function that asks for its own end while it runs a call
+    let (place, stop) = (Place::new(), Stop::new());
+    let served = place.start_until(&stop, GIVE_UP_AFTER, {
+        let stop = stop.clone();
+        move |call, reply| {
+            if call.payload() == b"end" {
+                stop.stop();
+            }
+            reply.write(call.payload());
+            Ok(())
+        }
+    });
+    let mut router = place.attach();
+    assert_eq!(router.call(b"before"), ok(b"before"));
+    router.push(b"end");
+    router.push(b"not begun");
+    router.publish();
+    assert!(matches!(served.join().unwrap(), Ok(())));
+    assert_eq!(router.answer(), ok(b"end"));
+    assert!(router.ring.next_completion().unwrap().is_none(), "nothing else was begun");
+}
+
+#[test]
+fn a_process_is_ended_by_another_thread_in_its_sleep_and_before_it_has_a_router() {
+    let (place, stop) = (Place::new(), Stop::new());
+    let served = place.start_until(&stop, GIVE_UP_AFTER, function);
+    let mut router = place.attach();
+    assert_eq!(router.call(b"before"), ok(b"before"));
+    stop.stop();
+    assert!(matches!(served.join().unwrap(), Ok(())));
+    assert!(matches!(place.start_until(&stop, GIVE_UP_AFTER, function).join().unwrap(), Ok(())));
+
+    let (nowhere, stop) = (Place::new(), Stop::new());
+    std::fs::remove_file(nowhere.socket()).unwrap();
+    let waits = nowhere.start_until(&stop, GIVE_UP_AFTER, function);
+    stop.stop();
+    assert!(matches!(waits.join().unwrap(), Ok(())));
 }
 
 #[test]

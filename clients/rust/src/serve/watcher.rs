@@ -6,6 +6,7 @@
 //! could come too early and be lost: it is woken again, less and less often, until it has looked. (The router's own wake-ups
 //! change the word the loop sleeps on, and so cannot be lost; that word is the router's alone to write.)
 //! Never: outlives its [`Watcher`].
+//! Why others may tell too: the process itself may want its loop to end (`stop.rs`).
 
 use std::cell::Cell;
 use std::io;
@@ -14,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use protocol::attach::{self, MESSAGE_SIZE_MAX, Message};
@@ -51,31 +52,44 @@ struct Shared {
     is_over: AtomicBool,
 }
 
+/// Tells the loop that there is something to look at.
+#[derive(Clone)]
+pub struct Teller {
+    shared: Arc<Shared>,
+    waker: Arc<Mapped>,
+    /// The thread of the loop. What it tells itself it need not be woken for.
+    serving: ThreadId,
+}
+
 /// The thread, for as long as an attachment is served.
 pub struct Watcher {
-    shared: Arc<Shared>,
+    teller: Teller,
     stream: UnixStream,
     thread: Option<JoinHandle<()>>,
     noticed: Cell<u32>,
 }
 
 impl Watcher {
-    /// Starts watching. `unread` is what came behind the router's answer.
+    /// Starts watching for the thread that asks for it. `unread` is what came behind the router's answer.
     pub fn start(stream: UnixStream, waker: Arc<Mapped>, unread: Vec<u8>) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let teller = Teller { shared: Arc::default(), waker, serving: thread::current().id() };
         let watch = Watch {
-            shared: Arc::clone(&shared),
+            teller: teller.clone(),
             stream: stream.try_clone()?,
-            waker,
             inbox: unread,
             fds: Vec::new(),
             bells: Vec::new(),
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("quickfire-watch".into())
             .stack_size(64 << 10) // reads records of 64 bytes
             .spawn(move || watch.run())?;
-        Ok(Self { shared, stream, thread: Some(thread), noticed: Cell::new(0) })
+        Ok(Self { teller, stream, thread: Some(thread), noticed: Cell::new(0) })
+    }
+
+    /// For others that have something to tell the loop.
+    pub fn teller(&self) -> Teller {
+        self.teller.clone()
     }
 
     /// The latest news, and what has been ordered about lanes since the last time. Once news is not `None`, it can only
@@ -84,11 +98,12 @@ impl Watcher {
     pub fn news(&self, obey: impl FnMut(LaneOrder)) -> News {
         // SYNC(watcher.told): acquires what was told, and what the router did before it spoke, such as the last requests
         // before Stop. The same holds of the news itself, which may be newer.
-        let told = self.shared.told.load(Ordering::Acquire);
+        let shared = &self.teller.shared;
+        let told = shared.told.load(Ordering::Acquire);
         if told != self.noticed.get() {
             self.notice(told, obey);
         }
-        match self.shared.news.load(Ordering::Acquire) {
+        match shared.news.load(Ordering::Acquire) {
             0 => News::None,
             1 => News::Stop,
             _ => News::RouterGone,
@@ -98,15 +113,16 @@ impl Watcher {
     #[cold]
     fn notice(&self, told: u32, obey: impl FnMut(LaneOrder)) {
         self.noticed.set(told);
-        self.shared.noticed.store(told, Ordering::Release);
-        let orders = std::mem::take(&mut *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        self.teller.shared.noticed.store(told, Ordering::Release);
+        let orders =
+            std::mem::take(&mut *self.teller.shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
         orders.into_iter().for_each(obey);
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Release);
+        self.teller.shared.is_over.store(true, Ordering::Release);
         // Ends the thread's read. Fails when the router ended it first.
         let _ = self.stream.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
@@ -118,9 +134,8 @@ impl Drop for Watcher {
 
 /// What the thread has.
 struct Watch {
-    shared: Arc<Shared>,
+    teller: Teller,
     stream: UnixStream,
-    waker: Arc<Mapped>,
     inbox: Vec<u8>,
     /// Descriptors that came with what is in the inbox.
     fds: Vec<OwnedFd>,
@@ -186,31 +201,38 @@ impl Watch {
             let _ = bell.bell.silence();
             bell.ring_count.fetch_add(1, Ordering::Relaxed);
         }
-        self.tell();
+        self.teller.tell();
         Some(false)
     }
 
     fn tell_news(&self, news: News) {
-        self.shared.news.store(news as u8, Ordering::Release);
-        self.tell();
+        self.teller.shared.news.store(news as u8, Ordering::Release);
+        self.teller.tell();
     }
 
     fn order(&self, order: LaneOrder) {
-        self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
-        self.tell();
+        self.teller.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.teller.tell();
     }
+}
 
-    fn tell(&self) {
+impl Teller {
+    /// Makes the loop look, and waits until it has looked or is over.
+    pub fn tell(&self) {
         // SYNC(watcher.told)
         let told = self.shared.told.fetch_add(1, Ordering::Release).wrapping_add(1);
+        if thread::current().id() == self.serving {
+            return;
+        }
         let mut pause = WAKE_AGAIN_MIN;
         let is_waited_for = || {
-            self.shared.noticed.load(Ordering::Acquire) != told
-                && !self.shared.is_over.load(Ordering::Acquire)
+            // Another may have told more since, and the loop have noticed that: behind is less, modulo 2^32.
+            let behind = told.wrapping_sub(self.shared.noticed.load(Ordering::Acquire)).cast_signed();
+            behind > 0 && !self.shared.is_over.load(Ordering::Acquire)
         };
         while is_waited_for() {
             self.waker.futex_wake(router_line::WAKE_COUNT);
-            std::thread::park_timeout(pause);
+            thread::park_timeout(pause);
             pause = (pause * 2).min(WAKE_AGAIN_MAX);
         }
     }
