@@ -1,0 +1,28 @@
+"""The examples do their work, with their real inputs."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import quickfire
+from support import ROOT, WithRouter
+
+FOLDER = ROOT / "examples/functions"
+
+
+class Examples(WithRouter):
+    # The interpreter that has the package, instead of the one that the first line of the file finds.
+    manifest = (FOLDER / "native.toml").read_text().replace('["./', f'["{sys.executable}", "{FOLDER}/')
+
+    def test_search_finds_the_passage_that_answers(self) -> None:
+        found = json.loads(self.client.call("search", "how often is a process started again that dies").payload)
+        self.assertGreater(found["of"], 500)
+        scores = [hit["score"] for hit in found["hits"]]
+        self.assertEqual(scores, sorted(scores, reverse=True))
+        self.assertTrue(any("coding/" in hit["place"] and "dies" in hit["place"] for hit in found["hits"]), found)
+        nothing = json.loads(self.client.call("search", "xyzzy").payload)
+        self.assertEqual(nothing["hits"], [])
+        with self.assertRaises(quickfire.FunctionError) as raised:
+            self.client.call("search", "!?")
+        self.assertEqual(raised.exception.payload, b"the query has no words")
