@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Reading order: [`header`] (the byte table), [`frame`] (decode), [`mod@encode`], [`extensions`], [`hello`],
-//! [`status`], [`limits`]; [`attach`] is the other, local protocol between router, workers and shim.
+//! [`status`], [`limits`]; [`attach`] is the other, local protocol between router, workers and shim,
+//! and [`template`] the one by which the shim has initialised processes copied.
 
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod misbehaviour;
 pub mod name;
 pub mod recording;
 pub mod status;
+pub mod template;
 pub mod wait_token;
 
 pub use downstream::{DOWNSTREAM_NAME_SIZE_MAX, DownstreamName};

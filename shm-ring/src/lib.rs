@@ -23,7 +23,7 @@
 //! Reading order: [`layout`] (the bytes), [`RouterEnd`], [`WorkerEnd`], then [`doorbell`] (sleeping and waking), then
 //! [`client_ring`]. Who stamps calls does it with [`clock`].
 //! Why this shape: `docs/decisions/0003-shared-memory-slots.md`. Normative text: `docs/spec/shm.md`.
-//! Tests: beside the code, and `tests/{oracle,hostile,client_ring,loom,two_processes,allocation,copies,spec}.rs`.
+//! Tests: beside the code, and `tests/{oracle,hostile,client_ring,loom,two_processes,fork,allocation,copies,spec}.rs`.
 
 mod access;
 mod area;
@@ -31,6 +31,7 @@ pub mod client_ring;
 pub mod clock;
 pub mod doorbell;
 mod fault;
+pub mod fork;
 mod free_slots;
 mod heap;
 pub mod inspect;
