@@ -269,6 +269,17 @@ fn processes(run_dir: &Path, name: &str) -> String {
         rows.push(keys.map(|key| word(&place[key])).to_vec());
     }
     let mut out = format!("\n{}", table::columns(&rows));
+    for template in function["templates"].as_array().into_iter().flatten() {
+        out.push_str(&format!(
+            "  template {} ({}): {}, pid {}, copied {} times, failures in a row: {}\n",
+            template["template"],
+            word(&template["edition"]),
+            word(&template["state"]),
+            word(&template["pid"]),
+            template["copies"],
+            template["failures"]
+        ));
+    }
     // Of several, one of the newest: what an earlier edition said is known.
     let in_force = places().find(|place| place["edition"] == "in_force");
     let number = in_force.map_or("0".to_owned(), |place| word(&place["place"]));

@@ -58,6 +58,8 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
             command,
             warm: function.warm,
             processors: function.processors.clone(),
+            snapshot: function.snapshot,
+            start_timeout: function.start_timeout,
             env,
             edition: function.edition(),
             // A call may have come just before, to start as late as it may and to take as long as it may; a process that

@@ -158,6 +158,8 @@ pub struct FunctionConfig {
     pub runtime: Runtime,
     /// How long it may take to become ready, where its runtime knows when it is.
     pub start_timeout: Duration,
+    /// Whether its processes are copied from one that is initialised.
+    pub snapshot: bool,
     /// How it is talked to, where that is by HTTP.
     pub http: HttpConfig,
     /// The tenant whose it is.

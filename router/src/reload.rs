@@ -17,10 +17,11 @@ use crate::config::{Config, ConfigError, Place, Section, Setting};
 use crate::names::Names;
 
 /// Options of a function from which each of its processes and their rings are made: those that `FunctionConfig::edition` names.
-const EDITION: [&str; 11] = [
+const EDITION: [&str; 12] = [
     "command",
     "runtime",
     "start_timeout",
+    "snapshot",
     "http_listen",
     "http_path",
     "http_content_type",
@@ -251,6 +252,7 @@ mod tests {
             ("payload_size_max", "\"1KiB\""),
             ("processors", "\"0\""),
             ("env", "{ A = \"1\" }"),
+            ("snapshot", "true"),
             ("warm", "3"),
             ("timeout", "\"5s\""),
             ("tenant", "\"zoo\""),

@@ -50,10 +50,11 @@ impl Keeper {
             }
             Action::Spawn => {
                 self.process = Some(name);
+                let _ = self.life.on_event(now_ns, &patience, Event::Started);
                 Some(Asked::Spawn(name))
             }
             Action::Terminate | Action::Kill => self.process.map(Asked::End),
-            Action::None => None,
+            Action::None | Action::Withdraw => None,
         }
     }
 

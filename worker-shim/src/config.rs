@@ -45,6 +45,10 @@ pub struct FunctionConfig {
     pub processors: Vec<u32>,
     /// Added to the short list of variables a function process inherits (see `process.rs`).
     pub env: Vec<(String, String)>,
+    /// Whether its processes are copied from a template, which initialises once.
+    pub snapshot: bool,
+    /// How long a template may take to initialise.
+    pub start_timeout: Duration,
     /// Names what its processes and their rings are made from: with another number, others take their place.
     pub edition: u64,
     /// The longest after which a process that is not wanted any more can have a call left.

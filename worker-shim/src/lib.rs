@@ -15,9 +15,10 @@
 //! | `config.rs` | what to keep warm | nothing |
 //! | `life.rs` | the life of one place, as a table | nothing: no clock, no I/O; the simulator runs it too |
 //! | `function.rs` | which editions of a function are kept up | nothing |
-//! | `shim.rs` | the loop | everything below |
+//! | `shim.rs`, `shim/` | the loop | everything below |
 //! | `place.rs` | a place with its process and its log | what process and log may |
-//! | `process.rs` | spawn, signal, reap | system calls; the only unsafe code here |
+//! | `template.rs` | a process that is initialised once and then copied; the order for a copy | one socket and what process and log may |
+//! | `process.rs` | spawn, adopt, signal, reap | system calls; the only unsafe code here |
 //! | `logs.rs` | captured output, bounded | files |
 //! | `link.rs` | the connection to a shard of the router | one socket |
 //! | `signals.rs`, `run_lock.rs`, `jitter.rs` | one small thing each | what their name says |
@@ -40,6 +41,7 @@ mod run_lock;
 mod shim;
 mod signals;
 mod status;
+mod template;
 
 pub use config::{ConfigRefused, FunctionConfig, ShimConfig};
 pub use process::die_with_parent;

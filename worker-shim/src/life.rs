@@ -1,27 +1,28 @@
 //! Stage 6 of 8: the life of one place, that is, of one process the shim keeps warm. Pure.
 //!
 //! In: an [`Event`] and the time.  Out: the next [`Life`] and the one [`Action`] the shell must do.
-//! Always: a process exists in exactly the states Starting, Warm, Leaving and Stopping.
+//! Always: a process exists in exactly the states Starting, Warm, Leaving and Stopping. In Spawning it was asked for: it may be
+//! there the next moment, or when a template has time to be copied (`snapshot`).
 //! Never: reads a clock, draws a random number or touches a process; all three come in as arguments, so the
 //! simulator runs these lives in virtual time.
 //!
 //! ```text
-//!                      timer: spawn                 timer: stable
-//!    ┌──────────────┐ ─────────────▶ ┌──────────┐ ─────────────▶ ┌────────┐
-//!    │  BackingOff  │                │ Starting │                │  Warm  │
-//!    │ (no process) │ ◀───────────── │          │                │        │
-//!    └──────────────┘  exit, or the  └──────────┘                └────────┘
-//!       │        ▲     spawn failed       │                       │     │
-//!       │        └────────────────────────┼──────── exit ─────────┼─────┘
-//!  stop │                                 │ stop: SIGTERM         │ stop: SIGTERM
-//!       ▼                                 ▼                       │
-//!    ┌──────────────┐      exit      ┌──────────┐ ◀───────────────┘
-//!    │     Gone     │ ◀───────────── │ Stopping │ ──┐ timer: SIGKILL, once
-//!    └──────────────┘                └──────────┘ ◀─┘
-//!           ▲            exit        ┌──────────┐ stop, or timer: SIGTERM
-//!           └─────────────────────── │ Leaving  │ ──────────────▶ Stopping
-//!                     leave, ──────▶ │          │ ──────────────▶ Warm
-//!           of Starting or Warm      └──────────┘ stay
+//!                   timer               started                stable
+//!    ┌──────────────┐ spawn ┌──────────┐ ────▶ ┌──────────┐  timer  ┌────────┐
+//!    │  BackingOff  │ ────▶ │ Spawning │       │ Starting │ ──────▶ │  Warm  │
+//!    │ (no process) │ ◀──── │          │       │          │         │        │
+//!    └──────────────┘ failed└──────────┘       └──────────┘         └────────┘
+//!       │        ▲              │ stop:           │   │ exit         │     │
+//!       │        └──────────────┼─────────────────┼───┴───── exit ───┼─────┘
+//!  stop │ ◀── withdraw ─────────┘                 │ stop: SIGTERM    │ stop: SIGTERM
+//!       ▼                                         ▼                  │
+//!    ┌──────────────┐      exit          ┌──────────┐ ◀──────────────┘
+//!    │     Gone     │ ◀───────────────── │ Stopping │ ──┐ timer: SIGKILL, once
+//!    └──────────────┘                    └──────────┘ ◀─┘
+//!           ▲            exit            ┌──────────┐ stop, or timer: SIGTERM
+//!           └─────────────────────────── │ Leaving  │ ──────────────▶ Stopping
+//!                         leave, ──────▶ │          │ ──────────────▶ Warm
+//!               of Starting or Warm      └──────────┘ stay
 //! ```
 //!
 //! A place that is to leave has a process whose calls end as they were promised: its router tells it to end when it has
@@ -83,6 +84,11 @@ pub enum Life {
         /// Processes in a row that died young or could not be started.
         failure_count: u32,
     },
+    /// A process was asked for, and is not there yet.
+    Spawning {
+        /// As above; one more if it never comes.
+        failure_count: u32,
+    },
     /// A process exists and has not yet lived long enough to be trusted.
     Starting {
         /// When it will have.
@@ -111,6 +117,8 @@ pub enum Life {
 pub enum Event {
     /// Time passed; something may be due.
     Time,
+    /// The process that was asked for is there.
+    Started,
     /// The program could not be started at all.
     SpawnFailed {
         /// Random bits, to spread the next starts.
@@ -137,8 +145,10 @@ pub enum Event {
 pub enum Action {
     /// Nothing.
     None,
-    /// Start the process; answer with `SpawnFailed` if that is not possible.
+    /// Start the process; answer with `Started`, at once or later, or with `SpawnFailed` if that is not possible.
     Spawn,
+    /// Do not start it after all.
+    Withdraw,
     /// Send SIGTERM to the process group.
     Terminate,
     /// Send SIGKILL to the process group.
@@ -172,8 +182,8 @@ impl Life {
 
     /// The transition table.
     pub fn next(self, now_ns: u64, patience: &Patience, event: Event) -> Result<(Life, Action), Impossible> {
-        use Event::{Exited, LeaveAsked, SpawnFailed, StayAsked, StopAsked, Time};
-        use Life::{BackingOff, Gone, Leaving, Starting, Stopping, Warm};
+        use Event::{Exited, LeaveAsked, SpawnFailed, Started, StayAsked, StopAsked, Time};
+        use Life::{BackingOff, Gone, Leaving, Spawning, Starting, Stopping, Warm};
 
         let back_off = |failure_count: u32, jitter| {
             let retry_at_ns = now_ns.saturating_add(patience.delay_ns(failure_count, jitter));
@@ -183,23 +193,27 @@ impl Life {
             let kill_at_ns = Some(now_ns.saturating_add(patience.stop_grace_ns));
             (Stopping { kill_at_ns }, Action::Terminate)
         };
-        let spawn = |failure_count| {
-            let stable_at_ns = now_ns.saturating_add(patience.stable_after_ns);
-            (Starting { stable_at_ns, failure_count }, Action::Spawn)
-        };
 
         Ok(match (self, event) {
             (BackingOff { retry_at_ns, failure_count }, Time) if retry_at_ns <= now_ns => {
-                spawn(failure_count)
+                (Spawning { failure_count }, Action::Spawn)
             }
             (BackingOff { .. }, StopAsked | LeaveAsked { .. }) => (Gone, Action::None),
             (BackingOff { .. }, SpawnFailed { .. } | Exited { .. }) => return Err(Impossible),
 
-            (Starting { stable_at_ns, .. }, Time) if stable_at_ns <= now_ns => (Warm, Action::None),
-            (Starting { failure_count, .. }, SpawnFailed { jitter } | Exited { jitter }) => {
+            (Spawning { failure_count }, Started) => {
+                let stable_at_ns = now_ns.saturating_add(patience.stable_after_ns);
+                (Starting { stable_at_ns, failure_count }, Action::None)
+            }
+            (Spawning { failure_count }, SpawnFailed { jitter } | Exited { jitter })
+            | (Starting { failure_count, .. }, Exited { jitter }) => {
                 back_off(failure_count.saturating_add(1), jitter)
             }
+            (Spawning { .. }, StopAsked | LeaveAsked { .. }) => (Gone, Action::Withdraw),
+
+            (Starting { stable_at_ns, .. }, Time) if stable_at_ns <= now_ns => (Warm, Action::None),
             (Starting { .. }, StopAsked) => stop(),
+            (Starting { .. }, SpawnFailed { .. }) => return Err(Impossible),
 
             (Warm, Exited { jitter }) => back_off(1, jitter),
             (Warm, StopAsked) => stop(),
@@ -224,6 +238,8 @@ impl Life {
             (Gone, StopAsked) => (Gone, Action::None),
             (Gone, SpawnFailed { .. } | Exited { .. }) => return Err(Impossible),
 
+            (_, Started) => return Err(Impossible),
+
             // Nothing is due yet, or it is so already, or it is too late.
             (_, Time | LeaveAsked { .. } | StayAsked) => (self, Action::None),
         })
@@ -236,7 +252,7 @@ impl Life {
             Life::Starting { stable_at_ns, .. } => Some(stable_at_ns),
             Life::Leaving { terminate_at_ns } => Some(terminate_at_ns),
             Life::Stopping { kill_at_ns } => kill_at_ns,
-            Life::Warm | Life::Gone => None,
+            Life::Spawning { .. } | Life::Warm | Life::Gone => None,
         }
     }
 
@@ -247,7 +263,8 @@ impl Life {
 
     /// True while the place is to have a process, now and later.
     pub fn is_to_stay(&self) -> bool {
-        matches!(self, Life::BackingOff { .. } | Life::Starting { .. } | Life::Warm)
+        use Life::{BackingOff, Spawning, Starting, Warm};
+        matches!(self, BackingOff { .. } | Spawning { .. } | Starting { .. } | Warm)
     }
 
     /// True when nothing more will happen here.
@@ -258,7 +275,9 @@ impl Life {
     /// How many times in a row the process died young or could not be started.
     pub fn failure_count(&self) -> u32 {
         match *self {
-            Life::BackingOff { failure_count, .. } | Life::Starting { failure_count, .. } => failure_count,
+            Life::BackingOff { failure_count, .. }
+            | Life::Spawning { failure_count }
+            | Life::Starting { failure_count, .. } => failure_count,
             Life::Warm | Life::Leaving { .. } | Life::Stopping { .. } | Life::Gone => 0,
         }
     }
@@ -267,6 +286,7 @@ impl Life {
     pub fn name(&self) -> &'static str {
         match self {
             Life::BackingOff { .. } => "backing_off",
+            Life::Spawning { .. } => "spawning",
             Life::Starting { .. } => "starting",
             Life::Warm => "warm",
             Life::Leaving { .. } => "leaving",

@@ -1,4 +1,5 @@
-//! Stage 6 of 8: what function processes print, kept in `DIR/logs/<function>.<place>.log`, within bounds.
+//! Stage 6 of 8: what function processes print, kept in `DIR/logs/<function>.<place>.log`, within bounds; what templates print in
+//! `DIR/logs/<function>.template-<number>.log`.
 //!
 //! In: bytes from a process's stdout and stderr, and the shim's own remarks about it.
 //! Out: whole lines, each with time and stream; the last few stderr lines, for the reason of an exit.
@@ -16,6 +17,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +48,7 @@ pub struct PlaceLog {
 
 impl PlaceLog {
     /// The log of `place` of `function`, under `logs_dir`. The file is opened by the first line.
-    pub fn new(logs_dir: &Path, function: &str, place: usize) -> Self {
+    pub fn new(logs_dir: &Path, function: &str, place: &str) -> Self {
         let path = logs_dir.join(format!("{function}.{place}.log"));
         Self {
             file: LogFile::new(path, LOG_SIZE_MAX),
@@ -63,6 +65,20 @@ impl PlaceLog {
             bytes = &bytes[end + 1..];
         }
         self.grow_line(now_ns, stream, bytes);
+    }
+
+    /// Takes what a process printed, at most one buffer of each stream.
+    pub fn read(&mut self, now_ns: u64, output: &mut [Option<OwnedFd>; 2], buffer: &mut [u8]) {
+        for (stream, output) in [Stream::Out, Stream::Err].into_iter().zip(output) {
+            let Some(pipe) = output else { continue };
+            match rustix::io::read(&*pipe, &mut *buffer) {
+                // Closed: dropped, because a closed pipe would wake `poll` for ever.
+                Ok(0) => *output = None,
+                Ok(size) => self.append(now_ns, stream, &buffer[..size]),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => *output = None,
+            }
+        }
     }
 
     /// A remark of the shim's own.
@@ -200,7 +216,7 @@ mod tests {
     #[test]
     fn lines_that_arrive_in_pieces_are_written_whole_and_streams_are_kept_apart() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = PlaceLog::new(dir.path(), "echo", 3);
+        let mut log = PlaceLog::new(dir.path(), "echo", "3");
         log.remark(0, "started, pid 1");
         log.append(0, Stream::Out, b"hel");
         log.append(0, Stream::Err, b"oh\nno");
@@ -215,7 +231,7 @@ mod tests {
     #[test]
     fn only_the_last_four_stderr_lines_are_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = PlaceLog::new(dir.path(), "echo", 0);
+        let mut log = PlaceLog::new(dir.path(), "echo", "0");
         log.append(0, Stream::Err, b"1\n2\n3\n4\n5\n6\n");
         assert_eq!(log.close(0), ["3", "4", "5", "6"]);
         assert_eq!(log.close(0), [""; 0], "the next process starts with none");
@@ -224,7 +240,7 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_broken_and_not_hoarded() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = PlaceLog::new(dir.path(), "echo", 0);
+        let mut log = PlaceLog::new(dir.path(), "echo", "0");
         log.append(0, Stream::Out, &vec![b'x'; 3 * LINE_SIZE_MAX + 1]);
         assert!(log.unfinished[0].len() <= LINE_SIZE_MAX);
         let _ = log.close(0);
@@ -258,7 +274,7 @@ mod tests {
         // Given a directory that does not exist yet
         let dir = tempfile::tempdir().unwrap();
         let logs = dir.path().join("logs");
-        let mut log = PlaceLog::new(&logs, "echo", 0);
+        let mut log = PlaceLog::new(&logs, "echo", "0");
         log.append(0, Stream::Out, b"one\ntwo\n");
         assert_eq!(log.lines_dropped(), 2);
         // Expect that the disk is left alone for a second, even when there is room again

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::config::FunctionConfig;
 use crate::life::Life;
-use crate::logs::{PlaceLog, Stream};
+use crate::logs::PlaceLog;
 use crate::process::Process;
 use crate::status::PlaceStatus;
 
@@ -35,16 +35,8 @@ pub struct Place {
 impl Place {
     /// Takes what the process printed, at most one buffer of each stream.
     pub fn read_output(&mut self, now_ns: u64, buffer: &mut [u8]) {
-        let Some(process) = &mut self.process else { return };
-        for (stream, output) in [Stream::Out, Stream::Err].into_iter().zip(&mut process.output) {
-            let Some(pipe) = output else { continue };
-            match rustix::io::read(&*pipe, &mut *buffer) {
-                // Closed: dropped, because a closed pipe would wake `poll` for ever.
-                Ok(0) => *output = None,
-                Ok(size) => self.log.append(now_ns, stream, &buffer[..size]),
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                Err(_) => *output = None,
-            }
+        if let Some(process) = &mut self.process {
+            self.log.read(now_ns, &mut process.output, buffer);
         }
     }
 
@@ -59,6 +51,7 @@ impl Place {
         PlaceStatus {
             place: self.number,
             shard: self.shard,
+            start: if self.program.snapshot { "snapshot" } else { "exec" },
             edition: if is_in_force { "in_force" } else { "earlier" },
             life: self.life.name(),
             pid: self.process.as_ref().map(|process| process.pid.as_raw_nonzero().get().unsigned_abs()),

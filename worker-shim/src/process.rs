@@ -1,8 +1,9 @@
 //! Stage 6 of 8: function processes as the kernel sees them: start, signal, reap. The only unsafe code of the shim.
 //!
-//! In: a program and its place.  Out: a [`Process`] with its output pipes; later, its [`Exit`].
+//! In: a program and its place, or a copy that a template made.  Out: a [`Process`] with its output pipes; later, its [`Exit`].
 //! Always: a process leads its own process group (a signal to it reaches what it started), dies with the shim
-//! (PDEATHSIG), reads nothing (stdin is /dev/null), inherits no descriptor but its three, and runs on its function's
+//! (PDEATHSIG; a copy asks for it itself, before it does anything else), reads nothing (stdin is /dev/null, a template's its orders),
+//! inherits no descriptor but its three, and runs on its function's
 //! processors from its first instruction on.
 //! Never: a signal to a number that may by now be someone else's. A number stays ours until it is reaped, and it is
 //! reaped only here.
@@ -18,8 +19,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::io::FdFlags;
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use rustix::thread::CpuSet;
 
 /// What a function process inherits from the shim's environment. All else (credentials above all) must be given
@@ -38,8 +39,13 @@ const INHERITED: [&str; 10] = [
 ];
 
 /// What the shim itself tells each process; see `docs/coding/rust-functions.md`.
-const RESERVED: [&str; 4] =
-    ["QUICKFIRE_ATTACH", "QUICKFIRE_FUNCTION", "QUICKFIRE_TOKEN", "QUICKFIRE_REATTACH_MS"];
+const RESERVED: [&str; 5] = [
+    "QUICKFIRE_ATTACH",
+    "QUICKFIRE_FUNCTION",
+    "QUICKFIRE_TOKEN",
+    "QUICKFIRE_REATTACH_MS",
+    "QUICKFIRE_TEMPLATE",
+];
 
 /// True for a variable that only the shim may set.
 pub fn is_reserved(variable: &str) -> bool {
@@ -54,8 +60,8 @@ pub struct Program<'a> {
     pub env: &'a [(String, String)],
     /// Where it may run; none: where the shim may. Checked: none is beyond what a mask can name.
     pub processors: &'a [u32],
-    /// QUICKFIRE_ATTACH: the socket of the shard this process serves.
-    pub attach_socket: &'a Path,
+    /// What it is started for.
+    pub role: Role<'a>,
     /// QUICKFIRE_FUNCTION.
     pub function: &'a str,
     /// QUICKFIRE_TOKEN.
@@ -64,7 +70,24 @@ pub struct Program<'a> {
     pub reattach_ms: u64,
 }
 
-/// A process the shim started and has not reaped.
+/// What a process is started for.
+pub enum Role<'a> {
+    /// To serve the shard with this socket: QUICKFIRE_ATTACH.
+    Worker {
+        /// The socket.
+        attach_socket: &'a Path,
+    },
+    /// To be copied: QUICKFIRE_TEMPLATE. The variable's value is for people who look at processes; what counts is that it is there.
+    Template {
+        /// The run directory.
+        run_dir: &'a Path,
+        /// The template's end of the socket on which it gets its orders. It becomes its standard input: a descriptor that every
+        /// language can take without being told a number.
+        socket: OwnedFd,
+    },
+}
+
+/// A process the shim started, or adopted, and has not reaped.
 pub struct Process {
     /// Its number, and that of its process group.
     pub pid: Pid,
@@ -73,7 +96,7 @@ pub struct Process {
 }
 
 /// Starts one process.
-pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
+pub fn spawn(program: Program<'_>) -> io::Result<Process> {
     let [path, arguments @ ..] = program.command else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
     };
@@ -83,14 +106,16 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
         .env_clear()
         .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .envs(program.env.iter().map(|(name, value)| (name, value)))
-        .env("QUICKFIRE_ATTACH", program.attach_socket)
         .env("QUICKFIRE_FUNCTION", program.function)
         .env("QUICKFIRE_TOKEN", program.token.to_string())
         .env("QUICKFIRE_REATTACH_MS", program.reattach_ms.to_string())
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    match program.role {
+        Role::Worker { attach_socket } => command.env("QUICKFIRE_ATTACH", attach_socket).stdin(Stdio::null()),
+        Role::Template { run_dir, socket } => command.env("QUICKFIRE_TEMPLATE", run_dir).stdin(socket),
+    };
 
     die_with_parent(&mut command);
     if let Some(processors) = affinity(program.processors) {
@@ -114,6 +139,38 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Process> {
     Ok(Process { pid: Pid::from_child(&child), output: output.map(Some) })
 }
 
+/// Takes a process that was copied from a template for one of ours, as if it had been started here.
+pub fn adopt(pid: Pid, output: [OwnedFd; 2]) -> Result<Process, AdoptRefused> {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::Pid(pid), look) {
+        Ok(None) => {}
+        Ok(Some(_)) => return Err(AdoptRefused::Ended),
+        Err(Errno::CHILD) => return Err(AdoptRefused::NoChild),
+        Err(error) => return Err(AdoptRefused::System(error.into())),
+    }
+    // A group of its own, as a process that is started here has from its first instruction on. Until now it was in its template's.
+    rustix::process::setpgid(Some(pid), Some(pid)).map_err(|error| AdoptRefused::System(error.into()))?;
+    Ok(Process { pid, output: output.map(Some) })
+}
+
+/// Why a process cannot become one of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptRefused {
+    /// Dead already.
+    #[error("the copy ended before it could be taken over")]
+    Ended,
+    /// The shim could neither wait for it nor be sure that its number stays its own. A copy whose parent has not ended is one, and
+    /// one that has been reaped.
+    #[error("the copy is no child of the shim: it has ended, or was not made an orphan")]
+    NoChild,
+    /// The shim has it already.
+    #[error("the copy is a process that the shim already has")]
+    Known,
+    /// The kernel would not.
+    #[error("the copy cannot be given a process group of its own: {0}")]
+    System(#[source] io::Error),
+}
+
 /// Lets the process that `command` will start be killed when this one dies. The kernel follows the *thread* that starts it: one
 /// that lives as long as its process, usually the main thread.
 pub fn die_with_parent(command: &mut Command) {
@@ -127,7 +184,7 @@ pub fn die_with_parent(command: &mut Command) {
             // The parent may have died before the line above took effect, and then no signal will ever come: our
             // parent is someone else already.
             if rustix::process::getppid() != Some(parent) {
-                return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
+                return Err(io::Error::from_raw_os_error(Errno::SRCH.raw_os_error()));
             }
             Ok(())
         });

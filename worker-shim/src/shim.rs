@@ -9,16 +9,19 @@
 //! Never: blocks anywhere but in `poll`; spins (each place has its wait, and an idle shim has no timer).
 //!
 //! ```text
-//! turn: poll ─▶ signals ─▶ output ─▶ exits ─▶ the shards' words ─▶ time ─▶ shim.json
+//! turn: poll ─▶ signals ─▶ output ─▶ exits ─▶ the shards' words ─▶ time ─▶ templates ─▶ shim.json
 //! ```
+//! A process comes to be by exec, at once, or is copied from a template, some time later: `shim/templates.rs`.
+
+mod failure;
+mod templates;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use protocol::FunctionName;
-use protocol::attach::{AttachRefused, Message};
+use protocol::attach::AttachRefused;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
@@ -29,18 +32,15 @@ use crate::life::{Action, Event, Life, Patience};
 use crate::link::{Link, Word};
 use crate::logs::PlaceLog;
 use crate::place::Place;
-use crate::process::{self, Exit, Program};
+use crate::process::{self, Exit, Process, Program, Role};
 use crate::run_lock::lock;
 use crate::signals::Signals;
-use crate::status::{FunctionStatus, LastExit, Status, StatusFile};
+use crate::status::{FunctionStatus, Status, StatusFile};
+use crate::template::Template;
+use failure::CODE_CANNOT_START;
 
 /// Read from one stream and turn: 64 KiB, the size of a pipe. One place that prints without end gets its share.
 const OUTPUT_SIZE_PER_TURN: usize = 64 << 10;
-/// A function is failing, and the router is told, when one of its places failed as often in a row and no other edition is kept
-/// up. Fewer may be somebody who kills processes; with the waits between starts a broken program gets there within a second.
-const FAILING_AFTER: u32 = 5;
-/// The exit code told for a program that could not be started at all; a shell uses the same.
-const CODE_CANNOT_START: u32 = 127;
 /// How long a process may be left that nobody waits for and that is not known to serve: much longer than the router's word is
 /// on its way.
 const SPENT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -123,6 +123,7 @@ struct Shim {
     /// All that were ever configured; a name keeps its place.
     functions: Vec<Function>,
     places: Vec<Place>,
+    templates: Vec<Template>,
     orphans_reaped: u64,
     signals: Signals,
     /// One for each shard.
@@ -147,6 +148,7 @@ impl Shim {
             started: Instant::now(),
             functions: Vec::new(),
             places: Vec::new(),
+            templates: Vec::new(),
             orphans_reaped: 0,
             signals,
             links: (0..config.shards).map(|shard| Link::new(&config, shard)).collect(),
@@ -229,7 +231,7 @@ impl Shim {
             attach_socket: self.config.attach_socket(shard),
             life: Life::new(now_ns),
             process: None,
-            log: PlaceLog::new(&self.logs_dir, &program.name, number),
+            log: PlaceLog::new(&self.logs_dir, &program.name, &number.to_string()),
             has_served: self.functions[function].is_serving(shard, program.edition),
             program,
         }
@@ -343,19 +345,23 @@ impl Shim {
         for place in 0..self.places.len() {
             self.on_event(now_ns, place, Event::Time);
         }
+        self.turn_templates(now_ns);
         self.write_status();
         Ok(())
     }
 
     /// Some once every place is gone.
     fn stopped(&self) -> Option<Stopped> {
-        self.stopping.filter(|_| self.places.iter().all(|place| place.life.is_gone()))
+        let are_gone = self.places.iter().all(|place| place.life.is_gone()) && self.templates.is_empty();
+        self.stopping.filter(|_| are_gone)
     }
 
     /// Sleeps until a descriptor has something to say, or the next thing is due.
     fn sleep(&self) -> io::Result<()> {
         let of_links = self.links.iter().filter_map(Link::due_at_ns);
-        let due_at_ns = self.places.iter().filter_map(|place| place.life.due_at_ns()).chain(of_links).min();
+        let of_templates = self.templates.iter().filter_map(Template::due_at_ns);
+        let of_places = self.places.iter().filter_map(|place| place.life.due_at_ns());
+        let due_at_ns = of_places.chain(of_templates).chain(of_links).min();
         let timeout = due_at_ns.map(|at_ns| {
             let left = Duration::from_nanos(at_ns.saturating_sub(self.now_ns()));
             // A day at most: the kernel's seconds are signed, and waking once a day costs nothing.
@@ -368,6 +374,7 @@ impl Shim {
         polled.extend(self.links.iter().filter_map(Link::poll_fd));
         let pipes = processes.flat_map(|process| process.output.iter().flatten());
         polled.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        polled.extend(self.templates.iter().flat_map(Template::poll_fds));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -378,11 +385,17 @@ impl Shim {
         for place in &mut self.places {
             place.read_output(now_ns, &mut self.buffer);
         }
+        for template in &mut self.templates {
+            template.read_output(now_ns, &mut self.buffer);
+        }
     }
 
     fn on_exit(&mut self, now_ns: u64, exit: Exit) {
-        let is_its = |place: &Place| place.process.as_ref().is_some_and(|process| process.pid == exit.pid);
-        let Some(index) = self.places.iter().position(is_its) else {
+        let is_of = |process: &Option<Process>| process.as_ref().is_some_and(|it| it.pid == exit.pid);
+        if let Some(index) = self.templates.iter().position(|template| is_of(&template.process)) {
+            return self.on_template_exit(now_ns, index, exit);
+        }
+        let Some(index) = self.places.iter().position(|place| is_of(&place.process)) else {
             self.orphans_reaped += 1;
             return;
         };
@@ -404,7 +417,8 @@ impl Shim {
         }
         if !was_asked {
             self.functions[self.places[index].function].tally.exits += 1;
-            self.tell_failure(now_ns, index, exit.cause.as_exit_code(), reason, stderr);
+            let failure = self.place_failure(index, exit.cause.as_exit_code(), reason, stderr);
+            self.tell_failure(now_ns, failure);
         }
     }
 
@@ -413,7 +427,10 @@ impl Shim {
         let place = &mut self.places[index];
         match place.life.on_event(now_ns, &self.patience, event) {
             Action::None => {}
+            // Another turn gives it a copy: `order_copies`.
+            Action::Spawn if place.program.snapshot => {}
             Action::Spawn => self.spawn(now_ns, index),
+            Action::Withdraw => self.withdraw(index),
             Action::Terminate => place.signal_group(Signal::TERM),
             Action::Kill => {
                 place.log.remark(now_ns, "did not end in time: SIGKILL");
@@ -423,75 +440,35 @@ impl Shim {
     }
 
     fn spawn(&mut self, now_ns: u64, index: usize) {
-        let place = &mut self.places[index];
-        let FunctionConfig { name, command, env, processors, edition, .. } = &*place.program;
-        let program = Program {
-            command,
-            env,
-            processors,
-            attach_socket: &place.attach_socket,
-            function: name,
-            // Not a secret, for the run directory is private: it says what the process was started as.
-            token: *edition,
-            // Processes are more patient than the shim, so that it ends them, all together, and not each itself, to be
-            // started again in the last moment.
-            reattach_ms: u64::try_from(
-                (self.config.reattach_timeout.saturating_add(MORE_PATIENCE)).as_millis(),
-            )
-            .unwrap_or(u64::MAX),
-        };
-        match process::spawn(&program) {
-            Ok(process) => {
-                place.log.remark(now_ns, &format!("started, pid {}", process.pid));
-                place.process = Some(process);
-                self.functions[place.function].tally.starts += 1;
-            }
+        let place = &self.places[index];
+        let role = Role::Worker { attach_socket: &place.attach_socket };
+        match process::spawn(program(&self.config, &place.program, role)) {
+            Ok(process) => self.on_started(now_ns, index, process),
             Err(error) => {
-                let reason = format!("cannot start {}: {error}", command[0]);
-                place.log.remark(now_ns, &reason);
-                self.functions[place.function].tally.spawn_failures += 1;
-                let jitter = self.jitter.next_u32();
-                self.on_event(now_ns, index, Event::SpawnFailed { jitter });
-                self.tell_failure(now_ns, index, CODE_CANNOT_START, reason, Vec::new());
+                let reason = format!("cannot start {}: {error}", place.program.command[0]);
+                self.on_spawn_failed(now_ns, index, reason);
             }
         }
     }
 
-    /// Records the end of a process that nobody asked for, and says so. How often is bounded by the waits between
-    /// starts.
-    fn tell_failure(
-        &mut self,
-        now_ns: u64,
-        index: usize,
-        exit_code: u32,
-        reason: String,
-        stderr: Vec<String>,
-    ) {
-        let is_alone = !self.is_another_kept(index);
-        let place = &self.places[index];
-        let function = &mut self.functions[place.function];
-        let (name, number) = (&place.program.name, place.number);
-        let mut told = format!("{name}.{number}: {reason}");
-        if let Life::BackingOff { retry_at_ns, failure_count } = place.life {
-            let wait_ms = retry_at_ns.saturating_sub(now_ns) / 1_000_000;
-            told.push_str(&format!("; next start in {wait_ms} ms (failure {failure_count} in a row)"));
-        }
-        if let Some(last_line) = stderr.last() {
-            told.push_str(&format!("; its last word: {last_line}"));
-        }
-        // Code 0, once: its router told it to end, and will tell us. The log has it.
-        let is_worth_a_word = exit_code != 0 || place.life.failure_count() > 1;
-        if is_worth_a_word {
-            let _ = writeln!(io::stderr(), "shim: {told}"); // a closed stderr is no reason to stop
-        }
-        if let Ok(name) = FunctionName::new(name)
-            && place.life.failure_count() >= FAILING_AFTER
-            && is_alone
-        {
-            let message = Message::FunctionFailing { name, exit_code };
-            self.links[place.shard as usize].tell_failing(&message);
-        }
-        function.tally.last_exit = Some(LastExit { at_unix_ms: unix_ms(), place: number, reason, stderr });
+    /// The process that a place asked for is there.
+    fn on_started(&mut self, now_ns: u64, index: usize, process: Process) {
+        let place = &mut self.places[index];
+        place.log.remark(now_ns, &format!("started, pid {}", process.pid));
+        place.process = Some(process);
+        self.functions[place.function].tally.starts += 1;
+        self.on_event(now_ns, index, Event::Started);
+    }
+
+    /// The process that a place asked for will not be there.
+    fn on_spawn_failed(&mut self, now_ns: u64, index: usize, reason: String) {
+        let place = &mut self.places[index];
+        place.log.remark(now_ns, &reason);
+        self.functions[place.function].tally.spawn_failures += 1;
+        let jitter = self.jitter.next_u32();
+        self.on_event(now_ns, index, Event::SpawnFailed { jitter });
+        let failure = self.place_failure(index, CODE_CANNOT_START, reason, Vec::new());
+        self.tell_failure(now_ns, failure);
     }
 
     fn begin_stop(&mut self, now_ns: u64, why: Stopped) {
@@ -500,6 +477,9 @@ impl Shim {
         }
         self.stopping = Some(why);
         self.stop_places(now_ns, |_| true);
+        for index in 0..self.templates.len() {
+            self.on_template_event(now_ns, index, Event::StopAsked);
+        }
     }
 
     fn stop_places(&mut self, now_ns: u64, is_meant: impl Fn(&Place) -> bool) {
@@ -536,7 +516,8 @@ impl Shim {
     fn status(&self) -> Status {
         let functions = self.functions.iter().enumerate().filter_map(|(index, function)| {
             let places = || self.places.iter().filter(move |place| place.function == index);
-            if function.is_removed && places().next().is_none() {
+            let templates = || self.templates.iter().filter(move |template| template.function == index);
+            if function.is_removed && places().next().is_none() && templates().next().is_none() {
                 return None;
             }
             let Function { config, tally, .. } = function;
@@ -547,10 +528,14 @@ impl Shim {
                 warm_wanted: wanted,
                 processors: config.processors.clone(),
                 places: places().map(|place| place.status(place.program.edition == config.edition)).collect(),
+                templates: templates().map(|it| it.status(it.program.edition == config.edition)).collect(),
                 starts: tally.starts,
                 exits: tally.exits,
                 spawn_failures: tally.spawn_failures,
-                log_lines_dropped: places().map(|place| place.log.lines_dropped()).sum(),
+                log_lines_dropped: (places().map(|place| &place.log))
+                    .chain(templates().map(|template| &template.log))
+                    .map(PlaceLog::lines_dropped)
+                    .sum(),
                 last_exit: tally.last_exit.clone(),
             })
         });
@@ -570,7 +555,19 @@ impl Shim {
     }
 }
 
-fn unix_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+/// What is started as a function's worker or template.
+fn program<'a>(config: &'a ShimConfig, function: &'a FunctionConfig, role: Role<'a>) -> Program<'a> {
+    // Processes are more patient than the shim, so that it ends them, all together, and not each itself, to be started again in the
+    // last moment.
+    let reattach_timeout = config.reattach_timeout.saturating_add(MORE_PATIENCE);
+    Program {
+        command: &function.command,
+        env: &function.env,
+        processors: &function.processors,
+        role,
+        function: &function.name,
+        // Not a secret, for the run directory is private: it says what the process was started as.
+        token: function.edition,
+        reattach_ms: u64::try_from(reattach_timeout.as_millis()).unwrap_or(u64::MAX),
+    }
 }

@@ -39,9 +39,11 @@ pub struct FunctionStatus {
     pub processors: Vec<u32>,
     /// Its processes, in the order of their places.
     pub places: Vec<PlaceStatus>,
-    /// Processes started since the shim began.
+    /// What its processes are copied from, if they are.
+    pub templates: Vec<TemplateStatus>,
+    /// Processes started since the shim began, those that were copied included.
     pub starts: u64,
-    /// Processes that ended without being told to.
+    /// Processes that ended without being told to, templates included.
     pub exits: u64,
     /// Times the program could not be started at all.
     pub spawn_failures: u64,
@@ -58,9 +60,11 @@ pub struct PlaceStatus {
     pub place: usize,
     /// The shard its process serves.
     pub shard: u32,
+    /// How its processes come to be: `exec`, or `snapshot`: copied from a template.
+    pub start: &'static str,
     /// `in_force`, or `earlier`: its program, environment or ring is not what the function is by now.
     pub edition: &'static str,
-    /// `starting`, `warm`, `backing_off`, `leaving`, `stopping` or `gone`.
+    /// `spawning`, `starting`, `warm`, `backing_off`, `leaving`, `stopping` or `gone`.
     pub life: &'static str,
     /// Its process, if there is one.
     pub pid: Option<u32>,
@@ -68,13 +72,30 @@ pub struct PlaceStatus {
     pub failures: u32,
 }
 
+/// One template in `shim.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TemplateStatus {
+    /// The number in the name of its log file.
+    pub template: usize,
+    /// `in_force`, or `earlier`.
+    pub edition: &'static str,
+    /// `initialising`, `ready`, `backing_off`, `stopping` or `gone`.
+    pub state: &'static str,
+    /// Its process, if there is one.
+    pub pid: Option<u32>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Processes that were copied here.
+    pub copies: u64,
+}
+
 /// The last end of a process of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LastExit {
     /// When, in milliseconds since 1970.
     pub at_unix_ms: u64,
-    /// Of which place.
-    pub place: usize,
+    /// Of which place; `None`: of a template.
+    pub place: Option<usize>,
     /// Such as `killed by SIGKILL`, `exited with code 1`, `cannot start ./x: No such file or directory`.
     pub reason: String,
     /// Its last lines on stderr.

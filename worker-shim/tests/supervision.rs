@@ -72,7 +72,9 @@ fn functions_of(lines: &str) -> Vec<FunctionConfig> {
         let processors = std::env::var("SHIM_TEST_PROCESSOR").iter().map(|it| it.parse().unwrap()).collect();
         let env = vec![("EXTRA".into(), "given".into())];
         let leave_timeout = Duration::from_millis(variable("SHIM_TEST_LEAVE_MS", 60_000));
-        FunctionConfig { name, edition: edition_of(&command), command, warm, processors, env, leave_timeout }
+        let edition = edition_of(&command);
+        let usual = FunctionConfig::default();
+        FunctionConfig { name, edition, command, warm, processors, env, leave_timeout, ..usual }
     };
     lines.lines().map(function).collect()
 }

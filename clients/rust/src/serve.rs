@@ -9,7 +9,8 @@
 //! ```
 //!
 //! [`serve_into`] is the same with a [`Reply`] to write into, which is used again for every call: a function written so
-//! allocates nothing.
+//! allocates nothing. [`serve_instance`] is the same for a function whose processes are copied, and which has something to do in
+//! each copy.
 //!
 //! In: requests from this process's ring.  Out: one answer for each.
 //! Always: calls run one after the other, on the thread that called `serve`; what the handler keeps between them stays
@@ -18,15 +19,16 @@
 //! coming, except to ring a router that sleeps.
 //!
 //! ```text
-//!   started by the shim ─▶ attach ─▶ serve calls ── Stop ──▶ finish what was sent, return Ok
-//!                            ▲            │
-//!                            └────────────┘ end of the socket: the router is dead
-//!                     every 50 ms, for QUICKFIRE_REATTACH_MS; then return an error
+//!   started by the shim ─▶ begin ─▶ attach ─▶ serve calls ── Stop ──▶ finish what was sent, return Ok
+//!              │             ▲        ▲            │
+//!              ▼             │        └────────────┘ end of the socket: the router is dead
+//!          template ── copy ─┘  every 50 ms, for QUICKFIRE_REATTACH_MS; then return an error
 //! ```
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `environment.rs` | what the shim tells the process |
+//! | `template.rs` | a process that is copied: orders, and what a copy does first |
 //! | `attachment.rs` | socket, ring and bell: how they are had from the router |
 //! | `call.rs` | what a function sees: `Call`, `Reply`, `FunctionError` |
 //! | `calls.rs` | the loop over the ring |
@@ -35,7 +37,7 @@
 //! | `watcher.rs` | the thread that waits for Stop and for the router's death |
 //! | `stop.rs` | ending it from within the process |
 //!
-//! Guide: docs/coding/rust-functions.md.  The ring: docs/spec/shm.md.  Tests: `serve/tests.rs`.
+//! Guides: docs/coding/rust-functions.md, docs/coding/snapshots.md.  The ring: docs/spec/shm.md.  Tests: `serve/tests.rs`.
 
 mod attachment;
 mod call;
@@ -44,6 +46,7 @@ mod environment;
 mod lanes;
 mod nested;
 mod stop;
+mod template;
 #[cfg(test)]
 mod tests;
 mod watcher;
@@ -90,7 +93,25 @@ pub enum ServeFailed {
     /// The system gave no thread.
     #[error("cannot watch the router: {0}")]
     NoThread(io::Error),
+    /// With `snapshot = true`: the process would be copied, and cannot be.
+    #[error(
+        "this process cannot be copied (snapshot = true): it has {count} threads, and only one with a single thread can. \
+         Start threads, and connections that have them, in each copy: in the closure of `serve_instance`"
+    )]
+    Threads {
+        /// How many, the one that called `serve` included.
+        count: u32,
+    },
+    /// With `snapshot = true`: the shim and this process cannot talk.
+    #[error("cannot be copied: {0}")]
+    Template(io::Error),
+    /// The closure of [`serve_instance`] failed.
+    #[error("this process cannot begin: {0}")]
+    Begin(BeginFailed),
 }
+
+/// Why a process cannot begin, in the words of its author.
+pub type BeginFailed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves calls with `handler`, which gives the result of each call, until the router says stop. Does not return
 /// before: it is the main loop of a function process.
@@ -113,13 +134,59 @@ pub fn serve_into(
 /// Like [`serve_into`], until the router or [`Stop::stop`] says stop. A process that catches SIGTERM ends so.
 pub fn serve_until(
     stop: &Stop,
-    mut handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+    handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 ) -> Result<(), ServeFailed> {
-    let environment = Environment::read(|name| std::env::var(name).ok())?;
+    serve_process(stop, move || Ok(handler))
+}
+
+/// Like [`serve_into`], for a function that has something to do in each of its processes before it serves: `begin` makes the handler.
+///
+/// With `snapshot = true`, what the program does before it calls this is done once; then the process is copied, and `begin` runs in
+/// each copy. What copies must not have in common belongs there: random numbers, connections, threads, what tells one process from
+/// another. Without snapshots it is the same, in a process that was not copied.
+///
+/// ```no_run
+/// use quickfire_client::serve::{Call, Reply, ServeFailed, serve_instance};
+///
+/// fn main() -> Result<(), ServeFailed> {
+///     let squares: Vec<u64> = (0..1_000_000).map(|n| n * n).collect(); // once; its memory is shared
+///     serve_instance(move || {
+///         let log = std::net::UdpSocket::bind("127.0.0.1:0")?; // in each process
+///         Ok(move |call: &Call<'_>, reply: &mut Reply| {
+///             let square = squares.get(call.payload().len()).copied().unwrap_or_default();
+///             log.send_to(b"called", "127.0.0.1:9999")?;
+///             reply.write(&square.to_le_bytes());
+///             Ok(())
+///         })
+///     })
+/// }
+/// ```
+///
+/// Guide: docs/coding/snapshots.md.
+pub fn serve_instance<H>(begin: impl FnOnce() -> Result<H, BeginFailed>) -> Result<(), ServeFailed>
+where
+    H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+{
+    serve_process(&Stop::new(), begin)
+}
+
+/// The whole life of a function process: of a template, or of one that serves.
+fn serve_process<H>(stop: &Stop, begin: impl FnOnce() -> Result<H, BeginFailed>) -> Result<(), ServeFailed>
+where
+    H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+{
+    let variable = |name: &str| std::env::var(name).ok();
+    let environment = if variable(template::VARIABLE).is_some() {
+        let Some(attach_socket) = template::wait_to_be_copied()? else { return Ok(()) };
+        Environment::read_with(Some(attach_socket), variable)?
+    } else {
+        Environment::read(variable)?
+    };
+    let mut handler = begin().map_err(ServeFailed::Begin)?;
     serve_environment(&environment, stop, &mut handler)
 }
 
-/// The whole life of a function process, but for where its environment comes from.
+/// The life of a process that serves, but for where its environment comes from.
 fn serve_environment(
     environment: &Environment,
     stop: &Stop,

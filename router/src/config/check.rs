@@ -139,6 +139,13 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
             let text = format!("sets {name}, which runtime `{}` sets itself", function.runtime.name());
             contradiction(Section::Function(function.name.clone()), "env", text);
         }
+        if function.snapshot && function.runtime != Runtime::Native {
+            let text = format!(
+                "copies the program itself, and with runtime `{}` it runs behind a relay",
+                function.runtime.name()
+            );
+            contradiction(Section::Function(function.name.clone()), "snapshot", text);
+        }
         if function.hedge.is_some() && !function.idempotent {
             let text = "runs calls twice, which needs `idempotent = true`".to_owned();
             contradiction(Section::Function(function.name.clone()), "hedge", text);

@@ -38,7 +38,10 @@ impl FunctionConfig {
         digest.number(words.len() as u64);
         words.iter().for_each(|word| digest.text(word));
         digest.text(self.runtime.name());
-        if self.runtime != Runtime::Native {
+        if self.snapshot {
+            digest.text("snapshot");
+        }
+        if self.runtime != Runtime::Native || self.snapshot {
             digest.number(self.start_timeout.as_nanos() as u64);
         }
         if self.runtime == Runtime::Http {

@@ -307,6 +307,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         // The kind of the option admits no other name.
         runtime: Runtime::from_name(table.choice("runtime")).unwrap_or(Runtime::Native),
         start_timeout: table.duration("start_timeout"),
+        snapshot: table.switch("snapshot"),
         http: HttpConfig {
             listen: if table.choice("http_listen") == "socket" {
                 HttpListen::Socket

@@ -253,6 +253,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         },
         runtime: Runtime::Stdio,
         start_timeout: Duration::from_secs(10),
+        snapshot: false,
         http: HttpConfig {
             listen: HttpListen::Port,
             path: "/call".into(),
@@ -462,6 +463,23 @@ fn a_reserve_leaves_a_process_for_calls_that_are_not_nested() {
     }
     assert!(Config::parse(&text(3, 2), "q.toml").is_ok());
     assert!(Config::parse(&text(0, 0), "q.toml").is_ok());
+}
+
+#[test]
+fn only_a_program_that_attaches_by_itself_is_copied() {
+    for runtime in ["exec", "stdio", "http", "lambda"] {
+        let text = format!(
+            "q.toml:4:1: `functions.a.snapshot`: copies the program itself, and with runtime `{runtime}` it runs behind a relay"
+        );
+        check(
+            &format!("[functions.a]\ncommand = [\"x\"]\nruntime = \"{runtime}\"\nsnapshot = true"),
+            &[&text],
+        );
+    }
+    for function in ["command = [\"x\"]", "command = [\"builtin:echo\"]"] {
+        let config = Config::parse(&format!("[functions.a]\n{function}\nsnapshot = true"), "q.toml").unwrap();
+        assert!(config.functions[0].snapshot);
+    }
 }
 
 #[test]

@@ -36,7 +36,18 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         env: None,
         kind: Kind::duration(Duration::from_millis(10), Duration::from_secs(3600)),
         default: Some("10s"),
-        meaning: "How long a program may take until it is ready, with runtime = http or lambda. Beyond it the program is killed and started again.",
+        meaning: "How long a program may take until it is ready, with runtime = http or lambda, or with snapshot = true. Beyond it the \
+                  program is killed and started again.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "snapshot",
+        flag: None,
+        env: None,
+        kind: Kind::Switch,
+        default: Some("false"),
+        meaning: "Whether the program is started once and initialises once, and its processes are then copied from that one. It must have a \
+                  single thread until then. With runtime = native. See docs/coding/snapshots.md.",
         since: "0.1",
     },
     OptionSpec {

@@ -10,7 +10,8 @@ const FULL: u32 = u32::MAX;
 /// Every (state, event) pair. A change here is a change of the contract.
 const SNAPSHOT: &str = "\
 BackingOff { retry_at_ns: 999, failure_count: 2 }
-  Time        -> Starting { stable_at_ns: 1100, failure_count: 2 }, Spawn
+  Time        -> Spawning { failure_count: 2 }, Spawn
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> impossible
   LeaveAsked  -> Gone
@@ -18,27 +19,39 @@ BackingOff { retry_at_ns: 999, failure_count: 2 }
   StopAsked   -> Gone
 BackingOff { retry_at_ns: 1001, failure_count: 2 }
   Time        -> same
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> impossible
   LeaveAsked  -> Gone
   StayAsked   -> same
   StopAsked   -> Gone
+Spawning { failure_count: 2 }
+  Time        -> same
+  Started     -> Starting { stable_at_ns: 1100, failure_count: 2 }
+  SpawnFailed -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
+  Exited      -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
+  LeaveAsked  -> Gone, Withdraw
+  StayAsked   -> same
+  StopAsked   -> Gone, Withdraw
 Starting { stable_at_ns: 999, failure_count: 2 }
   Time        -> Warm
-  SpawnFailed -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
+  Started     -> impossible
+  SpawnFailed -> impossible
   Exited      -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
   LeaveAsked  -> Leaving { terminate_at_ns: 1050 }
   StayAsked   -> same
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Starting { stable_at_ns: 1001, failure_count: 2 }
   Time        -> same
-  SpawnFailed -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
+  Started     -> impossible
+  SpawnFailed -> impossible
   Exited      -> BackingOff { retry_at_ns: 1080, failure_count: 3 }
   LeaveAsked  -> Leaving { terminate_at_ns: 1050 }
   StayAsked   -> same
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Warm
   Time        -> same
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> BackingOff { retry_at_ns: 1020, failure_count: 1 }
   LeaveAsked  -> Leaving { terminate_at_ns: 1050 }
@@ -46,6 +59,7 @@ Warm
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Leaving { terminate_at_ns: 999 }
   Time        -> Stopping { kill_at_ns: Some(1200) }, Terminate
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> Gone
   LeaveAsked  -> same
@@ -53,6 +67,7 @@ Leaving { terminate_at_ns: 999 }
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Leaving { terminate_at_ns: 1001 }
   Time        -> same
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> Gone
   LeaveAsked  -> same
@@ -60,6 +75,7 @@ Leaving { terminate_at_ns: 1001 }
   StopAsked   -> Stopping { kill_at_ns: Some(1200) }, Terminate
 Stopping { kill_at_ns: Some(999) }
   Time        -> Stopping { kill_at_ns: None }, Kill
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> Gone
   LeaveAsked  -> same
@@ -67,6 +83,7 @@ Stopping { kill_at_ns: Some(999) }
   StopAsked   -> same
 Stopping { kill_at_ns: Some(1001) }
   Time        -> same
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> Gone
   LeaveAsked  -> same
@@ -74,6 +91,7 @@ Stopping { kill_at_ns: Some(1001) }
   StopAsked   -> same
 Stopping { kill_at_ns: None }
   Time        -> same
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> Gone
   LeaveAsked  -> same
@@ -81,6 +99,7 @@ Stopping { kill_at_ns: None }
   StopAsked   -> same
 Gone
   Time        -> same
+  Started     -> impossible
   SpawnFailed -> impossible
   Exited      -> impossible
   LeaveAsked  -> same
@@ -93,6 +112,7 @@ fn every_state_and_event_pair_has_the_documented_outcome() {
     let states = [
         Life::BackingOff { retry_at_ns: NOW_NS - 1, failure_count: 2 },
         Life::BackingOff { retry_at_ns: NOW_NS + 1, failure_count: 2 },
+        Life::Spawning { failure_count: 2 },
         Life::Starting { stable_at_ns: NOW_NS - 1, failure_count: 2 },
         Life::Starting { stable_at_ns: NOW_NS + 1, failure_count: 2 },
         Life::Warm,
@@ -105,6 +125,7 @@ fn every_state_and_event_pair_has_the_documented_outcome() {
     ];
     let events = [
         ("Time", Event::Time),
+        ("Started", Event::Started),
         ("SpawnFailed", Event::SpawnFailed { jitter: FULL }),
         ("Exited", Event::Exited { jitter: FULL }),
         ("LeaveAsked", Event::LeaveAsked { within_ns: 50 }),
@@ -136,6 +157,7 @@ fn a_program_that_always_dies_waits_twice_as_long_each_time_up_to_the_most() {
     let mut waits = Vec::new();
     for _ in 0..9 {
         assert_eq!(life.on_event(now_ns, &PATIENCE, Event::Time), Action::Spawn);
+        assert_eq!(life.on_event(now_ns, &PATIENCE, Event::Started), Action::None);
         assert_eq!(life.on_event(now_ns, &PATIENCE, Event::Exited { jitter: FULL }), Action::None);
         let due_at_ns = life.due_at_ns().expect("backing off has a due time");
         waits.push(due_at_ns - now_ns);
@@ -201,10 +223,32 @@ fn times_near_the_end_of_the_clock_do_not_overflow() {
     assert_eq!(life.due_at_ns(), Some(u64::MAX));
 }
 
+#[test]
+fn a_process_that_never_comes_counts_as_one_that_died_young_and_one_that_takes_its_time_does_not() {
+    let mut life = Life::new(0);
+    assert_eq!(life.on_event(0, &PATIENCE, Event::Time), Action::Spawn);
+    assert_eq!(life.due_at_ns(), None, "whoever makes it has the time-out");
+    assert_eq!(life.on_event(5_000, &PATIENCE, Event::SpawnFailed { jitter: FULL }), Action::None);
+    assert_eq!(life, Life::BackingOff { retry_at_ns: 5_020, failure_count: 1 });
+    assert_eq!(life.on_event(5_020, &PATIENCE, Event::Time), Action::Spawn);
+    assert_eq!(life.on_event(9_000, &PATIENCE, Event::Started), Action::None);
+    assert_eq!(life, Life::Starting { stable_at_ns: 9_100, failure_count: 1 });
+}
+
+#[test]
+fn a_place_that_is_given_up_before_its_process_came_withdraws_the_wish() {
+    for event in [Event::StopAsked, Event::LeaveAsked { within_ns: 50 }] {
+        let mut life = Life::Spawning { failure_count: 0 };
+        assert_eq!(life.on_event(0, &PATIENCE, event), Action::Withdraw);
+        assert!(life.is_gone());
+    }
+}
+
 /// What the world does to a place, in a random history.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Wait(u64),
+    Come,
     Die(u32),
     FailToSpawn(u32),
     Leave,
@@ -215,6 +259,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..300_u64).prop_map(Step::Wait),
+        6 => Just(Step::Come),
         4 => any::<u32>().prop_map(Step::Die),
         2 => any::<u32>().prop_map(Step::FailToSpawn),
         1 => Just(Step::Leave),
@@ -232,31 +277,34 @@ proptest! {
     ) {
         let (mut life, mut now_ns) = (Life::new(0), 0);
         let mut has_process = false;
+        let mut is_asked_for = false;
         let mut last_start_ns: Option<u64> = None;
         let mut is_stopping = false;
         for step in steps {
             let event = match step {
                 Step::Wait(ns) => { now_ns += ns; Event::Time }
+                Step::Come if is_asked_for => { (is_asked_for, has_process) = (false, true); Event::Started }
                 Step::Die(jitter) if has_process => { has_process = false; Event::Exited { jitter } }
+                Step::FailToSpawn(jitter) if is_asked_for => { is_asked_for = false; Event::SpawnFailed { jitter } }
                 Step::Leave => Event::LeaveAsked { within_ns: 50 },
                 Step::Stay => Event::StayAsked,
                 Step::Stop => { is_stopping = true; Event::StopAsked }
-                Step::Die(_) | Step::FailToSpawn(_) => Event::Time,
+                Step::Come | Step::Die(_) | Step::FailToSpawn(_) => Event::Time,
             };
             match life.on_event(now_ns, &PATIENCE, event) {
                 Action::None => {}
                 Action::Terminate | Action::Kill => prop_assert!(has_process),
+                Action::Withdraw => {
+                    prop_assert!(is_asked_for);
+                    is_asked_for = false;
+                }
                 Action::Spawn => {
-                    prop_assert!(!has_process && !is_stopping);
+                    prop_assert!(!has_process && !is_asked_for && !is_stopping);
                     if let Some(last_ns) = last_start_ns {
                         prop_assert!(now_ns - last_ns >= PATIENCE.delay_min_ns / 2);
                     }
                     last_start_ns = Some(now_ns);
-                    has_process = true;
-                    if let Step::FailToSpawn(jitter) = step {
-                        has_process = false;
-                        prop_assert_eq!(life.on_event(now_ns, &PATIENCE, Event::SpawnFailed { jitter }), Action::None);
-                    }
+                    is_asked_for = true;
                 }
             }
             prop_assert_eq!(life.has_process(), has_process);

@@ -35,6 +35,14 @@ pub struct Environment {
 impl Environment {
     /// Reads the variables through `variable`.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ServeFailed> {
+        Self::read_with(None, variable)
+    }
+
+    /// The same, of a copy, which is told its socket when it is made.
+    pub fn read_with(
+        attach_socket: Option<PathBuf>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ServeFailed> {
         let refused = |reason: String| ServeFailed::NotAFunctionProcess { reason };
         let required = |name: &str| variable(name).ok_or_else(|| refused(format!("{name} is not set")));
         let number = |name: &str, text: String| {
@@ -49,8 +57,12 @@ impl Environment {
             optional_number("QUICKFIRE_REATTACH_MS")?.map_or(REATTACH_TIMEOUT_DEFAULT, Duration::from_millis);
         let spin_us = optional_number("QUICKFIRE_SPIN_US")?.unwrap_or(SPIN_US_DEFAULT.into());
         let spin_us = u32::try_from(spin_us).unwrap_or(SPIN_US_MAX).min(SPIN_US_MAX);
+        let attach_socket = match attach_socket {
+            Some(path) => path,
+            None => required("QUICKFIRE_ATTACH")?.into(),
+        };
         Ok(Self {
-            attach_socket: required("QUICKFIRE_ATTACH")?.into(),
+            attach_socket,
             function,
             token,
             reattach_timeout,
