@@ -56,6 +56,11 @@ pub fn run(name: &str) -> ExitCode {
 #[doc = include_str!("../../../docs/coding/rust-functions.md")]
 struct Guide;
 
+/// The program of the page on snapshots is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/coding/snapshots.md")]
+struct Snapshots;
+
 /// The README's program is compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
