@@ -233,7 +233,7 @@ mod tests {
                 bytes[..6].copy_from_slice(&Message::Ready.encode()[..6]);
                 bytes[6..8].copy_from_slice(&kind.to_le_bytes());
             }
-            bytes.resize(bytes.len().max(RECORD_SIZE - 1).min(RECORD_SIZE + 1), 0);
+            bytes.resize(bytes.len().clamp(RECORD_SIZE - 1, RECORD_SIZE + 1), 0);
             if let Ok(message) = Message::decode(&bytes) {
                 prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
             }

@@ -15,7 +15,7 @@ fn main() {
 }
 
 fn a_copy_has_what_the_original_had_and_is_the_child_of_the_subreaper() {
-    let mut built = vec![1_u8; 100];
+    let mut built = Box::new([1_u8; 100]);
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     let original = getpid();
     match fork_orphan().unwrap() {
