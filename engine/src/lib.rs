@@ -83,6 +83,7 @@ mod tests;
 mod time;
 mod timers;
 mod turns;
+pub mod warming;
 pub mod worker;
 
 use std::collections::VecDeque;
@@ -120,6 +121,7 @@ pub use slow_start::SlowStart;
 pub use stamps::Stamps;
 pub use tenant::{TenantIndex, TenantSpec};
 pub use time::Nanos;
+pub use warming::{WarmPlan, Warming};
 pub use worker::{KillReason, WorkerAction, WorkerId, WorkerState, WorkerView};
 
 use chance::Chance;
