@@ -30,6 +30,7 @@ mod shrink;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod warming;
 mod worker;
 mod world;
 
@@ -82,6 +83,9 @@ struct Arguments {
     /// Run a host with and without a tenant that floods it instead, print its table, and draw it into this file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "keep", "day"])]
     flood: Option<PathBuf>,
+    /// Run two weeks of calls under policies that keep functions warm instead, print their table, and draw it into this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "keep", "day", "flood"])]
+    warming: Option<PathBuf>,
 }
 
 /// A minute of a host, for tens of thousands of calls of the others.
@@ -108,6 +112,9 @@ fn main() -> ExitCode {
     }
     if let Some(path) = &arguments.flood {
         return draw_flood(path, &arguments);
+    }
+    if let Some(path) = &arguments.warming {
+        return draw_warming(path, arguments.first);
     }
     let chosen = match arguments.only.as_deref().map(choose).transpose() {
         Ok(chosen) => chosen.unwrap_or_default(),
@@ -192,6 +199,16 @@ fn draw_flood(path: &Path, arguments: &Arguments) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What keeping functions warm costs and saves: a table for the page, and the drawing beside it.
+fn draw_warming(path: &Path, seed: u64) -> ExitCode {
+    println!("sim: two weeks with seed {seed}: {} applications", warming::APPLICATION_COUNT);
+    let (policies, trace) = warming::run(warming::APPLICATION_COUNT, seed);
+    println!("sim: {trace}");
+    println!("{}", warming::HEAD);
+    warming::rows(&policies).iter().for_each(|row| println!("{row}"));
+    write(path, &warming::draw(&policies))
 }
 
 fn write(path: &Path, drawing: &str) -> ExitCode {
