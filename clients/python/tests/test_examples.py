@@ -13,7 +13,7 @@ FOLDER = ROOT / "examples/functions"
 
 class Examples(WithRouter):
     # The interpreter that has the package, instead of the one that the first line of the file finds.
-    manifest = (FOLDER / "native.toml").read_text().replace('["./', f'["{sys.executable}", "{FOLDER}/')
+    manifest = (FOLDER / "python.toml").read_text().replace('["./', f'["{sys.executable}", "{FOLDER}/')
 
     def test_search_finds_the_passage_that_answers(self) -> None:
         found = json.loads(self.client.call("search", "how often is a process started again that dies").payload)
