@@ -436,7 +436,7 @@ fn a_template_with_threads_is_not_copied_and_told_how_many_it_has() {
     let (reason, stderr) = stand.last_end(|reason| reason.contains("threads"));
     assert_eq!(reason, "cannot be copied: it has 2 threads, and only a process with one can be");
     assert!(
-        stderr[0].as_str().unwrap().contains("serve_instance"),
+        stderr[0].as_str().unwrap().contains("docs/coding/snapshots.md"),
         "its author is told what to do: {stderr:?}"
     );
     assert_eq!(stand.status()["starts"], 0);

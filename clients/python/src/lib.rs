@@ -6,7 +6,7 @@
 //! Always: what a process made is left alone by a process that was forked from it (`owned.rs`).
 //! Never: starts a thread or opens a descriptor before a client connects or a function serves, so that a process may fork after it
 //! has imported everything.
-//! Never: has unsafe code of its own, but for the one lifetime in `serve.rs` that Python cannot express.
+//! Never: has unsafe code of its own, but for what Python cannot express: one lifetime, and that a process is copied (`serve.rs`).
 //!
 //! | file | what it holds |
 //! |---|---|

@@ -7,13 +7,17 @@
 //! Always: what a handler kept of its call says "the call has ended" afterwards.
 
 use std::mem::transmute;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use pyo3::ffi::{PyOS_AfterFork_Child, PyOS_AfterFork_Parent, PyOS_BeforeFork};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use quickfire_client::serve::{Call, FunctionError, Reply, Stop, serve_until};
+use quickfire_client::serve::{
+    Call, ForkRefused, FunctionError, Reply, Side, Stop, fork_orphan, serve_forked,
+};
 use quickfire_client::{CallBuilder, Function};
 
 use crate::client::Client;
@@ -41,24 +45,58 @@ impl Server {
         Self { stop: Stop::new() }
     }
 
-    /// Runs `begin()`, attaches to the ring, and serves until the router, or `stop`, says stop. `answer(live_call, payload)` gives the
-    /// end of each call. Whatever copies initialised processes does so before `begin`.
-    fn serve(&self, py: Python<'_>, begin: &Bound<'_, PyAny>, answer: Py<PyAny>) -> PyResult<()> {
-        begin.call0()?;
+    /// Waits to be copied, if the process is a template; runs `begin(is_copy)`, attaches to the ring, and serves until the router, or
+    /// `stop`, says stop. `answer(live_call, payload)` gives the end of each call.
+    fn serve(&self, py: Python<'_>, begin: Py<PyAny>, answer: Py<PyAny>) -> PyResult<()> {
+        let is_copy = AtomicBool::new(false);
+        let raised = Mutex::new(None);
+        let handler = |call: &Call<'_>, reply: &mut Reply| {
+            // Only fails when the interpreter ends while this thread serves, which then ends with its process.
+            Python::try_attach(|py| run(py, &answer, call, reply))
+                .unwrap_or_else(|| Err(FunctionError::new("the interpreter is at its end")))
+        };
         let served = py.detach(|| {
-            serve_until(&self.stop, |call, reply| {
-                // Only fails when the interpreter ends while this thread serves, which then ends with its process.
-                Python::try_attach(|py| run(py, &answer, call, reply))
-                    .unwrap_or_else(|| Err(FunctionError::new("the interpreter is at its end")))
-            })
+            serve_forked(
+                &self.stop,
+                || fork(&is_copy),
+                || match Python::attach(|py| begin.call1(py, (is_copy.load(Ordering::Relaxed),))) {
+                    Ok(_) => Ok(handler),
+                    Err(error) => {
+                        *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        Err("a hook raised".into())
+                    }
+                },
+            )
         });
-        served.map_err(|error| failed(py, "ServeError", &error))
+        match raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => served.map_err(|error| failed(py, "ServeError", &error)),
+        }
     }
 
     /// Ends `serve`, after the call that it runs. From any thread.
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.stop.stop());
     }
+}
+
+/// Copies the process as `os.fork` would, with everything that modules have registered for it, but so that the copy is an orphan.
+fn fork(is_copy: &AtomicBool) -> Result<Side, ForkRefused> {
+    Python::attach(|_py| {
+        // SAFETY: the hazard is a call without the interpreter, which would change what another thread of it changes. It is attached
+        // here, from before the fork until after it, in both processes.
+        unsafe { PyOS_BeforeFork() };
+        let made = fork_orphan();
+        if matches!(made, Ok(Side::Copy)) {
+            is_copy.store(true, Ordering::Relaxed);
+            // SAFETY: as above; and this is the one thread of the child, right after the fork.
+            unsafe { PyOS_AfterFork_Child() };
+        } else {
+            // SAFETY: as above, in the parent, whether or not there is a child.
+            unsafe { PyOS_AfterFork_Parent() };
+        }
+        made
+    })
 }
 
 /// Runs the handler for one call.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
+import unittest
 
 import quickfire
 from support import ROOT, WithRouter
@@ -26,3 +28,19 @@ class Examples(WithRouter):
         with self.assertRaises(quickfire.FunctionError) as raised:
             self.client.call("search", "!?")
         self.assertEqual(raised.exception.payload, b"the query has no words")
+
+
+@unittest.skipUnless(importlib.util.find_spec("numpy"), "the example needs numpy")
+class Snapshots(WithRouter):
+    manifest = (FOLDER / "snapshots.toml").read_text().replace('["./', f'["{sys.executable}", "{FOLDER}/')
+
+    def test_similar_knows_what_was_meant_from_the_table_that_all_copies_share(self) -> None:
+        found = json.loads(self.client.call("similar", "temlate").payload)
+        self.assertGreater(found["of"], 1000)
+        self.assertIn("template", found["words"])
+        with self.assertRaises(quickfire.FunctionError):
+            self.client.call("similar", "")
+        status = json.loads((self.router.dir / "shim.json").read_text(encoding="utf-8"))
+        similar = next(function for function in status["functions"] if function["name"] == "similar")
+        self.assertEqual({place["start"] for place in similar["places"]}, {"snapshot"})
+        self.assertEqual(similar["exits"], 0)

@@ -61,6 +61,7 @@ use calls::{End, serve_attachment};
 use environment::Environment;
 
 pub use call::{Call, FunctionError, Reply};
+pub use shm_ring::fork::{ForkRefused, Side, fork_orphan};
 pub use stop::Stop;
 
 /// Time between two tries to attach.
@@ -96,7 +97,7 @@ pub enum ServeFailed {
     /// With `snapshot = true`: the process would be copied, and cannot be.
     #[error(
         "this process cannot be copied (snapshot = true): it has {count} threads, and only one with a single thread can. \
-         Start threads, and connections that have them, in each copy: in the closure of `serve_instance`"
+         Start threads, and connections that have them, in each copy (docs/coding/snapshots.md)"
     )]
     Threads {
         /// How many, the one that called `serve` included.
@@ -136,7 +137,7 @@ pub fn serve_until(
     stop: &Stop,
     handler: impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 ) -> Result<(), ServeFailed> {
-    serve_process(stop, move || Ok(handler))
+    serve_forked(stop, fork_orphan, move || Ok(handler))
 }
 
 /// Like [`serve_into`], for a function that has something to do in each of its processes before it serves: `begin` makes the handler.
@@ -167,17 +168,22 @@ pub fn serve_instance<H>(begin: impl FnOnce() -> Result<H, BeginFailed>) -> Resu
 where
     H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 {
-    serve_process(&Stop::new(), begin)
+    serve_forked(&Stop::new(), fork_orphan, begin)
 }
 
-/// The whole life of a function process: of a template, or of one that serves.
-fn serve_process<H>(stop: &Stop, begin: impl FnOnce() -> Result<H, BeginFailed>) -> Result<(), ServeFailed>
+/// Like [`serve_instance`], until `stop`, and copied by `fork`: for the runtimes of other languages, which have to be told of a copy before
+/// and after it is made. `fork` makes it by [`fork_orphan`].
+pub fn serve_forked<H>(
+    stop: &Stop,
+    fork: impl FnMut() -> Result<Side, ForkRefused>,
+    begin: impl FnOnce() -> Result<H, BeginFailed>,
+) -> Result<(), ServeFailed>
 where
     H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 {
     let variable = |name: &str| std::env::var(name).ok();
     let environment = if variable(template::VARIABLE).is_some() {
-        let Some(attach_socket) = template::wait_to_be_copied()? else { return Ok(()) };
+        let Some(attach_socket) = template::wait_to_be_copied(fork)? else { return Ok(()) };
         Environment::read_with(Some(attach_socket), variable)?
     } else {
         Environment::read(variable)?

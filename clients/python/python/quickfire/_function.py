@@ -1,14 +1,15 @@
 """The function's side: a handler, and the loop that gives it calls.
 
     import, @function, @after_fork        the process initialises: no thread, no descriptor
-      -- a template may fork here, and run `run_after_fork()` in each copy --
-    serve()                               starts a thread for signals, attaches to the ring, and serves until the router says stop
+    serve()                               a template waits here to be copied; in each copy the hooks run
+                                          starts a thread for signals, attaches to the ring, and serves until the router says stop
 
 Stage 7 of 8. What a handler returns, or raises, is the call's end; the process goes on.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -144,13 +145,14 @@ def after_fork(hook: _Hook) -> _Hook:
 
     For what a copy must not share with its siblings: connections, seeds of random numbers, names of temporary files. Not called in a
     process that was started by itself, so put there what is to be made anew, and make it once at import too.
+    With `snapshot = true`, `serve` calls it.
     """
     _after_fork.append(hook)
     return hook
 
 
 def run_after_fork() -> None:
-    """Runs the hooks, in their order. For whatever forks: a template calls it in each copy, before `serve`."""
+    """Runs the hooks, in their order. For a program that forks by itself, in each copy, before `serve`."""
     for hook in _after_fork:
         hook()
 
@@ -167,6 +169,10 @@ def serve(handler: Optional[Handler] = None) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(line_buffering=True)
+    if "QUICKFIRE_TEMPLATE" in os.environ:
+        # What is there by now stays. A collection in a copy that looks through all of it would write to its pages, and so copy them.
+        gc.collect()
+        gc.freeze()
     server = _native.Server()
     interrupts: List[KeyboardInterrupt] = []
 
@@ -189,8 +195,14 @@ def serve(handler: Optional[Handler] = None) -> None:
         raise AssertionError("not reached")
 
     signals = _StopAtSignals(server)
+
+    def begin(is_copy: bool) -> None:
+        if is_copy:
+            run_after_fork()
+        signals.begin()
+
     try:
-        server.serve(signals.begin, answer)
+        server.serve(begin, answer)
     finally:
         signals.end()
     if interrupts:

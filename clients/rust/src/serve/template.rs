@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use protocol::template::{Message, RECORD_SIZE};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use shm_ring::fork::{ForkRefused, Side, fork_orphan, thread_count};
+use shm_ring::fork::{ForkRefused, Side, thread_count};
 use shm_ring::pass;
 
 use super::ServeFailed;
@@ -37,7 +37,9 @@ struct Ends {
 
 /// Waits for orders, for as long as the shim lives. Comes back in each copy, with the attach socket it is to use; with nothing where
 /// the shim is no more.
-pub fn wait_to_be_copied() -> Result<Option<PathBuf>, ServeFailed> {
+pub fn wait_to_be_copied(
+    mut fork: impl FnMut() -> Result<Side, ForkRefused>,
+) -> Result<Option<PathBuf>, ServeFailed> {
     let orders = take_standard_input().map_err(ServeFailed::Template)?;
     let count = thread_count().map_err(ServeFailed::Template)?;
     if count != 1 {
@@ -54,7 +56,7 @@ pub fn wait_to_be_copied() -> Result<Option<PathBuf>, ServeFailed> {
         };
         // What is not written out yet would be written by every copy. A closed output is no reason not to be copied.
         let _ = io::stdout().flush();
-        match fork_orphan() {
+        match fork() {
             Ok(Side::Original) => {}
             Ok(Side::Copy) => {
                 drop(orders);
