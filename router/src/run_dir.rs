@@ -6,7 +6,7 @@
 //! Why a lock on a file and not a pid in it: the kernel lets go of the lock however the router dies.
 #![forbid(unsafe_code)]
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -92,6 +92,22 @@ impl RunDir {
         attach_socket(&self.path, shard)
     }
 
+    /// Shows the attach socket of a shard, which is bound, in [`attach_dir`] too.
+    pub fn show_attach_socket(&self, shard: u32) -> io::Result<PathBuf> {
+        let (socket, folder) = (self.attach_socket(shard), attach_dir(&self.path));
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let shown = folder.join(socket.file_name().unwrap_or_default());
+        // Put in the place of a dead router's in one step: who looks for it finds one or the other.
+        let new = shown.with_extension("new");
+        let _ = fs::remove_file(&new);
+        fs::hard_link(&socket, &new)?;
+        fs::rename(&new, &shown)?;
+        Ok(shown)
+    }
+
     /// The counters of a shard.
     pub fn counters(&self, shard: u32) -> PathBuf {
         counters(&self.path, shard)
@@ -101,6 +117,11 @@ impl RunDir {
 /// Where function processes of a shard attach.
 pub fn attach_socket(run_dir: &Path, shard: u32) -> PathBuf {
     run_dir.join(format!("attach-{shard}.sock"))
+}
+
+/// A folder with the attach sockets and nothing else, under the same names: what a sandbox sees in the place of the run directory.
+pub fn attach_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("attach")
 }
 
 /// The counters of a shard.

@@ -389,6 +389,8 @@ impl Router {
         let mut attach = Listener::bind(&attach_listen, 1)?;
         self.socket_files.extend(attach.socket_file.take());
         let attach = attach.sockets.remove(0);
+        let shown = self.run_dir.show_attach_socket(shard).map_err(system("showing an attach socket"))?;
+        self.socket_files.push(shown);
         let (started, told) = sync_channel(1);
         let place = Place {
             options: shard_options(config, options, shard, ledger),
