@@ -18,7 +18,8 @@
 //! | `shim.rs`, `shim/` | the loop | everything below |
 //! | `place.rs` | a place with its process and its log | what process and log may |
 //! | `template.rs` | a process that is initialised once and then copied; the order for a copy | one socket and what process and log may |
-//! | `process.rs` | spawn, adopt, signal, reap | system calls; the only unsafe code here |
+//! | `process.rs` | spawn, adopt, signal, reap | system calls |
+//! | `sandbox.rs` | what stands between the host and a program that is not trusted | system calls |
 //! | `logs.rs` | captured output, bounded | files |
 //! | `link.rs` | the connection to a shard of the router | one socket |
 //! | `signals.rs`, `run_lock.rs`, `jitter.rs` | one small thing each | what their name says |
@@ -27,7 +28,7 @@
 //! Why a process of its own: the router may then die, or be replaced, while every function stays warm.
 //! Tests: at the bottom of each file; with real processes in `tests/supervision.rs`.
 
-#![deny(unsafe_code)] // allowed in process.rs alone
+#![deny(unsafe_code)] // allowed in process.rs and sandbox/kernel.rs alone
 
 mod config;
 mod function;
@@ -38,6 +39,7 @@ mod logs;
 mod place;
 mod process;
 mod run_lock;
+pub mod sandbox;
 mod shim;
 mod signals;
 mod status;

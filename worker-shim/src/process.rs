@@ -257,6 +257,7 @@ fn signal_name(number: i32) -> Option<&'static str> {
         (Signal::FPE, "SIGFPE"),
         (Signal::PIPE, "SIGPIPE"),
         (Signal::HUP, "SIGHUP"),
+        (Signal::SYS, "SIGSYS"),
     ];
     names.iter().find(|(signal, _)| signal.as_raw() == number).map(|(_, name)| *name)
 }
