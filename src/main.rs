@@ -30,6 +30,7 @@ mod print_config;
 mod record;
 mod relay;
 mod rollback;
+mod sandbox;
 mod shim;
 mod signals;
 mod snapshots;
@@ -91,6 +92,7 @@ fn command() -> Command {
             print_config::command(),
             function::command(),
             relay::command(),
+            sandbox::command(),
             shim::command(),
         ])
 }
@@ -113,6 +115,7 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("print-config", matches)) => print_config::run(matches),
         Some(("function", matches)) => function::run(matches),
         Some(("relay", matches)) => relay::run(matches),
+        Some(("sandbox", matches)) => sandbox::run(matches),
         Some(("shim", matches)) => shim::run(matches),
         Some((other, _)) => unreachable!("subcommand {other} is declared and not run"),
         None => unreachable!("without a subcommand it is `up`"),

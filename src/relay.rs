@@ -45,7 +45,9 @@ pub fn words(function: &FunctionConfig, run_dir: &Path) -> Option<Vec<String>> {
         words.push(format!("--http-content-type={content_type}"));
         words.extend(ready_path.as_ref().map(|path| format!("--http-ready-path={path}")));
         if *listen == Listen::Socket {
-            words.push(format!("--http-sockets={}", run_dir.display()));
+            // In a sandbox nothing but /tmp may be written, and nobody else sees it.
+            let folder = if function.containment.is_some() { Path::new("/tmp") } else { run_dir };
+            words.push(format!("--http-sockets={}", folder.display()));
         }
     }
     words.push("--".into());

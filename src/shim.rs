@@ -12,7 +12,7 @@ use router::{Config, run_dir};
 use worker_shim::{FunctionConfig, ShimConfig, Stopped};
 
 use crate::ending::{Ending, Failure};
-use crate::{flags, relay};
+use crate::{flags, relay, sandbox};
 
 /// Not in the help: `quickfire up` starts it.
 pub fn command() -> Command {
@@ -52,7 +52,9 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
             (_, Some(words)) => std::iter::once(own_program()?).chain(words).collect(),
             (program, None) => program.words(),
         };
-        let env = function.env.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
+        let command = sandbox::around(function, &config.router.run_dir, command)?;
+        let mut env: Vec<_> = function.env.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
+        env.extend(sandbox::variables(function));
         Ok(FunctionConfig {
             name: function.name.clone(),
             command,
@@ -80,7 +82,7 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
 /// More than the router takes to stop a process that overran.
 const LEAVE_RESERVE: Duration = Duration::from_secs(10);
 
-fn own_program() -> Result<String, Failure> {
+pub fn own_program() -> Result<String, Failure> {
     let path = std::env::current_exe()
         .map_err(|error| Failure::usage(format!("cannot find this program: {error}")))?;
     Ok(path.to_string_lossy().into_owned())

@@ -21,6 +21,7 @@ use crate::processors::Machine;
 
 mod auto;
 mod check;
+pub(crate) mod containment;
 mod digest;
 pub mod fallback;
 mod file;
@@ -35,6 +36,7 @@ mod tests;
 pub mod units;
 pub mod value;
 
+pub use containment::ContainmentConfig;
 pub use fallback::Fallback;
 pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem, ProblemKind};
@@ -162,6 +164,8 @@ pub struct FunctionConfig {
     pub snapshot: bool,
     /// How it is talked to, where that is by HTTP.
     pub http: HttpConfig,
+    /// The sandbox it runs in; none: none.
+    pub containment: Option<ContainmentConfig>,
     /// The tenant whose it is.
     pub tenant: String,
     /// Processes kept warm for each shard.

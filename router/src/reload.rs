@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError, Place, Section, Setting};
 use crate::names::Names;
 
 /// Options of a function from which each of its processes and their rings are made: those that `FunctionConfig::edition` names.
-const EDITION: [&str; 12] = [
+const EDITION: [&str; 19] = [
     "command",
     "runtime",
     "start_timeout",
@@ -26,6 +26,13 @@ const EDITION: [&str; 12] = [
     "http_path",
     "http_content_type",
     "http_ready_path",
+    "containment",
+    "containment_missing",
+    "network",
+    "read",
+    "write",
+    "tmp_size_max",
+    "processes_max",
     "slots",
     "payload_size_max",
     "processors",
@@ -282,6 +289,21 @@ mod tests {
                 edition(&other),
                 "nothing to a native one: {option}"
             );
+            assert!(EDITION.contains(&key));
+        }
+        let contained = format!("{other}containment = \"process\"\n");
+        assert_ne!(edition(&contained), edition(&other));
+        for (key, value) in [
+            ("containment_missing", "\"best-effort\""),
+            ("network", "\"host\""),
+            ("read", "[\"./a\"]"),
+            ("write", "[\"./a\"]"),
+            ("tmp_size_max", "\"1MiB\""),
+            ("processes_max", "7"),
+        ] {
+            let option = format!("{key} = {value}\n");
+            assert_ne!(edition(&(contained.clone() + &option)), edition(&contained), "{option}");
+            assert_eq!(edition(&(other.clone() + &option)), edition(&other), "without a sandbox: {option}");
             assert!(EDITION.contains(&key));
         }
         assert_ne!(edition(&other.replace("./echo", "./echo\", \"-v")), edition(&other));

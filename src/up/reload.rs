@@ -14,6 +14,7 @@ use router::{Config, ReloadRefused, Router};
 
 use crate::ending::Failure;
 use crate::flags::{self, ConfigFile};
+use crate::sandbox;
 
 /// Configurations that can be gone back to: more than anybody means to undo, and at most as many files of 4 MiB.
 const EARLIER_MAX: usize = 16;
@@ -134,7 +135,8 @@ impl Files {
 /// Whether what it starts can be started here, as far as can be known before.
 pub fn check(wanted: &Config) -> Result<(), Failure> {
     wanted.check_programs(&example_functions::NAMES).map_err(Failure::usage)?;
-    flags::check_processors(wanted)
+    flags::check_processors(wanted)?;
+    sandbox::check(wanted)
 }
 
 /// Says on standard error what became of reading the file again.

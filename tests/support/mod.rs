@@ -30,6 +30,8 @@ pub enum Filter {
     NoIoUring,
     /// The profile for containers that we ship.
     OurProfile,
+    /// No privileges, where the tests run as root.
+    OrdinaryUser,
 }
 
 /// What `quickfire functions` says of one function.
@@ -59,6 +61,19 @@ impl Router {
     /// The same in a directory that outlives the router.
     pub fn start_in(home: &Path, manifest: &str) -> Self {
         Self::start_as(home, manifest, Filter::None)
+    }
+
+    /// The same in a directory that outlives the router, behind a filter.
+    pub fn start_in_behind(home: &Path, manifest: &str, filter: Filter) -> Self {
+        Self::start_as(home, manifest, filter)
+    }
+
+    /// What a router says that must not start.
+    pub fn refused_behind(filter: Filter, home: &Path, manifest: &str) -> String {
+        std::fs::write(home.join("quickfire.toml"), manifest).unwrap();
+        let mut child = up(home, "quickfire://127.0.0.1:0", filter);
+        assert_eq!(child.wait().unwrap().code(), Some(2));
+        std::fs::read_to_string(home.join("up.log")).unwrap()
     }
 
     fn start_as(home: &Path, manifest: &str, filter: Filter) -> Self {
@@ -191,7 +206,11 @@ pub fn echo_manifest(count: u32) -> String {
 fn up(home: &Path, url: &str, filter: Filter) -> Child {
     let dir = home.join("run");
     let log = std::fs::File::options().create(true).append(true).open(home.join("up.log")).unwrap();
-    quickfire_behind(filter)
+    let mut command = match filter {
+        Filter::OrdinaryUser => as_nobody(home),
+        filter => quickfire_behind(filter),
+    };
+    command
         .arg("up")
         .arg("--config")
         .arg(home.join("quickfire.toml"))
@@ -202,6 +221,20 @@ fn up(home: &Path, url: &str, filter: Filter) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// A copy of the program under test, in a directory that becomes nobody's, with everything that is in it by now.
+fn as_nobody(home: &Path) -> Command {
+    let program = home.join("quickfire");
+    if !program.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_quickfire"), &program).unwrap();
+    }
+    let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(home).status().unwrap();
+    assert!(owned.success());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"]).arg(program);
+    command.env("HOME", "/nonexistent");
+    command
 }
 
 /// The program under test.
@@ -219,6 +252,7 @@ pub fn quickfire_behind(filter: Filter) -> Command {
     };
     let mut command = match filter {
         Filter::None => Command::new(PROGRAM),
+        Filter::OrdinaryUser => unreachable!("needs a directory: `up`"),
         Filter::NoIoUring => python(&["tests/support/deny_io_uring.py"]),
         Filter::OurProfile => {
             python(&["tests/support/under_profile.py", "docs/operating/seccomp-quickfire.json"])

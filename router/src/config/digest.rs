@@ -3,7 +3,7 @@
 //! FNV-1a written out: the standard hasher may change with the compiler, and a router of the next version must
 //! come to the same number as the shim of this one. Nobody attacks it: both sides belong to the same user.
 
-use super::{Command, Config, FunctionConfig, HttpConfig, HttpListen, Runtime};
+use super::{Command, Config, ContainmentConfig, FunctionConfig, HttpConfig, HttpListen, Runtime};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -52,6 +52,25 @@ impl FunctionConfig {
             });
             let ready_path = ready_path.as_deref().unwrap_or_default();
             [path, content_type, ready_path].iter().for_each(|text| digest.text(text));
+        }
+        if let Some(containment) = &self.containment {
+            let ContainmentConfig {
+                is_best_effort,
+                has_host_network,
+                read,
+                write,
+                tmp_size_max,
+                processes_max,
+            } = containment;
+            digest.text("process");
+            digest.number((*is_best_effort).into());
+            digest.number((*has_host_network).into());
+            for paths in [read, write] {
+                digest.number(paths.len() as u64);
+                paths.iter().for_each(|path| digest.text(&path.to_string_lossy()));
+            }
+            digest.number(*tmp_size_max);
+            digest.number((*processes_max).into());
         }
         digest.number(self.slots.into());
         digest.number(self.payload_size_max.into());

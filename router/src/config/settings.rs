@@ -15,6 +15,7 @@ use engine::tenant::DEFAULT_NAME;
 use engine::{BackpressureSpec, BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
 use protocol::limits::FRAME_ROOM;
 
+use super::containment::{Containment, ContainmentConfig};
 use super::file::{Entry, File};
 use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
@@ -221,6 +222,11 @@ impl Config {
                     match key {
                         "command" => setting.value = Value::Command(function.command.clone()),
                         "payload_size_max" => setting.value = Value::Size(function.payload_size_max.into()),
+                        "read" | "write" => {
+                            let Some(sandbox) = &function.containment else { continue };
+                            let paths = if key == "read" { &sandbox.read } else { &sandbox.write };
+                            setting.value = Value::Paths(paths.clone());
+                        }
                         _ => {}
                     }
                 }
@@ -318,6 +324,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             content_type: table.text("http_content_type"),
             ready_path: Some(table.text("http_ready_path")).filter(|path| path != "none"),
         },
+        containment: containment(table, &directory),
         tenant: table.name("tenant"),
         warm: table.count("warm"),
         slots: table.count("slots"),
@@ -358,6 +365,22 @@ fn canary(table: &Table<'_>) -> Option<CanaryConfig> {
     let function = table.text("canary");
     let percent = table.count("canary_percent") as u8;
     (function != "none").then_some(CanaryConfig { function, percent })
+}
+
+fn containment(table: &Table<'_>, directory: &Path) -> Option<ContainmentConfig> {
+    let absolute = |key| table.paths(key).into_iter().map(|path| directory.join(path)).collect();
+    match Containment::from_name(table.choice("containment")) {
+        Some(Containment::Process) => Some(ContainmentConfig {
+            is_best_effort: table.choice("containment_missing") == "best-effort",
+            has_host_network: table.choice("network") == "host",
+            read: absolute("read"),
+            write: absolute("write"),
+            tmp_size_max: table.size_u64("tmp_size_max"),
+            processes_max: table.count("processes_max"),
+        }),
+        // The kind of the option admits no other name.
+        Some(Containment::None) | None => None,
+    }
 }
 
 fn retry(table: &Table<'_>) -> RetrySpec {
@@ -427,6 +450,7 @@ accessors! {
     name -> Name: String,
     path -> Path: PathBuf,
     listeners -> Listeners: Vec<Listen>,
+    paths -> Paths: Vec<PathBuf>,
     processors -> Processors: Vec<u32>,
     command -> Command: Command,
     environment -> Environment: std::collections::BTreeMap<String, String>,

@@ -243,6 +243,10 @@ fn a_function_gets_its_table_and_the_defaults() {
         canary_percent = 3
         processors = "4-5,7"
         env = { LEVEL = "3" }
+        containment = "process"
+        network = "host"
+        read = ["./model", "/srv/data"]
+        processes_max = 9
     "#;
     let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
     let expected = FunctionConfig {
@@ -260,6 +264,14 @@ fn a_function_gets_its_table_and_the_defaults() {
             content_type: "application/octet-stream".into(),
             ready_path: None,
         },
+        containment: Some(ContainmentConfig {
+            is_best_effort: false,
+            has_host_network: true,
+            read: vec!["/etc/quickfire/./model".into(), "/srv/data".into()],
+            write: Vec::new(),
+            tmp_size_max: 64 << 20,
+            processes_max: 9,
+        }),
         tenant: "default".into(),
         warm: 2,
         slots: 16,

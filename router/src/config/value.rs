@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use protocol::limits::NAME_SIZE_MAX;
@@ -59,6 +59,8 @@ pub enum Kind {
     Name,
     /// A path of a directory.
     Path,
+    /// Paths of folders and files, or `none`.
+    Paths,
     /// Places to listen at, at least one.
     Listeners,
     /// A list of processors, or `none`, or where somebody can choose them `auto`.
@@ -118,6 +120,8 @@ pub enum Value {
     Name(String),
     /// See [`Kind::Path`].
     Path(PathBuf),
+    /// See [`Kind::Paths`].
+    Paths(Vec<PathBuf>),
     /// See [`Kind::Listeners`].
     Listeners(Vec<Listen>),
     /// See [`Kind::Processors`].
@@ -134,6 +138,9 @@ pub enum Value {
 
 /// The longest path or header of an option.
 const HTTP_TEXT_SIZE_MAX: usize = 1024;
+
+/// Paths that one function names: each is a mount in each of its sandboxes.
+const PATHS_COUNT_MAX: usize = 64;
 
 /// Listeners of one router: each costs a socket for every shard.
 const LISTENERS_COUNT_MAX: usize = 64;
@@ -203,6 +210,8 @@ impl Kind {
                 Err(ProblemKind::Unreadable { found: text.clone(), reason: "is not an absolute path".into() })
             }
             (Kind::Path, Raw::Text(text)) => Ok(Value::Path(PathBuf::from(text))),
+            (Kind::Paths, Raw::Text(text)) if text == "none" => Ok(Value::Paths(Vec::new())),
+            (Kind::Paths, Raw::List(_)) => paths(&self.texts(raw)?),
             (Kind::Listeners, raw) => listeners(&self.texts(raw)?),
             (Kind::Processors { is_auto_allowed: true }, Raw::Text(text)) if text == "auto" => {
                 Ok(Value::Auto)
@@ -250,6 +259,9 @@ impl Kind {
                 "a name of 1 to {NAME_SIZE_MAX} letters, digits, `.`, `_` or `-` that starts with a letter or digit"
             ),
             Kind::Path => "an absolute path".into(),
+            Kind::Paths => format!(
+                "none, or a list of at most {PATHS_COUNT_MAX} paths like [\"./model\", \"/srv/data\"]"
+            ),
             Kind::Listeners => "a list of quickfire://ADDRESS:PORT or unix:///PATH".into(),
             Kind::Processors { is_auto_allowed } => {
                 let auto = if is_auto_allowed { "auto, " } else { "" };
@@ -282,7 +294,7 @@ impl Kind {
             Kind::UrlPath | Kind::UrlPathOrNone => "PATH",
             Kind::Listeners => "URL",
             Kind::Processors { .. } => "LIST",
-            Kind::Command | Kind::Environment | Kind::Fallback | Kind::HeaderText => "VALUE",
+            Kind::Command | Kind::Environment | Kind::Fallback | Kind::HeaderText | Kind::Paths => "VALUE",
         }
     }
 
@@ -353,6 +365,8 @@ impl Value {
             Value::Name(name) => quote(name),
             Value::Path(path) => quote(&path.to_string_lossy()),
             Value::Listeners(listeners) => quote_list(listeners.iter().map(Listen::to_string)),
+            Value::Paths(paths) if paths.is_empty() => quote("none"),
+            Value::Paths(paths) => quote_list(paths.iter().map(|path| path.to_string_lossy().into_owned())),
             Value::Processors(list) if list.is_empty() => quote("none"),
             Value::Processors(list) => quote(&list::format(list)),
             Value::Command(command) => quote_list(command.words()),
@@ -414,6 +428,23 @@ fn listeners(texts: &[String]) -> Result<Value, ProblemKind> {
         });
     }
     Ok(Value::Listeners(listeners))
+}
+
+fn paths(texts: &[String]) -> Result<Value, ProblemKind> {
+    if texts.len() > PATHS_COUNT_MAX {
+        let allowed = format!("at most {PATHS_COUNT_MAX} paths");
+        return Err(ProblemKind::NotAllowed { found: format!("a list of {}", texts.len()), allowed });
+    }
+    for text in texts {
+        if text.is_empty() || text.contains('\0') {
+            return Err(unreadable(text, "cannot be a path".to_owned()));
+        }
+        // A sandbox hides what lies around what it shows; to show the root is to have none.
+        if Path::new(text).components().all(|part| part == Component::RootDir) {
+            return Err(unreadable(text, "would show everything".to_owned()));
+        }
+    }
+    Ok(Value::Paths(texts.iter().map(PathBuf::from).collect()))
 }
 
 fn command(words: &[String]) -> Result<Value, ProblemKind> {

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{OptionSpec, PAYLOAD_SIZE_MAX};
+use super::{GIB, KIB, OptionSpec, PAYLOAD_SIZE_MAX};
+use crate::config::containment::Containment;
 use crate::config::runtime::Runtime;
 use crate::config::value::Kind;
 
@@ -85,6 +86,74 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         kind: Kind::UrlPathOrNone,
         default: Some("none"),
         meaning: "A path that an HTTP server answers with a status of 2xx once it is ready. none: it is ready once it listens.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "containment",
+        flag: None,
+        env: None,
+        kind: Kind::Choice(Containment::NAMES),
+        default: Some("none"),
+        meaning: "What stands between the function's processes and the host. none: they may do what the router's user may. process: they \
+                  run in a sandbox with users, processes, files and a network of their own: docs/operating/containment.md.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "containment_missing",
+        flag: None,
+        env: None,
+        kind: Kind::Choice(&["refuse", "best-effort"]),
+        default: Some("refuse"),
+        meaning: "What happens where the host lacks something that containment = process is made from. refuse: the router does not start, \
+                  and says what is missing. best-effort: it warns, and processes run with what there is.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "network",
+        flag: None,
+        env: None,
+        kind: Kind::Choice(&["none", "host"]),
+        default: Some("none"),
+        meaning: "With containment = process: none gives each process a network of its own with nobody else in it, in which it can reach \
+                  itself on 127.0.0.1. host: the host's.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "read",
+        flag: None,
+        env: None,
+        kind: Kind::Paths,
+        default: Some("none"),
+        meaning: "With containment = process: folders and files that may be read, beside the host's programs and libraries and the folder \
+                  of the function's program. A relative path counts from the directory of the configuration file.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "write",
+        flag: None,
+        env: None,
+        kind: Kind::Paths,
+        default: Some("none"),
+        meaning: "With containment = process: folders and files that may be written too, beside a /tmp of the process's own.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "tmp_size_max",
+        flag: None,
+        env: None,
+        kind: Kind::size(4 * KIB, 1024 * GIB),
+        default: Some("64MiB"),
+        meaning: "With containment = process: what the files in a process's /tmp may take. They are memory, and gone with the process.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "processes_max",
+        flag: None,
+        env: None,
+        kind: Kind::count(4, 1_000_000),
+        default: Some("512"),
+        meaning: "With containment = process: processes and threads that may be in one sandbox. The kernel does not count those of root: where \
+                  the router runs as root it takes a cgroup.",
         since: "0.1",
     },
     OptionSpec {
