@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+mod contained;
 mod hedge;
 mod result;
 mod seat;

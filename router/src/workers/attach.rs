@@ -7,7 +7,7 @@
 //!                 └── anything else, too late, or not our user ──▶ refused and closed
 //! ```
 //! In: records on a Unix socket (`protocol::attach`).  Out: seats in [`Workers`], words to the engine.
-//! Always: peers run as our user (SO_PEERCRED); visitors are bounded in number, bytes and time, and what one peer may say in
+//! Always: peers run as our user (SO_PEERCRED), and who is in a sandbox is a worker of its own function (`contained.rs`); visitors are bounded in number, bytes and time, and what one peer may say in
 //! one turn is bounded too.
 //! Always: a worker's token is the edition of its function that it was started as. The engine takes one of another edition
 //! than the one in force only if nobody serves, or others of its own do.
@@ -29,6 +29,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use shm_ring::doorbell::EventDoorbell;
 use shm_ring::{Generation, Geometry, Identity, Mapped, RouterEnd, pass, peer};
 
+use super::contained::Contained;
 use super::seat::Process;
 use super::shim_peer::ShimPeer;
 use super::{Deliver, FunctionRing, Seat, Workers};
@@ -350,6 +351,9 @@ impl Attach {
             return Err(attach::AttachRefused::ShimPresent);
         }
         let Some(peer) = self.peers[index as usize].as_mut() else { return Ok(()) };
+        if !Contained::of(peer.credentials.pid).may_keep() {
+            return Err(attach::AttachRefused::PeerUntrusted);
+        }
         peer.role = Role::Shim;
         self.visitor_count -= 1;
         // One shard speaks for all of them: there is one file and one shim.
@@ -383,6 +387,9 @@ impl Attach {
         let ring = self.options.rings.iter().find(|ring| ring.function == function);
         let ring = ring.ok_or(attach::AttachRefused::UnknownFunction)?.clone();
         let Some(peer) = self.peers[index as usize].as_mut() else { return Ok(()) };
+        if !Contained::of(peer.credentials.pid).may_serve(name.as_str()) {
+            return Err(attach::AttachRefused::PeerUntrusted);
+        }
         // Everything that can fail comes before the engine hears of the worker, except its number.
         let geometry = Geometry::new(ring.slots, ring.payload_size_max)
             .map_err(|_| attach::AttachRefused::RingUnavailable)?;
