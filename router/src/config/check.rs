@@ -139,6 +139,11 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
             let text = format!("sets {name}, which runtime `{}` sets itself", function.runtime.name());
             contradiction(Section::Function(function.name.clone()), "env", text);
         }
+        if function.snapshot && function.containment.is_some() {
+            let text =
+                "is `process`, and copies of a process (snapshot) cannot be made out of a sandbox".to_owned();
+            contradiction(Section::Function(function.name.clone()), "containment", text);
+        }
         if function.snapshot && function.runtime != Runtime::Native {
             let text = format!(
                 "copies the program itself, and with runtime `{}` it runs behind a relay",

@@ -495,6 +495,16 @@ fn only_a_program_that_attaches_by_itself_is_copied() {
 }
 
 #[test]
+fn copies_are_not_made_out_of_a_sandbox() {
+    check(
+        "[functions.a]\ncommand = [\"x\"]\ncontainment = \"process\"\nsnapshot = true",
+        &[
+            "q.toml:3:1: `functions.a.containment`: is `process`, and copies of a process (snapshot) cannot be made out of a sandbox",
+        ],
+    );
+}
+
+#[test]
 fn only_what_may_run_twice_is_hedged() {
     check(
         "[functions.a]\ncommand = [\"x\"]\nhedge = true",
