@@ -73,11 +73,15 @@ impl From<Ending> for ExitCode {
 
 /// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
 pub fn print(bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+    offer(bytes).map(drop)
+}
+
+/// The same; false when the reader has seen enough.
+pub fn offer(bytes: impl AsRef<[u8]>) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes.as_ref()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::usage(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::usage(format!("cannot write to standard output: {error}"))),
     }
 }

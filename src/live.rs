@@ -4,7 +4,7 @@
 //! Always: the terminal is given back as it was found, however this ends.
 //! Never: asks the router. What is shown is read anew each time.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches};
@@ -12,7 +12,7 @@ use router::config::units;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use crate::ending::{Ending, Failure};
+use crate::ending::{Ending, Failure, offer};
 
 /// Shorter than the 10 ms between two publishings shows nothing newer.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -46,7 +46,7 @@ pub fn run(
     loop {
         let text = report()?;
         let text = if is_terminal { format!("{CLEAR}{text}\nq to quit\n") } else { format!("{text}\n") };
-        if !write(&text)? || is_once {
+        if !offer(&text)? || is_once {
             return Ok(Ending::Ok);
         }
         match &keys {
@@ -54,16 +54,6 @@ pub fn run(
             Some(_) => {}
             None => std::thread::sleep(interval),
         }
-    }
-}
-
-/// False: the reader has seen enough.
-fn write(text: &str) -> Result<bool, Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::usage(format!("cannot write to standard output: {error}"))),
     }
 }
 
