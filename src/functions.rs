@@ -280,16 +280,16 @@ fn processes(run_dir: &Path, name: &str) -> String {
             template["failures"]
         ));
     }
-    // Of several, one of the newest: what an earlier edition said is known.
-    let in_force = places().find(|place| place["edition"] == "in_force");
-    let number = in_force.map_or("0".to_owned(), |place| word(&place["place"]));
-    let log = run_dir.join("logs").join(format!("{name}.{number}.log"));
     out.push_str(&format!(
-        "  starts: {}; ends nobody asked for: {}; log: {}\n",
-        function["starts"],
-        function["exits"],
-        log.display()
+        "  starts: {}; ends nobody asked for: {}; what they print: quickfire logs {name}\n",
+        function["starts"], function["exits"],
     ));
+    if let Some(dropped @ 1..) = function["log_lines_dropped"].as_u64() {
+        out.push_str(&format!(
+            "  {} lines of that were dropped, too many or with a full disk\n",
+            table::count(dropped)
+        ));
+    }
     if let Some(reason) = function["last_exit"]["reason"].as_str() {
         out.push_str(&format!("  last end: {reason}\n"));
         for line in function["last_exit"]["stderr"].as_array().into_iter().flatten() {

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
-use router::config::Command as FunctionCommand;
+use router::config::{Command as FunctionCommand, LogConfig};
 use router::{Config, run_dir};
+use worker_shim::logs::LogBounds;
 use worker_shim::{FunctionConfig, ShimConfig, Stopped};
 
 use crate::ending::{Ending, Failure};
@@ -67,6 +68,7 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
             // A call may have come just before, to start as late as it may and to take as long as it may; a process that
             // takes longer is the router's to stop.
             leave_timeout: config.router.start_after_max + function.timeout + LEAVE_RESERVE,
+            log: log_bounds(function.log),
         })
     });
     Ok(ShimConfig {
@@ -79,6 +81,10 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
     })
 }
 
+fn log_bounds(LogConfig { size_max, age_max, rate_max }: LogConfig) -> LogBounds {
+    LogBounds { size_max, age_max, rate_max }
+}
+
 /// More than the router takes to stop a process that overran.
 const LEAVE_RESERVE: Duration = Duration::from_secs(10);
 
@@ -86,4 +92,16 @@ pub fn own_program() -> Result<String, Failure> {
     let path = std::env::current_exe()
         .map_err(|error| Failure::usage(format!("cannot find this program: {error}")))?;
     Ok(path.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_shim_takes_for_the_usual_is_what_the_option_table_says() {
+        let config = Config::parse("[functions.f]\ncommand = [\"builtin:echo\"]", "q.toml").unwrap();
+        assert_eq!(log_bounds(config.functions[0].log), LogBounds::default());
+        assert_eq!(config.router.reattach_timeout, ShimConfig::REATTACH_TIMEOUT_DEFAULT);
+    }
 }

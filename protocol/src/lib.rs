@@ -15,7 +15,7 @@
 //!
 //! Reading order: [`header`] (the byte table), [`frame`] (decode), [`mod@encode`], [`extensions`], [`hello`],
 //! [`status`], [`limits`]; [`attach`] is the other, local protocol between router, workers and shim,
-//! and [`template`] the one by which the shim has initialised processes copied.
+//! [`template`] the one by which the shim has initialised processes copied, and [`log_mark`] what functions put before what they print.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ pub mod header;
 pub mod hello;
 pub mod ids;
 pub mod limits;
+pub mod log_mark;
 pub mod misbehaviour;
 pub mod name;
 pub mod recording;

@@ -216,6 +216,8 @@ pub struct FunctionConfig {
     pub canary: Option<CanaryConfig>,
     /// Processors its processes run on; empty: all that the router may use.
     pub processors: Vec<u32>,
+    /// How much of what its processes print is kept.
+    pub log: LogConfig,
     /// Added to the environment of the processes.
     pub env: BTreeMap<String, String>,
 }
@@ -227,6 +229,17 @@ pub struct CanaryConfig {
     pub function: String,
     /// Of a hundred calls.
     pub percent: u8,
+}
+
+/// How much of what the processes of a function print is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Bytes of each process.
+    pub size_max: u64,
+    /// The oldest line.
+    pub age_max: Duration,
+    /// Bytes a second of each stream of each process.
+    pub rate_max: u64,
 }
 
 /// How fast the calls of a function may grow.

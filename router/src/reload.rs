@@ -264,6 +264,7 @@ mod tests {
             ("timeout", "\"5s\""),
             ("tenant", "\"zoo\""),
             ("retries", "0"),
+            ("log_size_max", "\"1MiB\""),
         ];
         let edition = |text: &str| config(text).functions[1].edition();
         for (key, value) in values {

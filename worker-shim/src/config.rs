@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::life::Patience;
+use crate::logs::LogBounds;
 
 /// The longest function name. The same as on the wire; also what keeps log file names short.
 pub const NAME_SIZE_MAX: usize = 128;
@@ -53,6 +54,8 @@ pub struct FunctionConfig {
     pub edition: u64,
     /// The longest after which a process that is not wanted any more can have a call left.
     pub leave_timeout: Duration,
+    /// How much of what its processes print is kept.
+    pub log: LogBounds,
 }
 
 /// Why a configuration cannot be used.

@@ -20,7 +20,7 @@
 //! | `template.rs` | a process that is initialised once and then copied; the order for a copy | one socket and what process and log may |
 //! | `process.rs` | spawn, adopt, signal, reap | system calls |
 //! | `sandbox.rs` | what stands between the host and a program that is not trusted | system calls |
-//! | `logs.rs` | captured output, bounded | files |
+//! | `logs.rs`, `logs/` | captured output, bounded | files |
 //! | `link.rs` | the connection to a shard of the router | one socket |
 //! | `signals.rs`, `run_lock.rs`, `jitter.rs` | one small thing each | what their name says |
 //! | `status.rs` | `shim.json` for `quickfire functions` | one file |
@@ -35,7 +35,7 @@ mod function;
 mod jitter;
 pub mod life;
 mod link;
-mod logs;
+pub mod logs;
 mod place;
 mod process;
 mod run_lock;

@@ -54,7 +54,7 @@ impl Place {
             start: if self.program.snapshot { "snapshot" } else { "exec" },
             edition: if is_in_force { "in_force" } else { "earlier" },
             life: self.life.name(),
-            pid: self.process.as_ref().map(|process| process.pid.as_raw_nonzero().get().unsigned_abs()),
+            pid: self.process.as_ref().map(Process::id),
             failures: self.life.failure_count(),
         }
     }

@@ -199,6 +199,11 @@ fn affinity(processors: &[u32]) -> Option<CpuSet> {
 }
 
 impl Process {
+    /// Its number, as everybody but the kernel writes it.
+    pub fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// Signals the process and what it started, as far as that stayed in its group.
     pub fn signal_group(&self, signal: Signal) {
         signal_group(self.pid, signal);

@@ -6,7 +6,7 @@
 //! Always: `turn` handles exits before time, so that no place acts on a process that is no more.
 //! Always: a place that is not wanted any more and has no process goes at once; one that has goes with its process, which
 //! the router tells to end when its calls are done. Which places are wanted: `function.rs`.
-//! Never: blocks anywhere but in `poll`; spins (each place has its wait, and an idle shim has no timer).
+//! Never: blocks anywhere but in `poll`; spins (each place has its wait, and an idle shim looks at its logs once an hour).
 //!
 //! ```text
 //! turn: poll ─▶ signals ─▶ output ─▶ exits ─▶ the shards' words ─▶ time ─▶ templates ─▶ shim.json
@@ -30,7 +30,7 @@ use crate::function::{Function, Prospect};
 use crate::jitter::Jitter;
 use crate::life::{Action, Event, Life, Patience};
 use crate::link::{Link, Word};
-use crate::logs::PlaceLog;
+use crate::logs::{LogBounds, PlaceLog, sweep, unix_us};
 use crate::place::Place;
 use crate::process::{self, Exit, Process, Program, Role};
 use crate::run_lock::lock;
@@ -132,6 +132,8 @@ struct Shim {
     stopped_shards: Vec<bool>,
     status_file: StatusFile,
     jitter: Jitter,
+    /// When logs are looked at next for lines that are too old.
+    sweep_at_ns: u64,
     stopping: Option<Stopped>,
     buffer: Box<[u8]>,
 }
@@ -155,6 +157,7 @@ impl Shim {
             stopped_shards: vec![false; config.shards as usize],
             status_file: StatusFile::new(config.run_dir.join("shim.json")),
             jitter: Jitter::new(),
+            sweep_at_ns: 0,
             stopping: None,
             buffer: vec![0; OUTPUT_SIZE_PER_TURN].into_boxed_slice(),
             config,
@@ -176,9 +179,16 @@ impl Shim {
             }
         }
         for index in 0..self.places.len() {
+            let place = &mut self.places[index];
+            place.log.set_bounds(self.functions[place.function].config.log);
             self.settle(now_ns, index);
         }
+        for template in &mut self.templates {
+            template.log.set_bounds(self.functions[template.function].config.log);
+        }
         self.fill_places(now_ns);
+        // Lines may be too old by another bound.
+        self.sweep_at_ns = now_ns;
     }
 
     /// Brings a place to what is wanted of it.
@@ -231,7 +241,13 @@ impl Shim {
             attach_socket: self.config.attach_socket(shard),
             life: Life::new(now_ns),
             process: None,
-            log: PlaceLog::new(&self.logs_dir, &program.name, &number.to_string()),
+            log: PlaceLog::new(
+                &self.logs_dir,
+                &program.name,
+                &number.to_string(),
+                program.edition,
+                program.log,
+            ),
             has_served: self.functions[function].is_serving(shard, program.edition),
             program,
         }
@@ -346,8 +362,26 @@ impl Shim {
             self.on_event(now_ns, place, Event::Time);
         }
         self.turn_templates(now_ns);
+        if now_ns >= self.sweep_at_ns {
+            self.sweep_logs(now_ns);
+        }
         self.write_status();
         Ok(())
+    }
+
+    /// Removes lines that are too old. Files of a function that nobody remembers stay as long as those of the most patient one.
+    fn sweep_logs(&mut self, now_ns: u64) {
+        self.places.iter_mut().for_each(|place| place.log.retire());
+        self.templates.iter_mut().for_each(|template| template.log.retire());
+        let ages = || self.functions.iter().map(|function| function.config.log.age_max);
+        let usual = LogBounds::default().age_max;
+        let (shortest, longest) = (ages().min().unwrap_or(usual), ages().max().unwrap_or(usual));
+        let age_max_of = |name: &str| {
+            self.function(name).map_or(longest, |index| self.functions[index].config.log.age_max)
+        };
+        sweep::sweep(&self.logs_dir, unix_us(), age_max_of);
+        let period_ns = u64::try_from(sweep::period(shortest).as_nanos()).unwrap_or(u64::MAX);
+        self.sweep_at_ns = now_ns.saturating_add(period_ns);
     }
 
     /// Some once every place is gone.
@@ -361,13 +395,10 @@ impl Shim {
         let of_links = self.links.iter().filter_map(Link::due_at_ns);
         let of_templates = self.templates.iter().filter_map(Template::due_at_ns);
         let of_places = self.places.iter().filter_map(|place| place.life.due_at_ns());
-        let due_at_ns = of_places.chain(of_templates).chain(of_links).min();
-        let timeout = due_at_ns.map(|at_ns| {
-            let left = Duration::from_nanos(at_ns.saturating_sub(self.now_ns()));
-            // A day at most: the kernel's seconds are signed, and waking once a day costs nothing.
-            let left = left.min(Duration::from_secs(86_400));
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
-        });
+        let due_at_ns = of_places.chain(of_templates).chain(of_links).fold(self.sweep_at_ns, u64::min);
+        let left = Duration::from_nanos(due_at_ns.saturating_sub(self.now_ns()));
+        // An hour at most, for then the logs are swept.
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
 
         let processes = self.places.iter().filter_map(|place| place.process.as_ref());
         let mut polled: Vec<PollFd<'_>> = vec![self.signals.poll_fd()];
@@ -375,7 +406,7 @@ impl Shim {
         let pipes = processes.flat_map(|process| process.output.iter().flatten());
         polled.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         polled.extend(self.templates.iter().flat_map(Template::poll_fds));
-        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -400,15 +431,14 @@ impl Shim {
             return;
         };
         let place = &mut self.places[index];
-        // What it said last is still in the pipes. Once more is enough: a pipe holds no more than the buffer.
-        place.read_output(now_ns, &mut self.buffer);
-        place.process = None;
-        let stderr = place.log.close(now_ns);
+        // What it said last is still in the pipes.
+        if let Some(mut process) = place.process.take() {
+            place.log.read_last(now_ns, &mut process.output, &mut self.buffer);
+        }
+        let reason = exit.cause.to_string();
+        let stderr = place.log.ended(now_ns, &reason);
         let is_kept = self.is_kept(index);
         let was_asked = self.is_surplus(index) || !self.places[index].life.is_to_stay();
-        let place = &mut self.places[index];
-        let reason = exit.cause.to_string();
-        place.log.remark(now_ns, &format!("pid {} {reason}", exit.pid));
 
         let jitter = self.jitter.next_u32();
         self.on_event(now_ns, index, Event::Exited { jitter });
@@ -454,7 +484,7 @@ impl Shim {
     /// The process that a place asked for is there.
     fn on_started(&mut self, now_ns: u64, index: usize, process: Process) {
         let place = &mut self.places[index];
-        place.log.remark(now_ns, &format!("started, pid {}", process.pid));
+        place.log.started(now_ns, process.id());
         place.process = Some(process);
         self.functions[place.function].tally.starts += 1;
         self.on_event(now_ns, index, Event::Started);

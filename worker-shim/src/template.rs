@@ -107,7 +107,13 @@ impl Template {
         Self {
             function,
             number,
-            log: PlaceLog::new(logs_dir, &program.name, &format!("template-{number}")),
+            log: PlaceLog::new(
+                logs_dir,
+                &program.name,
+                &format!("template-{number}"),
+                program.edition,
+                program.log,
+            ),
             program,
             life: Life::new(now_ns),
             process: None,
@@ -261,6 +267,13 @@ impl Template {
         }
     }
 
+    /// What it printed last, of one that has ended.
+    pub fn read_last_output(&mut self, now_ns: u64, buffer: &mut [u8]) {
+        if let Some(process) = &mut self.process {
+            self.log.read_last(now_ns, &mut process.output, buffer);
+        }
+    }
+
     pub fn read_output(&mut self, now_ns: u64, buffer: &mut [u8]) {
         if let Some(process) = &mut self.process {
             self.log.read(now_ns, &mut process.output, buffer);
@@ -294,7 +307,7 @@ impl Template {
                 Life::Starting { .. } | Life::Warm => "ready",
                 other => other.name(),
             },
-            pid: self.process.as_ref().map(|process| process.pid.as_raw_nonzero().get().unsigned_abs()),
+            pid: self.process.as_ref().map(Process::id),
             failures: self.life.failure_count(),
             copies: self.copies,
         }

@@ -22,7 +22,7 @@ use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
     CanaryConfig, Command, Config, Fallback, FunctionConfig, Host, HttpConfig, HttpListen, IoChoice, Listen,
-    RouterConfig, Runtime, SlowStartConfig, Sources, TenantConfig, auto, nearest,
+    LogConfig, RouterConfig, Runtime, SlowStartConfig, Sources, TenantConfig, auto, nearest,
 };
 use crate::clock::nanos;
 use crate::idle::IdleStrategy;
@@ -357,6 +357,11 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         fallback: table.fallback("fallback"),
         canary: canary(table),
         processors: table.processors("processors"),
+        log: LogConfig {
+            size_max: table.size_u64("log_size_max"),
+            age_max: table.duration("log_age_max"),
+            rate_max: table.size_u64("log_rate_max"),
+        },
         env: table.environment("env"),
     }
 }

@@ -242,6 +242,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         fallback = "answer:later"
         canary_percent = 3
         processors = "4-5,7"
+        log_age_max = "24h"
         env = { LEVEL = "3" }
         containment = "process"
         network = "host"
@@ -308,6 +309,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         fallback: Fallback::Answer("later".into()),
         canary: None,
         processors: vec![4, 5, 7],
+        log: LogConfig { size_max: 2 << 20, age_max: Duration::from_secs(24 * 3600), rate_max: 1 << 20 },
         env: [("LEVEL".to_owned(), "3".to_owned())].into(),
     };
     assert_eq!(config.functions, [expected]);

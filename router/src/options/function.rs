@@ -575,6 +575,36 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "log_size_max",
+        flag: None,
+        env: None,
+        // Four files, of which each has to hold some lines of 8 KiB.
+        kind: Kind::size(64 * KIB, GIB),
+        // The run directory is memory on most hosts.
+        default: Some("2MiB"),
+        meaning: "Bytes of its output that are kept for each process. Beyond it the oldest quarter goes.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "log_age_max",
+        flag: None,
+        env: None,
+        kind: Kind::duration(Duration::from_secs(10), Duration::from_secs(10 * 365 * 24 * 3600)),
+        default: Some("168h"),
+        meaning: "How long output is kept; older lines are removed, a quarter of this sooner or an eighth later.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "log_rate_max",
+        flag: None,
+        env: None,
+        kind: Kind::size(64 * KIB, GIB),
+        default: Some("1MiB"),
+        meaning: "Bytes a second that are kept of stdout, and as many of stderr, of each process. More is dropped, and the log says how much; the \
+                  process is not held up.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "env",
         flag: None,
         env: None,

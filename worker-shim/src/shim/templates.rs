@@ -173,7 +173,7 @@ impl Shim {
         });
         match started {
             Ok(process) => {
-                template.log.remark(now_ns, &format!("started, pid {}", process.pid));
+                template.log.started(now_ns, process.id());
                 template.on_started(now_ns, process);
             }
             Err(error) => {
@@ -192,12 +192,11 @@ impl Shim {
 
     pub(super) fn on_template_exit(&mut self, now_ns: u64, index: usize, exit: Exit) {
         let template = &mut self.templates[index];
-        template.read_output(now_ns, &mut self.buffer);
-        let stderr = template.log.close(now_ns);
+        template.read_last_output(now_ns, &mut self.buffer);
+        let stderr = template.log.ended(now_ns, &exit.cause.to_string());
         let was_asked = !template.life.is_to_stay();
         let (failed, place) = template.on_ended();
         let reason = failed.map_or_else(|| exit.cause.to_string(), |failed| failed.to_string());
-        template.log.remark(now_ns, &format!("pid {} {}", exit.pid, exit.cause));
         let (function, is_gone) = (template.function, template.life.is_gone());
         if !is_gone {
             let jitter = self.jitter.next_u32();
