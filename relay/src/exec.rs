@@ -3,7 +3,7 @@
 //! Always: a call has ended when its process has; whatever the process started in its group ends with it.
 //! Never: keeps anything from one call to the next.
 
-use quickfire_client::serve::FunctionError;
+use quickfire_client::serve::{FunctionError, running_call};
 
 use crate::fault::Fault;
 use crate::job::{Attributes, Job};
@@ -35,7 +35,7 @@ pub fn answer(plan: &Plan, job: &Job<'_>, reply: &mut Vec<u8>) -> Result<(), Fun
 fn call(plan: &Plan, job: &Job<'_>, reply: &mut Vec<u8>, program: &mut Option<Program>) -> Result<(), Fault> {
     let variables = variables(&job.attributes);
     let variables: Vec<_> = variables.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    let program = program.insert(Program::spawn(&plan.command, &variables, Streams::Pipes)?);
+    let program = program.insert(Program::spawn(&plan.command, &variables, Streams::Pipes, running_call())?);
     let mut talk =
         Talk { program, unwritten: job.payload, output: reply, output_size_max: job.result_size_max };
     loop {

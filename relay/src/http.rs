@@ -77,7 +77,7 @@ impl Instance for Http {
         };
         Ok(Http {
             reactor: Reactor::new()?,
-            program: Program::spawn(&plan.command, &[(name, &text)], Streams::Log)?,
+            program: Program::spawn(&plan.command, &[(name, &text)], Streams::Log, None)?,
             place,
             plan: http.clone(),
             start_timeout: plan.start_timeout,

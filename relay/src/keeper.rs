@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use quickfire_client::serve::FunctionError;
+use quickfire_client::serve::{FunctionError, eprintln, running_call};
 
 use crate::fault::{Failed, Fault};
 use crate::job::{IsEnded, Job};
@@ -128,8 +128,8 @@ impl<'a, I: Instance> Keeper<'a, I> {
         let known = self.kept.as_mut().filter(|kept| kept.has_answered);
         let known = known.map(|kept| kept.instance.make_ready(is_ended));
         if let Some(Err(fault)) = &known {
-            eprintln!("relay: between two calls: {fault}; it is started anew");
             self.kept = None;
+            std::eprintln!("relay: between two calls: {fault}; it is started anew");
         }
         if self.kept.is_none() {
             self.spawn()?;
@@ -147,11 +147,11 @@ impl<'a, I: Instance> Keeper<'a, I> {
         if let Some(kept) = &mut self.kept
             && let Err(fault) = kept.instance.check_fit()
         {
-            eprintln!("relay: between two calls: {fault}; it is started anew");
             if !kept.has_answered {
                 self.pause.note_failure(Instant::now());
             }
             self.kept = None;
+            std::eprintln!("relay: between two calls: {fault}; it is started anew");
         }
     }
 
@@ -190,7 +190,12 @@ impl<'a, I: Instance> Keeper<'a, I> {
 
 impl<I: Instance> Kept<I> {
     fn call(&mut self, job: &Job<'_>, reply: &mut Vec<u8>) -> Result<(), Failed> {
+        self.instance.program().set_call(running_call());
         let called = self.instance.call(job, reply);
+        // What breaks its program is told with it: what that says while it dies is of the call too.
+        if !matches!(&called, Err(Failed::Fault(fault)) if !fault.is_passing()) {
+            self.instance.program().set_call(None);
+        }
         self.has_answered |= !matches!(called, Err(Failed::Fault(_)));
         called
     }

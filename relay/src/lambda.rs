@@ -57,7 +57,7 @@ impl Instance for Lambda {
         let variables = variables(&plan.function, address);
         let variables: Vec<_> = variables.iter().map(|(name, text)| (*name, text.as_str())).collect();
         Ok(Lambda {
-            program: Program::spawn(&plan.command, &variables, Streams::Log)?,
+            program: Program::spawn(&plan.command, &variables, Streams::Log, None)?,
             reactor,
             shared,
             region: std::env::var("AWS_REGION").unwrap_or_else(|_| "local".into()),

@@ -8,7 +8,8 @@
 //! In: a [`Plan`], and calls from the ring.  Out: for each call exactly one answer: a result, the program's own error, or a
 //! [`Fault`] that names what broke, with the end of what the program said on stderr.
 //! Always: the program runs in a process group of its own, dies with the relay, and is reaped by it; what it started in that
-//! group ends with it. Its stderr goes on to the relay's, and so into the log that the shim keeps.
+//! group ends with it. What it prints goes on to the relay's own stdout and stderr, marked with its call, and so into the log that
+//! the shim keeps.
 //! Always: an instance whose conversation broke, or whose call was given up, is killed and replaced (over HTTP,
 //! where each call has a connection of its own, a broken one is closed): a late answer can reach no other call.
 //! Never: trusts a byte of the program: every size is bounded, see `limits.rs`.
@@ -18,7 +19,7 @@
 //! | `plan.rs` | what to run, and how |
 //! | `job.rs` | one call as a runtime sees it: payload, attributes, whether it is still wanted |
 //! | `fault.rs` | what can break, in words |
-//! | `program.rs`, `tail.rs` | the foreign process; the end of its stderr |
+//! | `program.rs`, `tail.rs` | the foreign process; what it prints |
 //! | `talk.rs` | bytes in and out of its pipes, while a call is wanted |
 //! | `keeper.rs`, `pause.rs` | one instance, kept ready across calls; how soon a failed one is started again |
 //! | `stopping.rs` | SIGTERM, passed on |

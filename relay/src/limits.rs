@@ -16,6 +16,10 @@ pub const JSON_GROWTH_MAX: usize = 6;
 pub const WANTED_POLL: Duration = Duration::from_millis(10);
 /// How long after its deadline a call is given up that the router has not taken back: a quarter of the router's own grace.
 pub const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+/// Read of a program's output at once.
+pub const OUTPUT_READ_SIZE: usize = 16 << 10;
+/// As often in a row: what a process without privileges can make a pipe hold (1 MiB).
+pub const OUTPUT_READS_MAX: usize = 64;
 /// What a dead program said last has arrived after this, also on a busy machine; all of it is waited for only where something left the
 /// program's process group with the pipe in its hands.
 pub const STDERR_SETTLE: Duration = Duration::from_millis(500);

@@ -30,7 +30,7 @@ const WITHHELD: [&str; 4] =
 pub enum Streams {
     /// To the relay.
     Pipes,
-    /// Stdin nowhere, stdout to the log.
+    /// Stdin nowhere, stdout to the log as stderr is.
     Log,
 }
 
@@ -44,34 +44,46 @@ pub struct Program {
     pub stdin: Option<ChildStdin>,
     /// Read without blocking.
     pub stdout: Option<ChildStdout>,
-    stderr: Tail,
+    printed: Tail,
     exit: Option<ExitStatus>,
 }
 
 impl Program {
-    /// Starts `command` with `variables` added to its environment.
-    pub fn spawn(command: &[String], variables: &[(&str, &str)], streams: Streams) -> Result<Program, Fault> {
-        Self::try_spawn(command, variables, streams).map_err(Fault::CannotStart)
+    /// Starts `command` with `variables` added to its environment. What it prints is of `call` until something else is said.
+    pub fn spawn(
+        command: &[String],
+        variables: &[(&str, &str)],
+        streams: Streams,
+        call: Option<u64>,
+    ) -> Result<Program, Fault> {
+        Self::try_spawn(command, variables, streams, call).map_err(Fault::CannotStart)
     }
 
-    fn try_spawn(words: &[String], variables: &[(&str, &str)], streams: Streams) -> io::Result<Program> {
+    fn try_spawn(
+        words: &[String],
+        variables: &[(&str, &str)],
+        streams: Streams,
+        call: Option<u64>,
+    ) -> io::Result<Program> {
         let [path, arguments @ ..] = words else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
         };
         let mut command = Command::new(path);
-        command.args(arguments).envs(variables.iter().copied()).process_group(0).stderr(Stdio::piped());
+        command.args(arguments).envs(variables.iter().copied()).process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         WITHHELD.iter().for_each(|name| {
             command.env_remove(name);
         });
-        match streams {
-            Streams::Pipes => command.stdin(Stdio::piped()).stdout(Stdio::piped()),
-            Streams::Log => command.stdin(Stdio::null()).stdout(Stdio::inherit()),
-        };
+        command.stdin(if streams == Streams::Pipes { Stdio::piped() } else { Stdio::null() });
         worker_shim::die_with_parent(&mut command);
 
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let stdin = child.stdin.take();
+        let (stdout, logged_stdout) = match (streams, child.stdout.take()) {
+            (Streams::Pipes, stdout) => (stdout, None),
+            (Streams::Log, stdout) => (None, stdout),
+        };
         let prepared = (|| {
             if let Some(stdin) = &stdin {
                 rustix::io::ioctl_fionbio(stdin, true)?;
@@ -81,10 +93,10 @@ impl Program {
             }
             let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
             let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-            Ok::<_, io::Error>((pidfd, Tail::follow(stderr)?))
+            Ok::<_, io::Error>((pidfd, Tail::follow(stderr, logged_stdout, call)?))
         })();
         match prepared {
-            Ok((pidfd, stderr)) => Ok(Program { child, pid, pidfd, stdin, stdout, stderr, exit: None }),
+            Ok((pidfd, printed)) => Ok(Program { child, pid, pidfd, stdin, stdout, printed, exit: None }),
             Err(error) => {
                 end_group(pid);
                 // Killed: it is gone as soon as the kernel can.
@@ -146,7 +158,12 @@ impl Program {
 
     /// The end of what it said on stderr, all of it as far as it is dead.
     pub fn stderr_tail(&self) -> String {
-        self.stderr.text()
+        self.printed.text()
+    }
+
+    /// What it prints from now on is of this call; what it has printed by now is not.
+    pub fn set_call(&self, call: Option<u64>) {
+        self.printed.set_call(call);
     }
 
     /// Becomes readable when it ends.
@@ -159,7 +176,7 @@ impl Program {
         // A child nobody can wait for is as good as killed; this relay waits for it only here.
         let killed = ExitStatus::from_raw(Signal::KILL.as_raw());
         let exit = self.child.wait().unwrap_or(killed);
-        self.stderr.settle();
+        self.printed.settle();
         self.exit = Some(exit);
         exit
     }
@@ -192,7 +209,7 @@ mod tests {
 
     fn shell(script: &str) -> Program {
         let command = ["sh", "-c", script].map(String::from);
-        Program::spawn(&command, &[("ADDED", "here")], Streams::Pipes).unwrap()
+        Program::spawn(&command, &[("ADDED", "here")], Streams::Pipes, None).unwrap()
     }
 
     fn wait(program: &mut Program) -> ExitStatus {
@@ -213,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_exist_is_a_fault() {
-        let spawned = Program::spawn(&["/nowhere/x".into()], &[], Streams::Pipes);
+        let spawned = Program::spawn(&["/nowhere/x".into()], &[], Streams::Pipes, None);
         let fault = spawned.err().unwrap().to_string();
         assert!(fault.starts_with("cannot_start: "), "{fault}");
     }

@@ -66,7 +66,7 @@ fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawVal
 
 impl Instance for Stdio {
     fn spawn(plan: &Plan) -> Result<Self, Fault> {
-        Ok(Stdio { program: Program::spawn(&plan.command, &[], Streams::Pipes)? })
+        Ok(Stdio { program: Program::spawn(&plan.command, &[], Streams::Pipes, None)? })
     }
 
     fn make_ready(&mut self, _is_ended: &IsEnded<'_>) -> Result<bool, Fault> {

@@ -33,6 +33,7 @@
 //! | `call.rs` | what a function sees: `Call`, `Reply`, `FunctionError` |
 //! | `calls.rs` | the loop over the ring |
 //! | `nested.rs` | calls that a function makes while it runs one |
+//! | `log.rs` | what a function prints, with the call that prints it |
 //! | `lanes.rs` | calls that clients bring straight to this process |
 //! | `watcher.rs` | the thread that waits for Stop and for the router's death |
 //! | `stop.rs` | ending it from within the process |
@@ -44,6 +45,7 @@ mod call;
 mod calls;
 mod environment;
 mod lanes;
+mod log;
 mod nested;
 mod stop;
 mod template;
@@ -61,8 +63,13 @@ use calls::{End, serve_attachment};
 use environment::Environment;
 
 pub use call::{Call, FunctionError, Reply};
+pub use log::{Marked, print_line, running_call, stderr, stdout};
+#[doc(hidden)] // for relays, which mark what others print
+pub use protocol::log_mark::mark_lines;
 pub use shm_ring::fork::{ForkRefused, Side, fork_orphan};
 pub use stop::Stop;
+#[doc(inline)]
+pub use {crate::__serve_eprintln as eprintln, crate::__serve_println as println};
 
 /// Time between two tries to attach.
 const ATTACH_RETRY: Duration = Duration::from_millis(50);

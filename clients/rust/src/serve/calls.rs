@@ -23,6 +23,7 @@ use super::ServeFailed;
 use super::attachment::Attachment;
 use super::call::{Call, FunctionError, Reply};
 use super::lanes::{Lanes, Work};
+use super::log;
 use super::stop::Stop;
 use super::watcher::{News, Watcher};
 use crate::waits::Waits;
@@ -171,6 +172,14 @@ pub fn run_guarded<H>(handler: &mut H, call: &Call<'_>, reply: &mut Reply) -> Ra
 where
     H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 {
+    let number = Some(call.router_id()).filter(|id| *id != 0);
+    log::during(number, || answer_guarded(handler, call, reply))
+}
+
+fn answer_guarded<H>(handler: &mut H, call: &Call<'_>, reply: &mut Reply) -> Ran
+where
+    H: FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
+{
     // The reply is replaced after a panic. The handler's own state may be half changed; whether to go on with it is
     // its author's choice, who can end the process, and the shim starts another.
     let returned = catch_unwind(AssertUnwindSafe(|| handler(call, reply)));
@@ -182,7 +191,12 @@ where
                 return Ran::PushedBack { severity };
             }
         }
-        Err(panic) => reply.replace(panic_text(&*panic).as_bytes()),
+        Err(panic) => {
+            let told = panic_text(&*panic);
+            // What the panic itself printed is of no call: `std` knows none.
+            super::eprintln!("the call {told}");
+            reply.replace(told.as_bytes());
+        }
     }
     Ran::Failed
 }
