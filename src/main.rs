@@ -26,6 +26,7 @@ mod invoke;
 mod kept;
 mod live;
 mod load;
+mod logs;
 mod print_config;
 mod record;
 mod relay;
@@ -81,6 +82,7 @@ fn command() -> Command {
             load::command(),
             record::command(),
             functions::command(),
+            logs::command(),
             top::command(),
             inspect::command(),
             why::command(),
@@ -104,6 +106,7 @@ fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
         Some(("load", matches)) => load::run(matches),
         Some(("record", matches)) => record::run(matches),
         Some(("functions", matches)) => functions::run(matches),
+        Some(("logs", matches)) => logs::run(matches),
         Some(("top", matches)) => top::run(matches),
         Some(("inspect", matches)) => inspect::run(matches),
         Some(("why", matches)) => why::run(matches),

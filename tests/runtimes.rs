@@ -99,7 +99,7 @@ fn the_examples_do_their_work() {
         "{refused}"
     );
 
-    let log = std::fs::read_to_string(router.dir.join("logs/spam.0.log")).unwrap();
+    let log = stdout(&router.command("logs").arg("spam").output().unwrap());
     assert!(log.contains(" err learned from 24 messages"), "{log}");
 }
 
@@ -132,7 +132,7 @@ fn the_end_of_stderr_reaches_caller_and_log() {
         told.contains("exit: the program ended (exit status: 9)") && told.contains("no such table"),
         "{told}"
     );
-    let log = std::fs::read_to_string(router.dir.join("logs/broken.0.log")).unwrap();
+    let log = stdout(&router.command("logs").arg("broken").output().unwrap());
     assert!(log.contains(" err no such table"), "{log}");
 }
 
