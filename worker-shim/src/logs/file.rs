@@ -109,12 +109,12 @@ impl LogFile {
         let more = self.buffer.len() as u64;
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => Open::open(&self.path, line.at_us)?,
+            None => Open::at(&self.path, line.at_us)?,
         };
         let is_full = open.size > 0 && open.size + more > self.bounds.size_max / PART;
         if is_full || (open.size > 0 && self.is_of_age(&open, line.at_us)) {
             self.put_aside(open.begun_at_us)?;
-            open = Open::open(&self.path, line.at_us)?;
+            open = Open::at(&self.path, line.at_us)?;
         }
         if let Err(error) = open.file.write_all(&self.buffer) {
             // Not half a line, as far as that can be helped.
@@ -153,7 +153,7 @@ impl LogFile {
 
 impl Open {
     /// `now_us` is when it is begun if it is not there yet.
-    fn open(path: &Path, now_us: u64) -> io::Result<Open> {
+    fn at(path: &Path, now_us: u64) -> io::Result<Open> {
         let mut file = OpenOptions::new().read(true).create(true).append(true).open(path)?;
         let mut size = file.metadata()?.len();
         let begun_at_us = if size == 0 { now_us } else { begun_at_us(&file).unwrap_or(now_us) };

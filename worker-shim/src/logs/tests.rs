@@ -252,7 +252,7 @@ fn a_file_is_put_aside_when_its_first_line_has_a_quarter_of_the_age_and_then_swe
     log.retire();
     assert!(!path.exists());
     sweep::sweep(dir.path(), unix_us() + 1_000_000, |_| Duration::ZERO);
-    assert_eq!(files(dir.path()), [PathBuf::new(); 0]);
+    assert!(files(dir.path()).is_empty());
     log.set_bounds(BOUNDS);
     log.append(0, Stream::Out, b"goes on\n");
     assert_eq!(lines(dir.path()), ["out - goes on"]);
