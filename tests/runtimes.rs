@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 
 use rustix::process::Signal;
-use support::{Router, echo_manifest, eventually, is_zombie, signal};
+use support::{Router, children, echo_manifest, eventually, lives, signal};
 
 /// The functions of the examples.
 fn examples() -> String {
@@ -31,18 +31,6 @@ fn stderr(output: &Output, code: i32) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
     text
-}
-
-/// The processes that `pid` started and that live.
-fn children(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    let text = lists.collect::<Vec<_>>().join(" ");
-    text.split_whitespace().map(|word| word.parse().unwrap()).filter(|pid| lives(*pid)).collect()
-}
-
-fn lives(pid: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{pid}")).exists() && !is_zombie(pid)
 }
 
 /// A program of two processes; gives both once both run.

@@ -262,10 +262,12 @@ pub fn quickfire_behind(filter: Filter) -> Command {
     command
 }
 
-/// Function processes of `name` that belong to the run directory `dir`.
+/// Function processes of `name` that belong to the run directory `dir`; not the programs that relays among them started.
 pub fn workers_in(dir: &Path, name: &str) -> Vec<u32> {
     let variable = format!("QUICKFIRE_FUNCTION={name}\0");
-    processes_in(dir).into_iter().filter(|pid| environment_of(*pid).contains(&variable)).collect()
+    let is_one =
+        |environment: String| environment.contains(&variable) && environment.contains("QUICKFIRE_TOKEN=");
+    processes_in(dir).into_iter().filter(|pid| is_one(environment_of(*pid))).collect()
 }
 
 /// Every living process whose environment names the run directory, except this one.
@@ -276,6 +278,19 @@ pub fn processes_in(dir: &Path) -> Vec<u32> {
     pids.filter(|pid| *pid != std::process::id() && !is_zombie(*pid))
         .filter(|pid| environment_of(*pid).contains(&needle))
         .collect()
+}
+
+/// The processes that `pid` started and that live.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let text = lists.collect::<Vec<_>>().join(" ");
+    text.split_whitespace().map(|word| word.parse().unwrap()).filter(|pid| lives(*pid)).collect()
+}
+
+/// Whether there is such a process, and it has not ended.
+pub fn lives(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists() && !is_zombie(pid)
 }
 
 /// Whether a process has ended but was not waited for.
