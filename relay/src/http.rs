@@ -4,6 +4,8 @@
 //! Back: a status of 2xx with the result; any other is the function's error.
 //! Always: one call at a time, each on a connection of its own, which ends with it: whatever a server says too late or too often
 //! can reach no other call. An exchange that breaks costs its connection; the program goes on.
+//! Always: a body that ends with its connection, without a length of its own, is whole only if the program lives: the kernel closes the
+//! connections of one that is killed as if they had come to their end.
 //! Never: more of an answer than a result may have. Never talks to another user's server (`owner.rs`).
 //!
 //! ```text
@@ -19,7 +21,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use hyper_util::rt::TokioIo;
 use rustix::net::SocketAddrUnix;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -122,6 +124,13 @@ impl Instance for Http {
         let Http { program, reactor, place, plan, .. } = self;
         let request = request(plan, job).map_err(|error| Fault::NotHttp(error.to_string()))?;
         match reactor.wait(program, job.is_ended, exchange(place, request, job.result_size_max)) {
+            Waited::Done(Ok(answer)) if answer.ends_with_connection && self.program.is_ending() => {
+                // How it ended is there in a moment.
+                Err(match self.program.wait_exit(EXIT_SETTLE) {
+                    Some(exit) => Fault::Died(exit).into(),
+                    None => Fault::Closed("the program is ending".into()).into(),
+                })
+            }
             Waited::Done(Ok(answer)) => {
                 if !answer.is_ok {
                     return Err(Failed::Function(answer.error_text(job.result_size_max)));
@@ -269,6 +278,8 @@ struct Answer {
     status: String,
     /// At most one byte more than a result may have.
     body: Vec<u8>,
+    /// It has neither a length nor chunks.
+    ends_with_connection: bool,
 }
 
 impl Answer {
@@ -293,7 +304,11 @@ async fn exchange(
     let mut connection = place.connect().await.map_err(Fault::CannotConnect)?;
     let response = connection.sender.send_request(request).await.map_err(broken)?;
     let status = response.status();
-    let mut answer = Answer { is_ok: status.is_success(), status: status.to_string(), body: Vec::new() };
+    let headers = response.headers();
+    let ends_with_connection =
+        !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
+    let (is_ok, status) = (status.is_success(), status.to_string());
+    let mut answer = Answer { is_ok, status, body: Vec::new(), ends_with_connection };
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };

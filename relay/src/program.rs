@@ -118,6 +118,11 @@ impl Program {
         self.exit
     }
 
+    /// Whether it is ending, or has: by then the kernel has closed what it had open, and its end may not have been told yet.
+    pub fn is_ending(&self) -> bool {
+        self.exit.is_some() || is_ending(self.pid)
+    }
+
     /// Kills it and its group, if they are not dead yet.
     pub fn kill(&mut self) -> ExitStatus {
         match self.exit {
@@ -196,6 +201,19 @@ pub fn timespec(length: Duration) -> Timespec {
     }
 }
 
+/// By the kernel's flags of its first thread: PF_EXITING is set before its descriptors are closed, and those of a process with several
+/// threads are closed by the last of them, when all have it.
+fn is_ending(pid: Pid) -> bool {
+    const PF_EXITING: u64 = 4;
+    /// Of the fields behind the name in brackets: state, parent, group, session, terminal, its group, flags.
+    const FLAGS_INDEX: usize = 6;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let flags = fields.split_ascii_whitespace().nth(FLAGS_INDEX).and_then(|word| word.parse::<u64>().ok());
+    // Without the file, it is no more.
+    flags.is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
 fn end_group(pid: Pid) {
     // ESRCH: nobody is left, which is what is wanted. EPERM: it became another user, and there is nothing more to do.
     let _ = kill_process_group(pid, Signal::KILL);
@@ -241,6 +259,23 @@ mod tests {
         assert_eq!(wait(&mut program).code(), Some(3));
         assert_eq!(program.stderr_tail(), "oh\n");
         assert_eq!(output(&mut program), "here\n");
+    }
+
+    #[test]
+    fn it_is_ending_as_soon_as_its_pipes_are_closed_by_the_kernel() {
+        for _ in 0..20 {
+            let mut program = shell("echo ready; read -r x");
+            let mut stdout = program.stdout.take().unwrap();
+            rustix::io::ioctl_fionbio(&stdout, false).unwrap();
+            stdout.read_exact(&mut [0; 6]).unwrap();
+            assert!(!program.is_ending());
+            rustix::process::kill_process(program.pid, Signal::KILL).unwrap();
+            // Expect: at the end of its output, whether or not its exit is told by then
+            assert_eq!(stdout.read(&mut [0]).unwrap(), 0);
+            assert!(program.is_ending());
+            wait(&mut program);
+            assert!(program.is_ending());
+        }
     }
 
     #[test]

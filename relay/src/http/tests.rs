@@ -229,6 +229,21 @@ fn broken_exchanges_are_told_by_name_and_cost_their_connection_only() {
 }
 
 #[test]
+fn what_a_killed_server_had_written_of_a_body_without_a_length_is_no_answer() {
+    // Given: a body whose end is that of its connection, and the kernel ends that too.
+    let script = "listener = listen()\nwhile True:\n  connection, _ = listener.accept()\n  \
+                  if request := read(connection):\n    connection.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nhalf')\n    \
+                  if request.body == b'die': os.kill(os.getpid(), 9)\n  connection.close()";
+    let plan = server(script);
+    let mut keeper = Keeper::<Http>::new(&plan);
+    assert_eq!(ask(&mut keeper, &job(b"live")), Ok("half".into()));
+    // Expect: the exit is told, unless the machine is so busy that it comes long after the end of the connection.
+    let told = ask(&mut keeper, &job(b"die")).unwrap_err();
+    assert!(told.starts_with("died: the program ended (signal: 9") || told.starts_with("closed: "), "{told}");
+    assert_eq!(ask(&mut keeper, &job(b"live")), Ok("half".into()));
+}
+
+#[test]
 fn a_second_answer_reaches_no_other_call() {
     let script = "count = 0\ndef respond(request):\n  global count\n  count += 1\n  return ok(b'first') + ok(b'second')\nserve(respond)";
     let plan = server(script);
