@@ -21,6 +21,7 @@
 //! | `process.rs` | spawn, adopt, signal, reap | system calls |
 //! | `sandbox.rs` | what stands between the host and a program that is not trusted | system calls |
 //! | `logs.rs`, `logs/` | captured output, bounded | files |
+//! | `orphanage.rs` | the end of what a shim that was killed has left | `/proc`, signals |
 //! | `link.rs` | the connection to a shard of the router | one socket |
 //! | `signals.rs`, `run_lock.rs`, `jitter.rs` | one small thing each | what their name says |
 //! | `status.rs` | `shim.json` for `quickfire functions` | one file |
@@ -36,6 +37,7 @@ mod jitter;
 pub mod life;
 mod link;
 pub mod logs;
+mod orphanage;
 mod place;
 mod process;
 mod run_lock;

@@ -23,6 +23,8 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use rustix::thread::CpuSet;
 
+use crate::orphanage;
+
 /// What a function process inherits from the shim's environment. All else (credentials above all) must be given
 /// to a function by name, in its `env`.
 const INHERITED: [&str; 10] = [
@@ -39,12 +41,13 @@ const INHERITED: [&str; 10] = [
 ];
 
 /// What the shim itself tells each process; see `docs/coding/rust-functions.md`.
-const RESERVED: [&str; 5] = [
+const RESERVED: [&str; 6] = [
     "QUICKFIRE_ATTACH",
     "QUICKFIRE_FUNCTION",
     "QUICKFIRE_TOKEN",
     "QUICKFIRE_REATTACH_MS",
     "QUICKFIRE_TEMPLATE",
+    orphanage::VARIABLE,
 ];
 
 /// True for a variable that only the shim may set.
@@ -64,6 +67,8 @@ pub struct Program<'a> {
     pub role: Role<'a>,
     /// QUICKFIRE_FUNCTION.
     pub function: &'a str,
+    /// QUICKFIRE_SHIM.
+    pub mark: &'a str,
     /// QUICKFIRE_TOKEN.
     pub token: u64,
     /// QUICKFIRE_REATTACH_MS.
@@ -107,6 +112,7 @@ pub fn spawn(program: Program<'_>) -> io::Result<Process> {
         .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .envs(program.env.iter().map(|(name, value)| (name, value)))
         .env("QUICKFIRE_FUNCTION", program.function)
+        .env(orphanage::VARIABLE, program.mark)
         .env("QUICKFIRE_TOKEN", program.token.to_string())
         .env("QUICKFIRE_REATTACH_MS", program.reattach_ms.to_string())
         .stdout(Stdio::piped())

@@ -31,6 +31,7 @@ use crate::jitter::Jitter;
 use crate::life::{Action, Event, Life, Patience};
 use crate::link::{Link, Word};
 use crate::logs::{LogBounds, PlaceLog, sweep, unix_us};
+use crate::orphanage;
 use crate::place::Place;
 use crate::process::{self, Exit, Process, Program, Role};
 use crate::run_lock::lock;
@@ -97,18 +98,30 @@ pub fn run(
 ) -> Result<Stopped, ShimFailed> {
     config.check()?;
     let failed_to = |what| move |source| ShimFailed::System { what, source };
-    let _lock = lock(&config.run_dir)?;
+    let lock = lock(&config.run_dir)?;
     let logs_dir = config.run_dir.join("logs");
     std::fs::create_dir_all(&logs_dir).map_err(failed_to("create its log directory"))?;
     process::become_subreaper().map_err(failed_to("become the parent of orphans"))?;
     process::keep_descriptors_private().map_err(failed_to("keep its descriptors to itself"))?;
     let signals = Signals::new().map_err(failed_to("listen to signals"))?;
 
-    let mut shim = Shim::new(config, Box::new(read_again), logs_dir, signals);
+    let mark = orphanage::mark(&config.run_dir).map_err(failed_to("see its run directory"))?;
+    if lock.was_left {
+        let count = orphanage::end(&mark);
+        if count > 0 {
+            let _ = writeln!(
+                io::stderr(),
+                "shim: the one before was killed; {count} processes that it left were ended"
+            );
+        }
+    }
+
+    let mut shim = Shim::new(config, Box::new(read_again), logs_dir, mark, signals);
     loop {
         shim.turn().map_err(failed_to("wait for events"))?;
         if let Some(stopped) = shim.stopped() {
             shim.end_orphans();
+            lock.release();
             return Ok(stopped);
         }
     }
@@ -118,6 +131,8 @@ struct Shim {
     config: ShimConfig,
     read_again: Box<dyn FnMut() -> Option<ShimConfig>>,
     logs_dir: PathBuf,
+    /// What every process has in its environment: see `orphanage.rs`.
+    mark: String,
     patience: Patience,
     started: Instant,
     /// All that were ever configured; a name keeps its place.
@@ -143,6 +158,7 @@ impl Shim {
         config: ShimConfig,
         read_again: Box<dyn FnMut() -> Option<ShimConfig>>,
         logs_dir: PathBuf,
+        mark: String,
         signals: Signals,
     ) -> Self {
         let mut shim = Self {
@@ -163,6 +179,7 @@ impl Shim {
             config,
             read_again,
             logs_dir,
+            mark,
         };
         let functions = std::mem::take(&mut shim.config.functions);
         shim.want(0, functions);
@@ -472,7 +489,7 @@ impl Shim {
     fn spawn(&mut self, now_ns: u64, index: usize) {
         let place = &self.places[index];
         let role = Role::Worker { attach_socket: &place.attach_socket };
-        match process::spawn(program(&self.config, &place.program, role)) {
+        match process::spawn(program(&self.config, &self.mark, &place.program, role)) {
             Ok(process) => self.on_started(now_ns, index, process),
             Err(error) => {
                 let reason = format!("cannot start {}: {error}", place.program.command[0]);
@@ -586,7 +603,12 @@ impl Shim {
 }
 
 /// What is started as a function's worker or template.
-fn program<'a>(config: &'a ShimConfig, function: &'a FunctionConfig, role: Role<'a>) -> Program<'a> {
+fn program<'a>(
+    config: &'a ShimConfig,
+    mark: &'a str,
+    function: &'a FunctionConfig,
+    role: Role<'a>,
+) -> Program<'a> {
     // Processes are more patient than the shim, so that it ends them, all together, and not each itself, to be started again in the
     // last moment.
     let reattach_timeout = config.reattach_timeout.saturating_add(MORE_PATIENCE);
@@ -596,6 +618,7 @@ fn program<'a>(config: &'a ShimConfig, function: &'a FunctionConfig, role: Role<
         processors: &function.processors,
         role,
         function: &function.name,
+        mark,
         // Not a secret, for the run directory is private: it says what the process was started as.
         token: function.edition,
         reattach_ms: u64::try_from(reattach_timeout.as_millis()).unwrap_or(u64::MAX),

@@ -374,6 +374,36 @@ fn when_the_shim_is_killed_its_processes_die_with_it() {
 }
 
 #[test]
+fn what_a_killed_shim_left_is_ended_by_the_next_one_of_its_directory_and_by_no_other() {
+    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Given: a process with a child in its group and one that has left it, and a neighbour with another directory.
+    let script = "sleep 1000 & setsid sleep 1000 & wait";
+    let parent: Function<'_> = ("parent", 1, &sh(script));
+    let other = Shim::start(other_dir.path(), &[parent]);
+    wait_until(|| started_by(other_dir.path()).len() == 3).expect("three processes");
+    let shim = Shim::start(dir.path(), &[parent]);
+    wait_until(|| started_by(dir.path()).len() == 3).expect("three processes");
+    let parent_pid = shim.wait_until_warm()[0];
+    let left: Vec<u32> = started_by(dir.path()).into_iter().filter(|pid| *pid != parent_pid).collect();
+    shim.signal(Signal::KILL);
+    wait_until(|| !started_by(dir.path()).contains(&parent_pid))
+        .expect("the kernel ends what the shim started");
+    // Expect: nobody has ended what that had started.
+    assert_eq!(started_by(dir.path()).len(), 2);
+
+    // When: another shim has something else to do. Expect: they are gone, and the neighbour's are not.
+    let next = Shim::start(dir.path(), &[("echo", 1, &sh(WAIT))]);
+    next.wait_for("the next shim's status", |status| status["pid"] == next.pid() && pids(status).len() == 1);
+    assert!(!started_by(dir.path()).iter().any(|pid| left.contains(pid)));
+    assert_eq!(started_by(other_dir.path()).len(), 3);
+    for shim in [&next, &other] {
+        shim.signal(Signal::TERM);
+    }
+    wait_until(|| started_by(dir.path()).is_empty() && started_by(other_dir.path()).is_empty())
+        .expect("all are gone");
+}
+
+#[test]
 fn orphans_are_adopted_and_reaped() {
     let dir = tempfile::tempdir().unwrap();
     let script = "(sleep 0.1 &); (setsid sleep 0.1 &); exec sleep 1000";

@@ -169,7 +169,7 @@ impl Shim {
         let template = &mut self.templates[index];
         let started = template.open().and_then(|socket| {
             let role = Role::Template { run_dir: &self.config.run_dir, socket };
-            process::spawn(super::program(&self.config, &template.program, role))
+            process::spawn(super::program(&self.config, &self.mark, &template.program, role))
         });
         match started {
             Ok(process) => {
