@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output, Stdio};
 use std::time::Duration;
@@ -39,8 +40,9 @@ macro_rules! named {
     ($($test:ident),* $(,)?) => { [$((stringify!($test), $test as fn())),*] };
 }
 
-const TESTS: [(&str, fn()); 16] = named![
+const TESTS: [(&str, fn()); 17] = named![
     copies_share_what_was_built_once_and_nothing_that_they_change_after,
+    each_copy_shows_a_secret_of_its_own,
     a_copy_has_the_descriptors_of_a_process_that_was_started_and_no_more,
     a_killed_copy_is_replaced_without_another_initialisation,
     a_killed_template_is_built_again_and_its_copies_do_not_notice,
@@ -74,6 +76,8 @@ fn notes() {
         _ => misbehave(&mode),
     }
 
+    // As most programs do: from here on, all copies have the same keys.
+    let _drawn = std::hash::RandomState::new();
     let mut counter = BUILT;
     print!("half a line"); // written out once, and not by each copy
     let outcome = serve_instance(move || {
@@ -294,6 +298,27 @@ fn copies_share_what_was_built_once_and_nothing_that_they_change_after() {
         .map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default());
     assert_eq!(texts.map(|text| text.matches("half a line").count()).sum::<usize>(), 1);
     stand.end();
+}
+
+/// By which the router tells who makes a nested call (decision 0026): no copy may know that of another.
+fn each_copy_shows_a_secret_of_its_own() {
+    let stand = Stand::serving(3);
+    let shown = |pid: &u32| {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let ring = descriptors.map(|entry| entry.path()).find(|path| {
+            std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("/memfd:"))
+        });
+        let mut bytes = [0; 8];
+        let place = shm_ring::layout::worker_line::WAITS_FOR as u64;
+        std::fs::File::open(ring?).ok()?.read_exact_at(&mut bytes, place).ok()?;
+        Some(u64::from_le_bytes(bytes)).filter(|bits| *bits != 0)
+    };
+    let mut secrets = BTreeSet::new();
+    eventually("all have attached", || {
+        secrets = stand.copies().iter().filter_map(shown).collect();
+        stand.copies().iter().filter_map(shown).count() == 3
+    });
+    assert_eq!(secrets.len(), 3, "{secrets:x?}");
 }
 
 fn a_copy_has_the_descriptors_of_a_process_that_was_started_and_no_more() {

@@ -101,6 +101,9 @@ pub enum ServeFailed {
     /// The system gave no thread.
     #[error("cannot watch the router: {0}")]
     NoThread(io::Error),
+    /// The system gave no random number.
+    #[error("cannot draw a secret: {0}")]
+    NoSecret(io::Error),
     /// With `snapshot = true`: the process would be copied, and cannot be.
     #[error(
         "this process cannot be copied (snapshot = true): it has {count} threads, and only one with a single thread can. \

@@ -12,12 +12,13 @@
 //! docs/decisions/0026-circles-of-waiting.md.  The word: S-68 of docs/spec/shm.md.  Tests: `serve/tests.rs`, `tests/nesting.rs`.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, ThreadId};
 
 use protocol::WaitToken;
+use rustix::rand::GetRandomFlags;
 use shm_ring::{Mapped, waits};
 
 /// The calls that one attachment of a function process makes.
@@ -32,11 +33,13 @@ pub(crate) struct Waits {
 
 impl Waits {
     /// To be made by the thread that serves.
-    pub(crate) fn new(ring: Arc<Mapped>) -> Waits {
-        // A keyed hash whose keys the system drew: nobody else can tell it.
-        let process = WaitToken::of_process(RandomState::new().build_hasher().finish());
+    pub(crate) fn new(ring: Arc<Mapped>) -> io::Result<Waits> {
+        // Drawn by the system, here and now. What a process drew before it was copied (`RandomState`'s keys, say) all its copies know.
+        let mut secret = [0; 8];
+        rustix::rand::getrandom(&mut secret, GetRandomFlags::empty())?;
+        let process = WaitToken::of_process(u64::from_ne_bytes(secret));
         waits::show(&*ring, process.bits());
-        Waits { ring, process, made_count: AtomicU32::new(0), serving: thread::current().id() }
+        Ok(Waits { ring, process, made_count: AtomicU32::new(0), serving: thread::current().id() })
     }
 
     /// For one more call.
@@ -87,7 +90,7 @@ mod tests {
         let (ring, _fd) = Mapped::create("ring", 4096).unwrap();
         let ring = Arc::new(ring);
         let shown = || WaitToken::from_bits(ring.load_u64(worker_line::WAITS_FOR, Relaxed));
-        let waits = Waits::new(Arc::clone(&ring));
+        let waits = Waits::new(Arc::clone(&ring)).unwrap();
         assert_eq!(shown().number(), 0, "the process is known, and waits for nothing");
 
         let (first, second) = (waits.next_token(), waits.next_token());
@@ -101,7 +104,7 @@ mod tests {
         drop(waiting);
         assert_eq!(shown().number(), 0);
 
-        let other = Waits::new(Arc::clone(&ring));
+        let other = Waits::new(Arc::clone(&ring)).unwrap();
         assert!(!other.next_token().is_same_process(first), "another attachment, another secret");
     }
 }

@@ -50,7 +50,8 @@ pub fn serve_attachment(
     handler: &mut impl FnMut(&Call<'_>, &mut Reply) -> Result<(), FunctionError>,
 ) -> Result<End, ServeFailed> {
     let Attachment { ring, bell, stream, waker, unread, .. } = attachment;
-    let waits = Arc::new(Waits::new(Arc::clone(&waker)));
+    let waits = Waits::new(Arc::clone(&waker)).map_err(ServeFailed::NoSecret)?;
+    let waits = Arc::new(waits);
     let watcher = Watcher::start(stream, waker, unread).map_err(ServeFailed::NoThread)?;
     stop.wakes(watcher.teller());
     let mut worker =
