@@ -219,6 +219,10 @@ qf_outcome *qf_submit(qf_queue *queue, uint64_t tag, const qf_function *function
  * Returns NULL if none has ended by then, or if none is outstanding. */
 qf_outcome *qf_next(qf_queue *queue, uint64_t timeout_ns, uint64_t *tag);
 
+/* A descriptor that is readable exactly while qf_next would find a call that has ended: for poll, epoll and event loops. It is the
+ * queue's, which closes it when it is freed; only wait for it, never read it. -1: the system gives none. */
+int qf_queue_fd(qf_queue *queue);
+
 /* Asks the router to stop the call, and returns at once. The call still ends, as QF_CANCELLED or with an answer that was faster, and is
  * taken with qf_next. Does nothing if there is none with this tag. */
 void qf_cancel(qf_queue *queue, uint64_t tag);

@@ -38,4 +38,6 @@ pub use function::{
 pub use outcome::{
     Bytes, KINDS, Outcome, Timings, Trace, qf_outcome_free, qf_status_explain, qf_status_name,
 };
-pub use queue::{Queue, qf_cancel, qf_next, qf_outstanding, qf_queue_free, qf_queue_new, qf_submit};
+pub use queue::{
+    Queue, qf_cancel, qf_next, qf_outstanding, qf_queue_fd, qf_queue_free, qf_queue_new, qf_submit,
+};

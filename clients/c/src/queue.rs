@@ -11,14 +11,16 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::future::Future;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use quickfire_client::{Answer, Call, CallError};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::argument::{CallOptions, borrow, timeout};
 use crate::caller::{Function, free, taken};
@@ -50,6 +52,35 @@ struct EndedState {
     /// In the order in which they ended.
     tags: VecDeque<u64>,
     outstanding: usize,
+    /// Readable exactly while there are tags. Made when somebody asks for it: who does not pays no system call for it.
+    bell: Option<OwnedFd>,
+}
+
+impl EndedState {
+    fn push(&mut self, tag: u64) {
+        if self.tags.is_empty() {
+            self.ring();
+        }
+        self.tags.push_back(tag);
+    }
+
+    fn pop(&mut self) -> Option<u64> {
+        let tag = self.tags.pop_front()?;
+        if self.tags.is_empty()
+            && let Some(bell) = &self.bell
+        {
+            // Its counter is 1, so this neither waits nor fails.
+            let _ = rustix::io::read(bell, &mut [0; 8]);
+        }
+        Some(tag)
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = &self.bell {
+            // Its counter is 0, so this neither waits nor fails.
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+    }
 }
 
 /// What a call's end does.
@@ -60,7 +91,7 @@ struct Mark {
 
 impl Wake for Mark {
     fn wake(self: Arc<Self>) {
-        self.ended.lock().tags.push_back(self.tag);
+        self.ended.lock().push(self.tag);
         self.ended.changed.notify_one();
     }
 }
@@ -70,7 +101,7 @@ impl Ended {
     fn next(&self, give_up_at: Option<Instant>) -> Option<u64> {
         let mut state = self.lock();
         loop {
-            if let Some(tag) = state.tags.pop_front() {
+            if let Some(tag) = state.pop() {
                 state.outstanding -= 1;
                 if state.outstanding == 0 {
                     self.changed.notify_all();
@@ -88,6 +119,18 @@ impl Ended {
                 }
             };
         }
+    }
+
+    /// Makes the bell, if there is none yet.
+    fn bell(&self) -> Option<RawFd> {
+        let mut state = self.lock();
+        if state.bell.is_none() {
+            state.bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
+            if !state.tags.is_empty() {
+                state.ring();
+            }
+        }
+        state.bell.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     fn lock(&self) -> MutexGuard<'_, EndedState> {
@@ -180,6 +223,12 @@ pub unsafe extern "C" fn qf_next(queue: *mut Queue, timeout_ns: u64, tag: *mut u
         }
         Err(outcome.into())
     })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qf_queue_fd(queue: *mut Queue) -> c_int {
+    // SAFETY: as the header says: from `qf_queue_new` and not freed.
+    unsafe { borrow(queue, "queue") }.ok().and_then(|queue| queue.ended.bell()).unwrap_or(-1)
 }
 
 #[unsafe(no_mangle)]

@@ -1,6 +1,7 @@
 /* A caller for tests/c.rs, in what C and C++ have in common. Usage: caller URL [PAYLOAD].  Ends with 0, or says which line does not hold. */
 #include "quickfire.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -221,6 +222,37 @@ static void threads_share_a_queue(void) {
     qf_queue_free(queue);
 }
 
+static int is_readable(int fd, int timeout_ms) {
+    struct pollfd waited = {fd, POLLIN, 0};
+    return poll(&waited, 1, timeout_ms) == 1 && (waited.revents & POLLIN) != 0;
+}
+
+/* The descriptor is readable from the first end until the last that is taken, whenever it was asked for. */
+static void event_loops_wait_for_a_descriptor(void) {
+    CHECK(qf_queue_fd(NULL) == -1);
+    for (int is_late = 0; is_late <= 1; is_late++) {
+        qf_queue *queue = qf_queue_new();
+        int fd = is_late ? -1 : qf_queue_fd(queue);
+        CHECK(is_late || (fd >= 0 && qf_queue_fd(queue) == fd && !is_readable(fd, 0)));
+        uint64_t tag;
+        for (tag = 0; tag < 3; tag++) CHECK(qf_submit(queue, tag, function, "x", 1, NULL) == NULL);
+        if (is_late) {
+            qf_outcome *first = qf_next(queue, QF_FOREVER, &tag);
+            CHECK(first->kind == QF_OK);
+            qf_outcome_free(first);
+            fd = qf_queue_fd(queue);
+        }
+        while (qf_outstanding(queue) > 0) {
+            CHECK(is_readable(fd, -1));
+            qf_outcome *outcome = qf_next(queue, 0, &tag);
+            CHECK(outcome != NULL && outcome->kind == QF_OK);
+            qf_outcome_free(outcome);
+        }
+        CHECK(!is_readable(fd, 0));
+        qf_queue_free(queue);
+    }
+}
+
 int main(int count, char **arguments) {
     qf_outcome *error = NULL;
     qf_connect_options options = QF_CONNECT_OPTIONS_INIT;
@@ -257,6 +289,7 @@ int main(int count, char **arguments) {
     connections_that_cannot_be_are_told();
     deadlines_and_cancelling_stop_what_runs();
     if (!is_shm) calls_that_start_later_wait(); /* client rings do not carry them */
+    event_loops_wait_for_a_descriptor();
     threads_share_a_queue();
 
     qf_client_free(client); /* its function keeps the connection */
