@@ -215,6 +215,21 @@ fn a_router_that_dies_ends_the_calls_of_a_caller_in_c() {
 }
 
 #[test]
+fn a_function_in_c_is_copied_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let function = build(dir.path(), c11(), "function.c", "function");
+    let table = format!("[functions.c]\ncommand = [{function:?}]\nwarm = 2\nsnapshot = true\n");
+    let router = Router::start(&(support::echo_manifest(1) + &table));
+    let pid: u64 = well(&router.invoke(&["c", "--data", "pid", "--deadline", "20s"])).trim().parse().unwrap();
+    eventually("the shim tells of copies, and that one of them answered", || {
+        let status = router.shim_status("c");
+        let places = status["places"].as_array().unwrap();
+        places.iter().all(|place| place["start"] == "snapshot")
+            && places.iter().any(|place| place["pid"] == pid)
+    });
+}
+
+#[test]
 fn an_exception_that_leaves_a_handler_ends_the_process_and_not_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let function = build(dir.path(), compiler("c++", "-std=c++11"), "throws.cpp", "throws");
