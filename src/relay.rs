@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use quickfire_client::serve::ServeFailed;
-use relay::{HttpListen, HttpPlan, Plan};
-use router::config::{FunctionConfig, HttpConfig, HttpListen as Listen, Runtime};
+use relay::{Ended, HealthPlan, HttpListen, HttpPlan, Plan};
+use router::config::{FunctionConfig, HealthConfig, HttpConfig, HttpListen as Listen, Runtime};
 
 use crate::ending::{Ending, Failure};
 
@@ -25,6 +25,10 @@ pub fn command() -> Command {
                 .value_parser(PossibleValuesParser::new(Runtime::NAMES)),
         )
         .args(["http-path", "http-content-type", "http-ready-path"].map(|name| Arg::new(name).long(name)))
+        .args(
+            ["health-interval-ms", "health-timeout-ms", "health-failures"]
+                .map(|name| Arg::new(name).long(name).value_parser(value_parser!(u64))),
+        )
         .arg(Arg::new("http-sockets").long("http-sockets").value_parser(value_parser!(PathBuf)))
         .arg(Arg::new("start-timeout-ms").long("start-timeout-ms").value_parser(value_parser!(u64)))
         .arg(Arg::new("command").action(ArgAction::Append).required(true).last(true))
@@ -40,10 +44,15 @@ pub fn words(function: &FunctionConfig, run_dir: &Path) -> Option<Vec<String>> {
         words.push(format!("--start-timeout-ms={}", function.start_timeout.as_millis()));
     }
     if function.runtime == Runtime::Http {
-        let HttpConfig { listen, path, content_type, ready_path } = &function.http;
+        let HttpConfig { listen, path, content_type, ready_path, health } = &function.http;
         words.push(format!("--http-path={path}"));
         words.push(format!("--http-content-type={content_type}"));
         words.extend(ready_path.as_ref().map(|path| format!("--http-ready-path={path}")));
+        if let Some(HealthConfig { interval, timeout, failures_max }) = health {
+            words.push(format!("--health-interval-ms={}", interval.as_millis()));
+            words.push(format!("--health-timeout-ms={}", timeout.as_millis()));
+            words.push(format!("--health-failures={failures_max}"));
+        }
         if *listen == Listen::Socket {
             // In a sandbox nothing but /tmp may be written, and nobody else sees it.
             let folder = if function.containment.is_some() { Path::new("/tmp") } else { run_dir };
@@ -59,7 +68,8 @@ pub fn words(function: &FunctionConfig, run_dir: &Path) -> Option<Vec<String>> {
 pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     let function = std::env::var("QUICKFIRE_FUNCTION").unwrap_or_default();
     let code = match relay::run(&plan(matches, function)?) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Unhealthy) => ExitCode::FAILURE,
         Err(error @ ServeFailed::NotAFunctionProcess { .. }) => return Err(Failure::usage(error)),
         Err(error) => {
             eprintln!("relay: {error}");
@@ -93,7 +103,17 @@ fn http_plan(matches: &ArgMatches) -> HttpPlan {
         path: text("http-path").unwrap_or_default(),
         content_type: text("http-content-type").unwrap_or_default(),
         ready_path: text("http-ready-path"),
+        health: health_plan(matches),
     }
+}
+
+fn health_plan(matches: &ArgMatches) -> Option<HealthPlan> {
+    let number = |name| matches.get_one::<u64>(name).copied();
+    Some(HealthPlan {
+        interval: Duration::from_millis(number("health-interval-ms")?),
+        timeout: Duration::from_millis(number("health-timeout-ms")?),
+        failures_max: u32::try_from(number("health-failures")?).unwrap_or(u32::MAX),
+    })
 }
 
 #[cfg(test)]
@@ -114,15 +134,21 @@ mod tests {
             path: "/".into(),
             content_type: "application/octet-stream".into(),
             ready_path: None,
+            health: None,
         };
         let given = HttpPlan {
             listen: HttpListen::Socket { folder: "/r".into() },
             path: "/-a=b".into(),
             content_type: "a/b; c=d".into(),
             ready_path: Some("/ready".into()),
+            health: Some(HealthPlan {
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_millis(40),
+                failures_max: 7,
+            }),
         };
         let options = "\"http\"\nhttp_listen = \"socket\"\nhttp_path = \"/-a=b\"\nhttp_content_type = \"a/b; c=d\"\n\
-                       http_ready_path = \"/ready\"\nstart_timeout = \"70ms\"";
+                       http_ready_path = \"/ready\"\nhealth_interval = \"5s\"\nhealth_timeout = \"40ms\"\nhealth_failures = 7\nstart_timeout = \"70ms\"";
         for (text, runtime, start_ms) in [
             ("\"exec\"", relay::Runtime::Exec, 0),
             ("\"stdio\"", relay::Runtime::Stdio, 0),

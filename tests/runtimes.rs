@@ -265,3 +265,44 @@ fn a_program_beside_its_file_is_found_though_the_file_was_named_by_a_relative_pa
     signal(router.id(), Signal::TERM);
     assert!(router.wait().unwrap().success());
 }
+
+#[test]
+fn a_server_that_is_not_well_is_replaced_between_two_calls_and_one_that_is_well_is_not() {
+    // Given: a server that a call can make ill.
+    let program = r#"
+import http.server, os
+ill = False
+class Server(http.server.BaseHTTPRequestHandler):
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self): self.answer(503 if ill else 200, b"")
+    def do_POST(self):
+        global ill
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if body == b"ill": ill = True
+        self.answer(200, str(os.getpid()).encode())
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Server).serve_forever()
+"#;
+    let table = format!(
+        "[functions.server]\nruntime = \"http\"\ncommand = [\"python3\", \"-c\", {program:?}]\nhttp_ready_path = \"/\"\n\
+         health_interval = \"20ms\"\nhealth_timeout = \"1m\"\nhealth_failures = 5\n"
+    );
+    let router = Router::start(&(echo_manifest(1) + &table));
+    let ask = |data: &str| stdout(&router.invoke(&["server", "--data", data, "--deadline", "30s"]));
+    let first = ask("who");
+    assert_eq!(ask("who"), first);
+    let exits = || router.shim_status("server")["exits"].as_u64().unwrap();
+    let exits_before = exits();
+
+    // When: it is ill. Expect: another answers, and why is told.
+    ask("ill");
+    eventually("the relay ends", || exits() > exits_before);
+    assert_ne!(ask("who"), first);
+    let last = router.shim_status("server")["last_exit"].clone();
+    let told = last["stderr"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    assert!(told.starts_with("relay: not healthy, 5 in a row: GET / is answered 503"), "{last}");
+}

@@ -50,7 +50,9 @@ struct Connection {
 pub struct Http {
     program: Program,
     reactor: Reactor,
-    place: Place,
+    address: Address,
+    /// The file of its socket, if it listens on one.
+    _file: Option<SocketFile>,
     plan: HttpPlan,
     start_timeout: Duration,
     started_at: Instant,
@@ -58,10 +60,10 @@ pub struct Http {
 }
 
 /// Where the server listens.
-#[derive(Debug)]
-enum Place {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
     Port(u16),
-    Socket(SocketFile),
+    Socket(PathBuf),
 }
 
 /// Removed with its server.
@@ -71,16 +73,19 @@ struct SocketFile(PathBuf);
 impl Instance for Http {
     fn spawn(plan: &Plan) -> Result<Self, Fault> {
         let Runtime::Http(http) = &plan.runtime else { unreachable!("this is the runtime `http`") };
-        let place = Place::choose(&http.listen).map_err(Fault::CannotStart)?;
-        let text = place.text();
-        let name = match place {
-            Place::Port(_) => "PORT",
-            Place::Socket(_) => "SOCKET",
+        let address = Address::choose(&http.listen).map_err(Fault::CannotStart)?;
+        let (name, text) = match &address {
+            Address::Port(port) => ("PORT", port.to_string()),
+            Address::Socket(path) => ("SOCKET", path.to_string_lossy().into_owned()),
         };
         Ok(Http {
             reactor: Reactor::new()?,
             program: Program::spawn(&plan.command, &[(name, &text)], Streams::Log, None)?,
-            place,
+            _file: match &address {
+                Address::Port(_) => None,
+                Address::Socket(path) => Some(SocketFile(path.clone())),
+            },
+            address,
             plan: http.clone(),
             start_timeout: plan.start_timeout,
             started_at: Instant::now(),
@@ -92,8 +97,8 @@ impl Instance for Http {
         if self.is_ready {
             return Ok(true);
         }
-        let Http { program, reactor, place, plan, start_timeout, started_at, .. } = self;
-        match reactor.wait(program, is_ended, become_ready(place, plan, *started_at + *start_timeout)) {
+        let Http { program, reactor, address, plan, start_timeout, started_at, .. } = self;
+        match reactor.wait(program, is_ended, become_ready(address, plan, *started_at + *start_timeout)) {
             Waited::Ended(_) => Ok(false),
             Waited::Exited(exit) => Err(Fault::DiedAtStart(exit)),
             Waited::Done(Err(last)) => {
@@ -104,7 +109,7 @@ impl Instance for Http {
                 })
             }
             Waited::Done(Ok(())) => {
-                if let Place::Port(port) = self.place {
+                if let Address::Port(port) = self.address {
                     owner::check_listener(port).map_err(Fault::NotItsServer)?;
                 }
                 self.is_ready = true;
@@ -121,9 +126,9 @@ impl Instance for Http {
     }
 
     fn call(&mut self, job: &Job<'_>, reply: &mut Vec<u8>) -> Result<(), Failed> {
-        let Http { program, reactor, place, plan, .. } = self;
+        let Http { program, reactor, address, plan, .. } = self;
         let request = request(plan, job).map_err(|error| Fault::NotHttp(error.to_string()))?;
-        match reactor.wait(program, job.is_ended, exchange(place, request, job.result_size_max)) {
+        match reactor.wait(program, job.is_ended, exchange(address, request, job.result_size_max)) {
             Waited::Done(Ok(answer)) if answer.ends_with_connection && self.program.is_ending() => {
                 // How it ended is there in a moment.
                 Err(match self.program.wait_exit(EXIT_SETTLE) {
@@ -155,20 +160,35 @@ impl Instance for Http {
     }
 
     fn file(&self) -> Option<PathBuf> {
-        match &self.place {
-            Place::Port(_) => None,
-            Place::Socket(file) => Some(file.0.clone()),
+        match &self.address {
+            Address::Port(_) => None,
+            Address::Socket(path) => Some(path.clone()),
         }
+    }
+
+    fn address(&self) -> Option<Address> {
+        Some(self.address.clone())
     }
 }
 
-impl Place {
-    fn choose(listen: &HttpListen) -> std::io::Result<Place> {
+/// What is wrong with a server that nobody calls just now.
+pub fn ask_health(
+    reactor: &Reactor,
+    address: &Address,
+    plan: &HttpPlan,
+    timeout: Duration,
+) -> Result<(), String> {
+    let asked = reactor.block_on(async { tokio::time::timeout(timeout, is_ready(address, plan)).await });
+    asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", timeout.as_millis())))
+}
+
+impl Address {
+    fn choose(listen: &HttpListen) -> std::io::Result<Address> {
         match listen {
             // Free a moment ago. Who takes it meanwhile is found out before the first call.
             HttpListen::Port => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-                Ok(Place::Port(listener.local_addr()?.port()))
+                Ok(Address::Port(listener.local_addr()?.port()))
             }
             HttpListen::Socket { folder } => {
                 remove_stale(folder);
@@ -176,22 +196,14 @@ impl Place {
                 // What the kernel takes as an address is shorter than a path may be.
                 SocketAddrUnix::new(&path)?;
                 let _ = std::fs::remove_file(&path); // of the instance before this one
-                Ok(Place::Socket(SocketFile(path)))
+                Ok(Address::Socket(path))
             }
-        }
-    }
-
-    /// As the program is told.
-    fn text(&self) -> String {
-        match self {
-            Place::Port(port) => port.to_string(),
-            Place::Socket(file) => file.0.to_string_lossy().into_owned(),
         }
     }
 
     async fn connect(&self) -> Result<Connection, String> {
         let connected = match self {
-            Place::Port(port) => {
+            Address::Port(port) => {
                 let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).await;
                 let stream = stream.inspect(|stream| {
                     // Headers and body go out together; a segment that waits for another would cost 40 ms.
@@ -199,8 +211,8 @@ impl Place {
                 });
                 greet(stream.map_err(|error| error.to_string())?).await
             }
-            Place::Socket(file) => {
-                let stream = UnixStream::connect(&file.0).await;
+            Address::Socket(path) => {
+                let stream = UnixStream::connect(path).await;
                 greet(stream.map_err(|error| error.to_string())?).await
             }
         };
@@ -221,10 +233,10 @@ impl Drop for Connection {
 }
 
 /// Asks again and again; tells what it was last told when the time is over.
-async fn become_ready(place: &Place, plan: &HttpPlan, give_up_at: Instant) -> Result<(), String> {
+async fn become_ready(address: &Address, plan: &HttpPlan, give_up_at: Instant) -> Result<(), String> {
     let mut pause = READY_POLL_MIN;
     loop {
-        let asked = tokio::time::timeout(READY_ATTEMPT, is_ready(place, plan)).await;
+        let asked = tokio::time::timeout(READY_ATTEMPT, is_ready(address, plan)).await;
         let last = match asked {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(last)) => last,
@@ -238,8 +250,8 @@ async fn become_ready(place: &Place, plan: &HttpPlan, give_up_at: Instant) -> Re
     }
 }
 
-async fn is_ready(place: &Place, plan: &HttpPlan) -> Result<(), String> {
-    let mut connection = place.connect().await?;
+async fn is_ready(address: &Address, plan: &HttpPlan) -> Result<(), String> {
+    let mut connection = address.connect().await?;
     let Some(path) = &plan.ready_path else { return Ok(()) };
     let request = Request::get(path.as_str()).header(HOST, "localhost").body(Full::default());
     let request = request.map_err(|error| error.to_string())?;
@@ -297,11 +309,11 @@ impl Answer {
 
 /// One request, and its answer as far as a result may go.
 async fn exchange(
-    place: &Place,
+    address: &Address,
     request: Request<Full<Bytes>>,
     result_size_max: usize,
 ) -> Result<Answer, Fault> {
-    let mut connection = place.connect().await.map_err(Fault::CannotConnect)?;
+    let mut connection = address.connect().await.map_err(Fault::CannotConnect)?;
     let response = connection.sender.send_request(request).await.map_err(broken)?;
     let status = response.status();
     let headers = response.headers();

@@ -16,6 +16,8 @@ use std::time::Instant;
 use quickfire_client::serve::{FunctionError, eprintln, running_call};
 
 use crate::fault::{Failed, Fault};
+use crate::health::Health;
+use crate::http::Address;
 use crate::job::{IsEnded, Job};
 use crate::limits::STOP_GRACE;
 use crate::pause::Pause;
@@ -40,6 +42,11 @@ pub trait Instance: Sized {
     /// Its process.
     fn program(&mut self) -> &mut Program;
 
+    /// Where it can be asked for its health.
+    fn address(&self) -> Option<Address> {
+        None
+    }
+
     /// A file that has to go with it.
     fn file(&self) -> Option<PathBuf> {
         None
@@ -52,24 +59,39 @@ pub struct Keeper<'a, I> {
     kept: Option<Kept<I>>,
     pause: Pause,
     stopping: Arc<Stopping>,
+    health: Arc<Health>,
     /// What broke the last time, and the end of its stderr: for calls during the pause.
     last: (String, String),
 }
 
 struct Kept<I> {
     instance: I,
+    health: Arc<Health>,
+    is_watched: bool,
     has_answered: bool,
 }
 
 impl<'a, I: Instance> Keeper<'a, I> {
     /// A keeper that has started nothing.
     pub fn new(plan: &'a Plan) -> Self {
-        Self { plan, kept: None, pause: Pause::default(), stopping: Arc::default(), last: Default::default() }
+        Self {
+            plan,
+            kept: None,
+            pause: Pause::default(),
+            stopping: Arc::default(),
+            health: Arc::default(),
+            last: Default::default(),
+        }
     }
 
     /// What ends the instance when the relay is told to end by a signal.
     pub fn stopping(&self) -> &Arc<Stopping> {
         &self.stopping
+    }
+
+    /// Who looks after the instance between calls.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Starts an instance, and waits until it is ready or has failed.
@@ -139,7 +161,13 @@ impl<'a, I: Instance> Keeper<'a, I> {
             Some(Ok(is_ready)) => is_ready,
             Some(Err(_)) | None => kept.instance.make_ready(is_ended)?,
         };
-        if is_ready { Ok(kept) } else { Err(Fault::Starting) }
+        if !is_ready {
+            return Err(Fault::Starting);
+        }
+        if !std::mem::replace(&mut kept.is_watched, true) {
+            self.health.watch(kept.instance.address());
+        }
+        Ok(kept)
     }
 
     /// A call is not given to an instance that cannot answer it. It was not begun, so that a fresh one may have it.
@@ -183,7 +211,8 @@ impl<'a, I: Instance> Keeper<'a, I> {
         let mut instance = I::spawn(self.plan)?;
         let file = instance.file();
         self.stopping.note(instance.program().exit_fd(), file);
-        self.kept = Some(Kept { instance, has_answered: false });
+        let health = Arc::clone(&self.health);
+        self.kept = Some(Kept { instance, health, is_watched: false, has_answered: false });
         Ok(())
     }
 }
@@ -191,13 +220,21 @@ impl<'a, I: Instance> Keeper<'a, I> {
 impl<I: Instance> Kept<I> {
     fn call(&mut self, job: &Job<'_>, reply: &mut Vec<u8>) -> Result<(), Failed> {
         self.instance.program().set_call(running_call());
+        self.health.note_call(true);
         let called = self.instance.call(job, reply);
+        self.health.note_call(false);
         // What breaks its program is told with it: what that says while it dies is of the call too.
         if !matches!(&called, Err(Failed::Fault(fault)) if !fault.is_passing()) {
             self.instance.program().set_call(None);
         }
         self.has_answered |= !matches!(called, Err(Failed::Fault(_)));
         called
+    }
+}
+
+impl<I> Drop for Kept<I> {
+    fn drop(&mut self) {
+        self.health.watch(None);
     }
 }
 

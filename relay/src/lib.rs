@@ -22,6 +22,7 @@
 //! | `program.rs`, `tail.rs` | the foreign process; what it prints |
 //! | `talk.rs` | bytes in and out of its pipes, while a call is wanted |
 //! | `keeper.rs`, `pause.rs` | one instance, kept ready across calls; how soon a failed one is started again |
+//! | `health.rs` | whether a server that has nothing to do still answers |
 //! | `stopping.rs` | SIGTERM, passed on |
 //! | `exec.rs` | runtime `exec`: a process for each call |
 //! | `stdio.rs` | runtime `stdio`: a line of JSON for each call |
@@ -36,6 +37,7 @@
 
 mod exec;
 mod fault;
+mod health;
 mod http;
 mod job;
 mod keeper;
@@ -51,27 +53,41 @@ mod stopping;
 mod tail;
 mod talk;
 
-use quickfire_client::serve::{ServeFailed, serve_into};
+use std::sync::Arc;
 
-use http::Http;
+use quickfire_client::serve::{ServeFailed, Stop, serve_into, serve_until};
+
+use health::Health;
+use http::{Address, Http};
 use job::Job;
 use keeper::Keeper;
 use lambda::Lambda;
+use reactor::Reactor;
 use stdio::Stdio;
 
 pub use exec::VARIABLES as EXEC_VARIABLES;
 pub use fault::Fault;
 pub use http::VARIABLES as HTTP_VARIABLES;
 pub use lambda::VARIABLES as LAMBDA_VARIABLES;
-pub use plan::{HttpListen, HttpPlan, Plan, Runtime};
+pub use plan::{HealthPlan, HttpListen, HttpPlan, Plan, Runtime};
+
+/// Why a relay ended that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its router said stop.
+    Stopped,
+    /// Its program was not healthy, as was told on stderr: another relay is to start another.
+    Unhealthy,
+}
 
 /// Serves calls with the program of the plan until the router says stop.
-pub fn run(plan: &Plan) -> Result<(), ServeFailed> {
+pub fn run(plan: &Plan) -> Result<Ended, ServeFailed> {
     match &plan.runtime {
         Runtime::Exec => serve_into(|call, reply| {
             let ended = job::ending_of(call);
             exec::answer(plan, &Job::new(plan, call, &ended), reply.bytes_mut())
-        }),
+        })
+        .map(|()| Ended::Stopped),
         Runtime::Stdio => serve_kept::<Stdio>(plan),
         Runtime::Http(_) => serve_kept::<Http>(plan),
         Runtime::Lambda => serve_kept::<Lambda>(plan),
@@ -79,7 +95,7 @@ pub fn run(plan: &Plan) -> Result<(), ServeFailed> {
 }
 
 /// The same for a runtime whose programs live longer than a call.
-fn serve_kept<I: keeper::Instance>(plan: &Plan) -> Result<(), ServeFailed> {
+fn serve_kept<I: keeper::Instance>(plan: &Plan) -> Result<Ended, ServeFailed> {
     let mut keeper = Keeper::<I>::new(plan);
     if let Err(error) = keeper.stopping().listen() {
         // It ends all the same, only without its grace.
@@ -87,10 +103,26 @@ fn serve_kept<I: keeper::Instance>(plan: &Plan) -> Result<(), ServeFailed> {
     }
     // Before there can be a call, so that the first one finds it warm.
     keeper.start_ahead();
-    let served = serve_into(|call, reply| {
+    let (stop, health) = (Stop::new(), Arc::clone(keeper.health()));
+    watch(plan, &health, &stop);
+    let served = serve_until(&stop, |call, reply| {
         let ended = job::ending_of(call);
         keeper.answer(&Job::new(plan, call, &ended), reply.bytes_mut())
     });
     keeper.end();
-    served
+    served.map(|()| if health.is_condemned() { Ended::Unhealthy } else { Ended::Stopped })
+}
+
+/// Has the program's health looked after, where that is wanted.
+fn watch(plan: &Plan, health: &Arc<Health>, stop: &Stop) {
+    let Runtime::Http(http) = &plan.runtime else { return };
+    let Some(wanted) = http.health else { return };
+    let http = http.clone();
+    let ask = move |reactor: &Reactor, address: &Address, timeout| {
+        http::ask_health(reactor, address, &http, timeout)
+    };
+    if let Err(error) = health.start(wanted, stop.clone(), ask) {
+        // Calls are answered all the same.
+        eprintln!("relay: cannot look after the program's health: {error}");
+    }
 }

@@ -40,6 +40,19 @@ pub struct HttpPlan {
     pub content_type: String,
     /// The path that is answered 2xx once it is ready; none: it is ready once it listens.
     pub ready_path: Option<String>,
+    /// How it is asked, beside calls, whether it still is; none: not at all. Needs a readiness path.
+    pub health: Option<HealthPlan>,
+}
+
+/// How often a server is asked, and what is made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthPlan {
+    /// From one question to the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// As many in a row that are not answered well, and it is replaced.
+    pub failures_max: u32,
 }
 
 /// Where an HTTP server is told to listen.

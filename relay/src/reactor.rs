@@ -40,6 +40,11 @@ impl Reactor {
         self.0.spawn(task);
     }
 
+    /// Waits for `work`, whatever else happens.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.0.block_on(work)
+    }
+
     /// Waits for `work`, for as long as the call is wanted and the program lives.
     pub fn wait<T>(
         &self,

@@ -40,7 +40,7 @@ pub use containment::ContainmentConfig;
 pub use fallback::Fallback;
 pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem, ProblemKind};
-pub use runtime::{HttpConfig, HttpListen, Runtime};
+pub use runtime::{HealthConfig, HttpConfig, HttpListen, Runtime};
 pub use section::Section;
 pub use settings::Setting;
 pub use sources::{FileText, Sources};

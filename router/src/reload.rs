@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError, Place, Section, Setting};
 use crate::names::Names;
 
 /// Options of a function from which each of its processes and their rings are made: those that `FunctionConfig::edition` names.
-const EDITION: [&str; 19] = [
+const EDITION: [&str; 22] = [
     "command",
     "runtime",
     "start_timeout",
@@ -26,6 +26,9 @@ const EDITION: [&str; 19] = [
     "http_path",
     "http_content_type",
     "http_ready_path",
+    "health_interval",
+    "health_timeout",
+    "health_failures",
     "containment",
     "containment_missing",
     "network",
@@ -290,6 +293,14 @@ mod tests {
                 edition(&other),
                 "nothing to a native one: {option}"
             );
+            assert!(EDITION.contains(&key));
+        }
+        let asked = format!("{http}http_ready_path = \"/a\"\nhealth_interval = \"5s\"\n");
+        for option in ["health_interval = \"6s\"", "health_timeout = \"2s\"", "health_failures = 4"] {
+            let (key, _) = option.split_once(' ').unwrap();
+            let mut lines: Vec<_> = asked.lines().filter(|line| !line.starts_with(key)).collect();
+            lines.push(option);
+            assert_ne!(edition(&lines.join("\n")), edition(&asked), "{option}");
             assert!(EDITION.contains(&key));
         }
         let contained = format!("{other}containment = \"process\"\n");

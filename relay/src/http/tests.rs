@@ -48,6 +48,7 @@ fn http() -> HttpPlan {
         path: "/call".into(),
         content_type: "text/plain".into(),
         ready_path: None,
+        health: None,
     }
 }
 
@@ -163,7 +164,7 @@ fn a_start_that_takes_too_long_or_fails_is_told_by_name() {
     // Given a server that listens, and no more time
     let asked = HttpPlan { ready_path: Some("/ready".into()), ..http() };
     let mut instance = Http::spawn(&server_of(asked, "serve(lambda request: ok(b'', '500 Oh'))")).unwrap();
-    let Place::Port(port) = instance.place else { panic!("{:?}", instance.place) };
+    let Address::Port(port) = instance.address else { panic!("{:?}", instance.address) };
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         std::thread::yield_now();
     }

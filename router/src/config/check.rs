@@ -123,6 +123,12 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
     }
     let payload_room = router.frame_size_max - FRAME_ROOM;
     for function in &config.functions {
+        if function.http.health.is_some()
+            && (function.runtime != Runtime::Http || function.http.ready_path.is_none())
+        {
+            let text = "needs runtime = \"http\" and http_ready_path: nothing else can be asked for its health without a call";
+            contradiction(Section::Function(function.name.clone()), "health_interval", text.into());
+        }
         if function.payload_size_max > payload_room {
             let text = format!(
                 "{} bytes do not fit into a frame; router.frame_size_max leaves room for {payload_room}",

@@ -3,7 +3,9 @@
 //! FNV-1a written out: the standard hasher may change with the compiler, and a router of the next version must
 //! come to the same number as the shim of this one. Nobody attacks it: both sides belong to the same user.
 
-use super::{Command, Config, ContainmentConfig, FunctionConfig, HttpConfig, HttpListen, Runtime};
+use super::{
+    Command, Config, ContainmentConfig, FunctionConfig, HealthConfig, HttpConfig, HttpListen, Runtime,
+};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -45,13 +47,17 @@ impl FunctionConfig {
             digest.number(self.start_timeout.as_nanos() as u64);
         }
         if self.runtime == Runtime::Http {
-            let HttpConfig { listen, path, content_type, ready_path } = &self.http;
+            let HttpConfig { listen, path, content_type, ready_path, health } = &self.http;
             digest.number(match listen {
                 HttpListen::Port => 0,
                 HttpListen::Socket => 1,
             });
             let ready_path = ready_path.as_deref().unwrap_or_default();
             [path, content_type, ready_path].iter().for_each(|text| digest.text(text));
+            if let Some(HealthConfig { interval, timeout, failures_max }) = health {
+                [interval, timeout].iter().for_each(|length| digest.number(length.as_nanos() as u64));
+                digest.number((*failures_max).into());
+            }
         }
         if let Some(containment) = &self.containment {
             let ContainmentConfig {

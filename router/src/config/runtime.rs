@@ -1,6 +1,8 @@
 //! What the program of a function speaks, as the operator names it. The router does not care: whatever it is, a process attaches
 //! to the function's ring. For all but `native` that is a relay, which the shim starts in the program's place.
 
+use std::time::Duration;
+
 /// The value of the option `runtime`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
@@ -27,6 +29,19 @@ pub struct HttpConfig {
     pub content_type: String,
     /// The path that says that it is ready.
     pub ready_path: Option<String>,
+    /// How it is asked between calls whether it still is; none: not at all.
+    pub health: Option<HealthConfig>,
+}
+
+/// How often a server is asked whether it is well, and what is made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// From one question to the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// As many bad ones in a row, and it is replaced.
+    pub failures_max: u32,
 }
 
 /// Where an HTTP server is told to listen.

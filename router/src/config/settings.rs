@@ -21,8 +21,9 @@ use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
 use super::value::{Raw, Value};
 use super::{
-    CanaryConfig, Command, Config, Fallback, FunctionConfig, Host, HttpConfig, HttpListen, IoChoice, Listen,
-    LogConfig, RouterConfig, Runtime, SlowStartConfig, Sources, TenantConfig, auto, nearest,
+    CanaryConfig, Command, Config, Fallback, FunctionConfig, HealthConfig, Host, HttpConfig, HttpListen,
+    IoChoice, Listen, LogConfig, RouterConfig, Runtime, SlowStartConfig, Sources, TenantConfig, auto,
+    nearest,
 };
 use crate::clock::nanos;
 use crate::idle::IdleStrategy;
@@ -323,6 +324,12 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             path: table.text("http_path"),
             content_type: table.text("http_content_type"),
             ready_path: Some(table.text("http_ready_path")).filter(|path| path != "none"),
+            health: Some(HealthConfig {
+                interval: table.duration("health_interval"),
+                timeout: table.duration("health_timeout"),
+                failures_max: table.count("health_failures"),
+            })
+            .filter(|health| !health.interval.is_zero()),
         },
         containment: containment(table, &directory),
         tenant: table.name("tenant"),

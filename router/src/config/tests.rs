@@ -264,6 +264,7 @@ fn a_function_gets_its_table_and_the_defaults() {
             path: "/call".into(),
             content_type: "application/octet-stream".into(),
             ready_path: None,
+            health: None,
         },
         containment: Some(ContainmentConfig {
             is_best_effort: false,
@@ -437,6 +438,21 @@ fn a_runtime_and_its_command_have_to_fit() {
             "q.toml:3:1: `functions.a.runtime`: cgi is not allowed; allowed: native or exec or stdio or http or lambda",
         ],
     );
+}
+
+#[test]
+fn only_a_server_with_a_readiness_path_can_be_asked_for_its_health() {
+    let told = "`functions.a.health_interval`: needs runtime = \"http\" and http_ready_path: nothing else can be asked for its \
+                health without a call";
+    let with =
+        |options: &str| format!("[functions.a]\ncommand = [\"./a\"]\nhealth_interval = \"5s\"\n{options}");
+    check(&with(""), &[&format!("q.toml:3:1: {told}")]);
+    check(&with("runtime = \"http\""), &[&format!("q.toml:3:1: {told}")]);
+    check(&with("runtime = \"stdio\"\nhttp_ready_path = \"/a\""), &[&format!("q.toml:3:1: {told}")]);
+    let config = Config::parse(&with("runtime = \"http\"\nhttp_ready_path = \"/a\""), "q.toml").unwrap();
+    let expected =
+        HealthConfig { interval: Duration::from_secs(5), timeout: Duration::from_secs(1), failures_max: 3 };
+    assert_eq!(config.functions[0].http.health, Some(expected));
 }
 
 #[test]
