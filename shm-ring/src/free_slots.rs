@@ -1,20 +1,35 @@
 //! Which slots hold no request, and which of them is to be used next.
 //!
 //! ```text
-//!   untouched   5 6 7 8 ... 2 3    taken in front, given back behind: in their order, round and round
-//!   touched     0 4                a stack; preferred
+//!   round    5 6 7 8 ... 2 3    taken in front, given back behind; as many as were lately in use at once, and SPARE more
+//!   rested   9 10 11 ...        a stack: taken when the round gets short, and filled from it when it was too long for a whole lap
+//!   touched  0 4                a stack; preferred to both
 //! ```
 //!
-//! Always: a slot is in at most one of the two, and once its regions have been touched it never returns to the first.
-//! Never: allocates after the start.  Why two: see the header of `router_end.rs`.
+//! Always: a slot is in at most one of the three, and once its regions have been touched it is never in the first two again.
+//! Always: between its return and its next use a slot waits for [`SPARE`] others, if there are so many: time to fetch its lines from
+//! the other side's cache.
+//! Never: allocates after the start.
+//! Why a round: see the header of `router_end.rs`. Why no longer than needed: each slot is six cache lines of two processes. A hundred
+//! workers with rings of 1,024 slots, of which each has ten calls at a time, would otherwise walk through 40 MB again and again, and
+//! find each line cold.
 
+use crate::access::PREFETCH_DISTANCE;
 use crate::layout::SlotIndex;
+
+/// Free slots that are left in the round before one that rests is used: what is fetched ahead, twice.
+const SPARE: u32 = 2 * PREFETCH_DISTANCE;
 
 pub(crate) struct FreeSlots {
     /// As many places as there are slots, a power of two; those from `head` to `tail`, modulo their number, are used.
-    untouched: Box<[SlotIndex]>,
+    round: Box<[SlotIndex]>,
     head: u32,
     tail: u32,
+    /// Where `head` was when this lap began.
+    lap_start: u32,
+    /// The fewest that were free at once in this lap, as far as it was looked at.
+    free_min: u32,
+    rested: Vec<SlotIndex>,
     touched: Vec<SlotIndex>,
 }
 
@@ -23,16 +38,20 @@ impl FreeSlots {
     pub(crate) fn all(slot_count: u32) -> Self {
         assert!(slot_count.is_power_of_two(), "cursors are brought into range with a mask");
         Self {
-            untouched: (0..slot_count).map(SlotIndex).collect(),
+            round: (0..slot_count).map(SlotIndex).collect(),
             head: 0,
-            tail: slot_count,
+            tail: 0,
+            lap_start: 0,
+            free_min: 0,
+            // Reversed, so that the lowest is used first.
+            rested: (0..slot_count).rev().map(SlotIndex).collect(),
             touched: Vec::with_capacity(slot_count as usize),
         }
     }
 
     #[inline]
     pub(crate) fn count(&self) -> u32 {
-        self.untouched_count() + self.touched.len() as u32
+        self.round_count() + self.rested.len() as u32 + self.touched.len() as u32
     }
 
     #[inline]
@@ -40,18 +59,35 @@ impl FreeSlots {
         if let Some(slot) = self.touched.pop() {
             return Some(slot);
         }
-        let slot = self.peek_untouched(0)?;
+        let free = self.round_count();
+        if free <= SPARE {
+            if let Some(slot) = self.rested.pop() {
+                return Some(slot);
+            }
+            if free == 0 {
+                return None;
+            }
+        }
+        let slot = self.at(0)?;
         self.head = self.head.wrapping_add(1);
         Some(slot)
     }
 
-    /// The slot that will be taken after `distance` others, if those are untouched ones.
+    /// The slot that will be taken after [`PREFETCH_DISTANCE`] others; where there are not so many, some slot. For hints only.
     #[inline]
-    pub(crate) fn peek_untouched(&self, distance: u32) -> Option<SlotIndex> {
-        if self.untouched_count() <= distance {
-            return None;
+    pub(crate) fn next_but_some(&self) -> Option<SlotIndex> {
+        self.at(PREFETCH_DISTANCE)
+    }
+
+    /// Looks whether the round is longer than it has to be. To be called now and then, when many slots are in use: what was free each
+    /// time, for a whole lap, is too much.
+    #[inline]
+    pub(crate) fn look(&mut self) {
+        self.free_min = self.free_min.min(self.round_count());
+        let used = self.round.len() - self.rested.len() - self.touched.len();
+        if self.head.wrapping_sub(self.lap_start) as usize > used {
+            self.end_lap();
         }
-        self.untouched.get(self.place(self.head.wrapping_add(distance))).copied()
     }
 
     #[inline]
@@ -61,31 +97,69 @@ impl FreeSlots {
         } else {
             // There is room: a slot is given back only after it was taken.
             let place = self.place(self.tail);
-            self.untouched[place] = slot;
+            self.round[place] = slot;
             self.tail = self.tail.wrapping_add(1);
         }
     }
 
+    #[cold]
+    fn end_lap(&mut self) {
+        // The first to go are those that were taken longest ago.
+        for _ in 0..self.free_min.saturating_sub(SPARE) {
+            let Some(slot) = self.at(0) else { break };
+            self.head = self.head.wrapping_add(1);
+            self.rested.push(slot);
+        }
+        self.free_min = u32::MAX;
+        self.lap_start = self.head;
+    }
+
     /// All of them, and whether their regions were touched.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotIndex, bool)> + '_ {
-        let untouched = (0..self.untouched_count()).filter_map(|distance| self.peek_untouched(distance));
+        let round = (0..self.round_count()).filter_map(|distance| self.at(distance));
+        let untouched = round.chain(self.rested.iter().copied());
         untouched.map(|slot| (slot, false)).chain(self.touched.iter().map(|&slot| (slot, true)))
     }
 
     #[inline]
-    fn untouched_count(&self) -> u32 {
+    fn round_count(&self) -> u32 {
         self.tail.wrapping_sub(self.head)
+    }
+
+    /// The slot in this place of the round, if it is so long.
+    #[inline]
+    fn at(&self, distance: u32) -> Option<SlotIndex> {
+        self.round.get(self.place(self.head.wrapping_add(distance))).copied()
     }
 
     #[inline]
     fn place(&self, cursor: u32) -> usize {
-        cursor as usize & (self.untouched.len() - 1)
+        cursor as usize & (self.round.len() - 1)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, VecDeque};
+
     use super::*;
+
+    /// Keeps `in_use` calls in flight, answered in their order, for so many calls; gives the slots that were used.
+    fn run(free: &mut FreeSlots, in_use: usize, calls: usize) -> BTreeSet<SlotIndex> {
+        let (mut held, mut used) = (VecDeque::new(), BTreeSet::new());
+        for _ in 0..calls {
+            let slot = free.take().expect("there are more slots than calls");
+            assert!(!held.contains(&slot), "{slot} is in use");
+            used.insert(slot);
+            held.push_back(slot);
+            if held.len() == in_use {
+                free.look();
+                held.drain(..).for_each(|slot| free.give_back(slot, false));
+            }
+        }
+        held.drain(..).for_each(|slot| free.give_back(slot, false));
+        used
+    }
 
     #[test]
     fn slots_go_round_in_their_order() {
@@ -93,6 +167,54 @@ mod tests {
         for slot in [0, 1, 2, 3, 0, 1, 2, 3] {
             assert_eq!(free.take(), Some(SlotIndex(slot)));
             free.give_back(SlotIndex(slot), false);
+        }
+    }
+
+    #[test]
+    fn no_more_slots_are_used_than_calls_at_once_and_a_few() {
+        let mut free = FreeSlots::all(1024);
+        let used = run(&mut free, 10, 10_000);
+        assert!(used.len() <= 10 + SPARE as usize + 1, "{} slots for 10 calls at once", used.len());
+        assert_eq!(free.count(), 1024);
+    }
+
+    #[test]
+    fn after_a_burst_the_round_becomes_short_again() {
+        let mut free = FreeSlots::all(1024);
+        assert_eq!(run(&mut free, 1024, 1024).len(), 1024);
+        run(&mut free, 10, 4096);
+        let used = run(&mut free, 10, 10_000);
+        assert!(used.len() <= 10 + 2 * SPARE as usize, "{} slots for 10 calls at once", used.len());
+        // And all of them are still there.
+        assert_eq!(run(&mut free, 1024, 1024).len(), 1024);
+        assert_eq!(free.take().map(|_| free.count()), Some(1023));
+    }
+
+    #[test]
+    fn each_slot_is_free_once_whatever_happens() {
+        let mut free = FreeSlots::all(64);
+        let mut held: Vec<SlotIndex> = Vec::new();
+        let mut state = 1_u32;
+        for _ in 0..100_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (wanted, which) = ((state >> 8) % 80, (state >> 16) as usize);
+            if which.is_multiple_of(3) {
+                free.look();
+            }
+            if held.len() < wanted as usize {
+                match free.take() {
+                    Some(slot) => held.push(slot),
+                    None => assert_eq!(held.len(), 64),
+                }
+            } else if !held.is_empty() {
+                let slot = held.swap_remove(which % held.len());
+                free.give_back(slot, slot.0.is_multiple_of(7));
+            }
+            let mut all: Vec<SlotIndex> =
+                free.iter().map(|(slot, _)| slot).chain(held.iter().copied()).collect();
+            all.sort();
+            assert_eq!(all, (0..64).map(SlotIndex).collect::<Vec<_>>());
+            assert_eq!(free.count() as usize, 64 - held.len());
         }
     }
 
@@ -108,6 +230,5 @@ mod tests {
         assert_eq!(free.take(), Some(first));
         assert_eq!(free.take(), Some(SlotIndex(1)), "two at once need a second one");
         assert_eq!(free.count(), 2);
-        assert_eq!(free.peek_untouched(1), Some(SlotIndex(3)));
     }
 }

@@ -26,7 +26,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "the ring is little endian
 /// "QFRING01" as little-endian bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"QFRING01");
 /// The layout described here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the control page.
 pub const CONTROL_PAGE_SIZE: usize = 4096;
@@ -105,14 +105,12 @@ pub mod slot {
     pub const PUSHED_AT_NS: usize = 24;
     /// A payload of at most [`INLINE_PAYLOAD_SIZE_MAX`] bytes.
     pub const INLINE_PAYLOAD: usize = 32;
-    /// 64 bytes that exist when the context bit says so: trace, idempotency key, criticality.
+    /// Bytes that exist when the context bit says so: trace, idempotency key.
     pub const CONTEXT: usize = 192;
     /// 32 bytes, when flag 1 (TRACE) is set.
     pub const CONTEXT_TRACE: usize = 192;
     /// 16 bytes, when flag 0 (IDEMPOTENCY_KEY) is set.
     pub const CONTEXT_IDEMPOTENCY_KEY: usize = 224;
-    /// u8.
-    pub const CONTEXT_CRITICALITY: usize = 240;
 
     /// u32: state and outcome. See [`super::WorkerControl`].
     pub const WORKER_CONTROL: usize = 256;
@@ -133,8 +131,8 @@ pub mod slot {
     pub const INLINE_RESULT_SIZE_MAX: usize = SIZE - INLINE_RESULT;
     /// Bytes of each of the two headers (records).
     pub const HEADER_SIZE: usize = 32;
-    /// Bytes of the context.
-    pub const CONTEXT_SIZE: usize = 64;
+    /// Bytes of the context; the rest of its cache line is zero.
+    pub const CONTEXT_SIZE: usize = 48;
 }
 
 /// Flag bit 0, as on the wire: the context carries an idempotency key.
@@ -143,8 +141,6 @@ pub const FLAG_IDEMPOTENCY_KEY: u16 = 1 << 0;
 pub const FLAG_TRACE: u16 = 1 << 1;
 /// Bytes of the name that comes with [`Outcome::Backpressure`], at most.
 pub const DOWNSTREAM_NAME_SIZE_MAX: u32 = 32;
-/// What a slot without a context means: criticality "normal".
-pub const CRITICALITY_DEFAULT: u8 = 1;
 
 /// The first 32 bytes of a slot, in native values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive)]
@@ -245,7 +241,8 @@ pub mod worker_state {
     pub const DONE: u8 = 4;
 }
 
-/// The router's control word of a slot: bits 0-7 state, bit 8 cancel requested, bit 9 context present, 16-31 flags.
+/// The router's control word of a slot: bits 0-7 state, bit 8 cancel requested, bit 9 context present, bits 10-11 criticality,
+/// 16-31 flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouterControl(pub u32);
 
@@ -254,11 +251,20 @@ impl RouterControl {
     pub const CANCEL_REQUESTED: u32 = 1 << 8;
     /// Bit 9.
     pub const CONTEXT_PRESENT: u32 = 1 << 9;
+    const CRITICALITY_SHIFT: u32 = 10;
+    const CRITICALITY_MASK: u32 = 3;
 
-    /// A word in the given state with the given flags.
+    /// A word in the given state that says nothing about a request.
     #[inline]
-    pub fn new(state: u8, flags: u16) -> Self {
-        Self(u32::from(state) | u32::from(flags) << 16)
+    pub const fn of_state(state: u8) -> Self {
+        Self(state as u32)
+    }
+
+    /// A word that says that a request is there, without a context.
+    #[inline]
+    pub fn ready(criticality: u8, flags: u16) -> Self {
+        let criticality = (u32::from(criticality) & Self::CRITICALITY_MASK) << Self::CRITICALITY_SHIFT;
+        Self(u32::from(router_state::READY) | criticality | u32::from(flags) << 16)
     }
     /// See [`router_state`].
     #[inline]
@@ -274,6 +280,11 @@ impl RouterControl {
     #[inline]
     pub fn has_context(self) -> bool {
         self.0 & Self::CONTEXT_PRESENT != 0
+    }
+    /// How much the request matters, as on the wire.
+    #[inline]
+    pub fn criticality(self) -> u8 {
+        (self.0 >> Self::CRITICALITY_SHIFT & Self::CRITICALITY_MASK) as u8
     }
     /// The wire's flags.
     #[inline]
@@ -528,9 +539,9 @@ const _: () = {
     assert!(slot::INLINE_PAYLOAD_SIZE_MAX == 160);
     assert!(slot::INLINE_RESULT_SIZE_MAX == 96);
     assert!(DOWNSTREAM_NAME_SIZE_MAX as usize <= slot::INLINE_RESULT_SIZE_MAX, "a name lies inline");
-    assert!(slot::CONTEXT + slot::CONTEXT_SIZE == slot::WORKER_CONTROL);
+    assert!(slot::CONTEXT + slot::CONTEXT_SIZE <= slot::WORKER_CONTROL);
     assert!(slot::CONTEXT_TRACE + 32 == slot::CONTEXT_IDEMPOTENCY_KEY);
-    assert!(slot::CONTEXT_IDEMPOTENCY_KEY + 16 == slot::CONTEXT_CRITICALITY);
+    assert!(slot::CONTEXT_IDEMPOTENCY_KEY + 16 == slot::CONTEXT + slot::CONTEXT_SIZE);
     assert!(SLOT_COUNT_MAX.is_power_of_two());
 };
 

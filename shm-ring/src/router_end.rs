@@ -10,9 +10,9 @@
 //!
 //! Always: free + pushed + answered = slot_count. The free list and the table are private, so that whatever a worker
 //! does to its memory, at most `slot_count` requests are with it and each is answered at most once.
-//! Always: slots are used in their order, round and round, so that both sides can fetch the lines of the next ones
-//! while they work on this one: a line comes from the other core, and waiting for each would cost more than all the rest
-//! of a call. But slots whose regions were touched once come first, the one used last before the others, so that no
+//! Always: slots are used in the order in which they became free, round and round, so that both sides can fetch the lines of the
+//! next ones while they work on this one: a line comes from the other core, and waiting for each would cost more than all the rest
+//! of a call. The round is little longer than there are calls at once (`free_slots.rs`). But slots whose regions were touched once come first, the one used last before the others, so that no
 //! more regions are ever backed by memory than calls with large payloads or results were in flight at once.
 //! Never: allocates after `new`, except to grow the caller's buffer in `read_result`.
 
@@ -23,9 +23,9 @@ use crate::fault::{PushRefused, WorkerMisbehaved};
 use crate::free_slots::FreeSlots;
 use crate::inspect::{SlotStage, stage_of};
 use crate::layout::{
-    self, AnswerHeader, CRITICALITY_DEFAULT, DOWNSTREAM_NAME_SIZE_MAX, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE,
-    Geometry, Identity, Outcome, RequestHeader, RouterControl, SlotIndex, WorkerControl, constants,
-    router_line, router_state, slot, worker_line, worker_state,
+    self, AnswerHeader, DOWNSTREAM_NAME_SIZE_MAX, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, Identity,
+    Outcome, RequestHeader, RouterControl, SlotIndex, WorkerControl, constants, router_line, router_state,
+    slot, worker_line, worker_state,
 };
 use crate::waits;
 
@@ -128,7 +128,6 @@ struct Entry {
     invocation_id: u64,
     payload_size: u32,
     control: RouterControl,
-    criticality: u8,
     life: Life,
     /// Its regions hold memory for good.
     has_touched_region: bool,
@@ -158,8 +157,7 @@ impl<M: Memory> RouterEnd<M> {
         let empty = Entry {
             invocation_id: 0,
             payload_size: 0,
-            control: RouterControl::new(router_state::EMPTY, 0),
-            criticality: CRITICALITY_DEFAULT,
+            control: RouterControl::of_state(router_state::EMPTY),
             life: Life::Free,
             has_touched_region: false,
         };
@@ -222,14 +220,15 @@ impl<M: Memory> RouterEnd<M> {
             return Err(PushRefused::PayloadTooLarge { payload_size, payload_size_max });
         }
         let Some(slot) = self.free.take() else { return Err(PushRefused::NoCredit) };
-        self.memory.prefetch_to_write(self.geometry.slot(self.geometry.slot_ahead(slot, PREFETCH_DISTANCE)));
+        if let Some(later) = self.free.next_but_some() {
+            self.memory.prefetch_to_write(self.geometry.slot(later));
+        }
         let control = self.write_request(slot, &request, payload_size as u32, write);
         let entry = &mut self.entries[slot.0 as usize];
         *entry = Entry {
             invocation_id: request.invocation_id,
             payload_size: payload_size as u32,
             control,
-            criticality: request.criticality,
             life: Life::Pushed,
             has_touched_region: entry.has_touched_region || payload_size > slot::INLINE_PAYLOAD_SIZE_MAX,
         };
@@ -253,6 +252,7 @@ impl<M: Memory> RouterEnd<M> {
             return false;
         }
         self.submission_tail_published = self.submission_tail;
+        self.free.look();
         // SYNC(ring.submission_tail): releases slots and index ring to `WorkerEnd::next_request`.
         self.memory.store_u32(router_line::SUBMISSION_TAIL, self.submission_tail, Ordering::Release);
         // SYNC(ring.worker_sleeping): store of the tail, fence, load of the flag here; store of the flag, fence, load
@@ -370,7 +370,7 @@ impl<M: Memory> RouterEnd<M> {
             trace: (flags & FLAG_TRACE != 0).then_some(trace),
             idempotency_key: (flags & FLAG_IDEMPOTENCY_KEY != 0).then_some(key),
         };
-        PushedRequest { flags, criticality: entry.criticality, context }
+        PushedRequest { flags, criticality: entry.control.criticality(), context }
     }
 
     /// Appends the payload of an answered request to `out`, if it is wanted, and says how many bytes it was pushed with.
@@ -392,7 +392,7 @@ impl<M: Memory> RouterEnd<M> {
         let entry = &mut self.entries[slot.0 as usize];
         entry.life = Life::Free;
         entry.has_touched_region |= completion.result_size as usize > slot::INLINE_RESULT_SIZE_MAX;
-        let empty = RouterControl::new(router_state::EMPTY, 0);
+        let empty = RouterControl::of_state(router_state::EMPTY);
         self.memory.store_u32(self.geometry.slot(slot) + slot::ROUTER_CONTROL, empty.0, Ordering::Relaxed);
         self.free.give_back(slot, entry.has_touched_region);
     }
@@ -517,7 +517,7 @@ impl<M: Memory> RouterEnd<M> {
         write: impl FnOnce(&M, usize),
     ) -> RouterControl {
         let place = self.geometry.slot(slot);
-        let writing = RouterControl::new(router_state::WRITING, 0);
+        let writing = RouterControl::of_state(router_state::WRITING);
         self.memory.store_u32(place + slot::ROUTER_CONTROL, writing.0, Ordering::Relaxed);
         // For the reader of our corpse only: keeps the compiler from moving the contents before the warning.
         compiler_fence(Ordering::Release);
@@ -537,16 +537,21 @@ impl<M: Memory> RouterEnd<M> {
     #[inline]
     fn write_context(&self, place: usize, request: &Request<'_>) -> RouterControl {
         let flags = request.flags & !(FLAG_TRACE | FLAG_IDEMPOTENCY_KEY);
-        if request.context.is_none() && request.criticality == CRITICALITY_DEFAULT {
-            return RouterControl::new(router_state::READY, flags);
+        match request.context {
+            None => RouterControl::ready(request.criticality, flags),
+            Some(context) => self.write_full_context(place, request.criticality, context, flags),
         }
-        self.write_full_context(place, request, flags)
     }
 
     #[inline(never)]
-    fn write_full_context(&self, place: usize, request: &Request<'_>, mut flags: u16) -> RouterControl {
+    fn write_full_context(
+        &self,
+        place: usize,
+        criticality: u8,
+        context: &Context,
+        mut flags: u16,
+    ) -> RouterControl {
         let mut bytes = [0; slot::CONTEXT_SIZE];
-        let context = request.context.copied().unwrap_or_default();
         if let Some(trace) = context.trace {
             flags |= FLAG_TRACE;
             bytes[..32].copy_from_slice(&trace);
@@ -555,9 +560,8 @@ impl<M: Memory> RouterEnd<M> {
             flags |= FLAG_IDEMPOTENCY_KEY;
             bytes[32..48].copy_from_slice(&key);
         }
-        bytes[slot::CONTEXT_CRITICALITY - slot::CONTEXT] = request.criticality;
         self.memory.write(place + slot::CONTEXT, &bytes);
-        RouterControl(RouterControl::new(router_state::READY, flags).0 | RouterControl::CONTEXT_PRESENT)
+        RouterControl(RouterControl::ready(criticality, flags).0 | RouterControl::CONTEXT_PRESENT)
     }
 
     /// `true` when there is something to read.

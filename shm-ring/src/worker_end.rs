@@ -26,9 +26,8 @@ use crate::access::{BorrowPayload, Memory, PREFETCH_DISTANCE};
 use crate::fault::{AttachError, RouterMisbehaved};
 use crate::inspect::read_constants;
 use crate::layout::{
-    CRITICALITY_DEFAULT, DOWNSTREAM_NAME_SIZE_MAX, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, Identity,
-    Outcome, RequestHeader, RouterControl, SlotIndex, WorkerControl, router_line, router_state, slot,
-    worker_line, worker_state,
+    DOWNSTREAM_NAME_SIZE_MAX, FLAG_IDEMPOTENCY_KEY, FLAG_TRACE, Geometry, Identity, Outcome, RequestHeader,
+    RouterControl, SlotIndex, WorkerControl, router_line, router_state, slot, worker_line, worker_state,
 };
 
 /// A request this worker has taken and owes an answer to.
@@ -370,7 +369,7 @@ impl<M: Memory> WorkerEnd<M> {
             pushed_at_ns: header.pushed_at_ns,
             cancelled: control.is_cancel_requested(),
             flags: control.flags(),
-            criticality: CRITICALITY_DEFAULT,
+            criticality: control.criticality(),
             payload_size: header.payload_size,
             trace: None,
             idempotency_key: None,
@@ -383,9 +382,6 @@ impl<M: Memory> WorkerEnd<M> {
 
     fn read_context(&self, taken: &mut Taken) {
         let place = self.geometry.slot(taken.slot);
-        let mut criticality = [0];
-        self.memory.read(place + slot::CONTEXT_CRITICALITY, &mut criticality);
-        taken.criticality = criticality[0];
         if taken.flags & FLAG_TRACE != 0 {
             self.memory.read(place + slot::CONTEXT_TRACE, taken.trace.insert([0; 32]));
         }

@@ -93,7 +93,6 @@ fn slots_are_what_the_page_says() {
             ("inline_payload", slot::INLINE_PAYLOAD, slot::INLINE_PAYLOAD_SIZE_MAX),
             ("trace", slot::CONTEXT_TRACE, 32),
             ("idempotency_key", slot::CONTEXT_IDEMPOTENCY_KEY, 16),
-            ("criticality", slot::CONTEXT_CRITICALITY, 1),
         ],
     );
     check(

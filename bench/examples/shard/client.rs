@@ -15,7 +15,7 @@ const FUNCTION: FunctionId = FunctionId(0);
 const BATCH_SIZE: usize = 64 * 1024;
 
 pub enum Client {
-    Shm(OverShm),
+    Shm(Box<OverShm>),
     Tcp(OverTcp),
 }
 
@@ -39,7 +39,7 @@ impl Client {
     pub fn over_shm(dir: &Path, window: u32) -> Client {
         let options = Options { slot_count: window.next_power_of_two(), ..Options::default() };
         let client = ShmClient::attach(dir, &options).expect("room for a client");
-        Client::Shm(OverShm { client, window })
+        Client::Shm(Box::new(OverShm { client, window }))
     }
 
     pub fn over_tcp(address: SocketAddr, window: u32) -> Client {

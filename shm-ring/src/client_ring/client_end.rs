@@ -164,6 +164,7 @@ impl<M: Memory> ClientEnd<M> {
             return false;
         }
         self.submission_tail_published = self.submission_tail;
+        self.free.look();
         self.memory.store_u32(client_line::COMPLETION_HEAD, self.completion_head, Ordering::Relaxed);
         // SYNC(client_ring.submission_tail): releases slots and index ring to `ServiceEnd::next_call`.
         self.memory.store_u32(client_line::SUBMISSION_TAIL, self.submission_tail, Ordering::Release);
@@ -311,7 +312,7 @@ impl<M: Memory> ClientEnd<M> {
             return Err(PushRefused::PayloadTooLarge { payload_size, payload_size_max });
         }
         let Some(slot) = self.free.take() else { return Err(PushRefused::NoCredit) };
-        if let Some(later) = self.free.peek_untouched(PREFETCH_DISTANCE) {
+        if let Some(later) = self.free.next_but_some() {
             self.memory.prefetch_to_write(self.geometry.slot(later));
         }
         let entry = &mut self.entries[slot.0 as usize];

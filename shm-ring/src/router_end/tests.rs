@@ -16,7 +16,7 @@ fn request(invocation_id: u64) -> Request<'static> {
         deadline_at_ns: u64::MAX,
         pushed_at_ns: 100,
         flags: 0,
-        criticality: CRITICALITY_DEFAULT,
+        criticality: 1,
         context: None,
     }
 }
@@ -174,7 +174,7 @@ fn inspection_tells_every_stage() {
     worker.complete(first, Outcome::Ok, 110, 120, b"");
     worker.publish();
     let writing = router.geometry().slot(SlotIndex(3));
-    router.memory().store_u32(writing, RouterControl::new(router_state::WRITING, 0).0, Ordering::Relaxed);
+    router.memory().store_u32(writing, RouterControl::of_state(router_state::WRITING).0, Ordering::Relaxed);
 
     let report = report(&router);
     assert_eq!((report.submission_tail, report.submission_head, report.completion_tail), (3, 2, 1));

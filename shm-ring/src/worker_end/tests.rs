@@ -166,7 +166,7 @@ fn memory_that_is_no_ring_is_refused_with_the_reason() {
     let store = |offset, value| move |memory: &HeapMemory| memory.store_u32(offset, value, Ordering::Relaxed);
     assert_eq!(attach(&|_| ()), None);
     assert!(matches!(attach(&store(constants::MAGIC, 0)), Some(AttachError::WrongMagic { .. })));
-    assert_eq!(attach(&store(constants::VERSION, 2)), Some(AttachError::WrongVersion { version: 2 }));
+    assert_eq!(attach(&store(constants::VERSION, 3)), Some(AttachError::WrongVersion { version: 3 }));
     for slot_count in [0, 3, 1 << 31] {
         let refused = AttachError::BadGeometry { slot_count, region_size: 8192 };
         assert_eq!(attach(&store(constants::SLOT_COUNT, slot_count)), Some(refused));
