@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cgroup::Limits;
 use crate::life::Patience;
 use crate::logs::LogBounds;
 
@@ -50,6 +51,10 @@ pub struct FunctionConfig {
     pub snapshot: bool,
     /// How long a template may take to initialise.
     pub start_timeout: Duration,
+    /// What the processes of one place may use together.
+    pub limits: Limits,
+    /// Whether they run without limits that this host cannot keep.
+    pub is_best_effort: bool,
     /// Names what its processes and their rings are made from: with another number, others take their place.
     pub edition: u64,
     /// The longest after which a process that is not wanted any more can have a call left.

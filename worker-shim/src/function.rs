@@ -35,6 +35,8 @@ pub struct Tally {
     pub starts: u64,
     pub exits: u64,
     pub spawn_failures: u64,
+    pub memory_kills: u64,
+    pub processes_refused: u64,
     pub last_exit: Option<LastExit>,
 }
 

@@ -19,6 +19,7 @@
 //! | `place.rs` | a place with its process and its log | what process and log may |
 //! | `template.rs` | a process that is initialised once and then copied; the order for a copy | one socket and what process and log may |
 //! | `process.rs` | spawn, adopt, signal, reap | system calls |
+//! | `cgroup.rs` | what bounds memory, processor time and processes of a place | files of the kernel |
 //! | `sandbox.rs` | what stands between the host and a program that is not trusted | system calls |
 //! | `logs.rs`, `logs/` | captured output, bounded | files |
 //! | `orphanage.rs` | the end of what a shim that was killed has left | `/proc`, signals |
@@ -31,6 +32,7 @@
 
 #![deny(unsafe_code)] // allowed in process.rs and sandbox/kernel.rs alone
 
+pub mod cgroup;
 mod config;
 mod function;
 mod jitter;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use rustix::process::Signal;
 
+use crate::cgroup::Group;
 use crate::config::FunctionConfig;
 use crate::life::Life;
 use crate::logs::PlaceLog;
@@ -29,6 +30,8 @@ pub struct Place {
     pub has_served: bool,
     pub life: Life,
     pub process: Option<Process>,
+    /// What it was started in, until it is known to have ended.
+    pub group: Option<Group>,
     pub log: PlaceLog,
 }
 

@@ -61,6 +61,8 @@ pub struct Program<'a> {
     pub command: &'a [String],
     /// The function's own variables.
     pub env: &'a [(String, String)],
+    /// Its control group, in each of its hierarchies: the file by which a process enters.
+    pub entrances: Vec<OwnedFd>,
     /// Where it may run; none: where the shim may. Checked: none is beyond what a mask can name.
     pub processors: &'a [u32],
     /// What it is started for.
@@ -124,6 +126,17 @@ pub fn spawn(program: Program<'_>) -> io::Result<Process> {
     };
 
     die_with_parent(&mut command);
+    let entrances = program.entrances;
+    // SAFETY: as in `die_with_parent`: one plain system call for each descriptor, which the closure owns and which therefore are open,
+    // and an error that is made from a number. The vector was filled before.
+    unsafe {
+        command.pre_exec(move || {
+            for entrance in &entrances {
+                rustix::io::write(entrance, b"0")?;
+            }
+            Ok(())
+        });
+    }
     if let Some(processors) = affinity(program.processors) {
         // SAFETY: as in `die_with_parent`: one plain system call on a mask that was captured by value, and an error that is made
         // from a number.
@@ -249,6 +262,9 @@ impl std::fmt::Display for ExitCause {
         match *self {
             ExitCause::Code(code) => write!(out, "exited with code {code}"),
             ExitCause::Signal(number) => match signal_name(number) {
+                Some("SIGSYS") => {
+                    write!(out, "killed by SIGSYS: it made a system call that a filter forbids")
+                }
                 Some(name) => write!(out, "killed by {name}"),
                 None => write!(out, "killed by signal {number}"),
             },

@@ -14,6 +14,7 @@
 //! A process comes to be by exec, at once, or is copied from a template, some time later: `shim/templates.rs`.
 
 mod failure;
+mod groups;
 mod templates;
 
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ use protocol::attach::AttachRefused;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
+use crate::cgroup::{Cgroups, CgroupsMissing};
 use crate::config::{ConfigRefused, FunctionConfig, ShimConfig};
 use crate::function::{Function, Prospect};
 use crate::jitter::Jitter;
@@ -150,6 +152,8 @@ struct Shim {
     /// When logs are looked at next for lines that are too old.
     sweep_at_ns: u64,
     stopping: Option<Stopped>,
+    /// Once a function wanted a group.
+    cgroups: Option<Result<Cgroups, CgroupsMissing>>,
     buffer: Box<[u8]>,
 }
 
@@ -175,6 +179,7 @@ impl Shim {
             jitter: Jitter::new(),
             sweep_at_ns: 0,
             stopping: None,
+            cgroups: Cgroups::are_left_behind(&config.run_dir).then(|| Cgroups::open(&config.run_dir)),
             buffer: vec![0; OUTPUT_SIZE_PER_TURN].into_boxed_slice(),
             config,
             read_again,
@@ -258,6 +263,7 @@ impl Shim {
             attach_socket: self.config.attach_socket(shard),
             life: Life::new(now_ns),
             process: None,
+            group: None,
             log: PlaceLog::new(
                 &self.logs_dir,
                 &program.name,
@@ -375,6 +381,7 @@ impl Shim {
             }
         }
         self.places.retain(|place| !place.life.is_gone());
+        self.turn_groups();
         for place in 0..self.places.len() {
             self.on_event(now_ns, place, Event::Time);
         }
@@ -412,7 +419,7 @@ impl Shim {
         let of_links = self.links.iter().filter_map(Link::due_at_ns);
         let of_templates = self.templates.iter().filter_map(Template::due_at_ns);
         let of_places = self.places.iter().filter_map(|place| place.life.due_at_ns());
-        let due_at_ns = of_places.chain(of_templates).chain(of_links).fold(self.sweep_at_ns, u64::min);
+        let due_at_ns = of_places.chain(of_templates).chain(of_links).chain(self.groups_due_at_ns()).fold(self.sweep_at_ns, u64::min);
         let left = Duration::from_nanos(due_at_ns.saturating_sub(self.now_ns()));
         // An hour at most, for then the logs are swept.
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
@@ -452,8 +459,10 @@ impl Shim {
         if let Some(mut process) = place.process.take() {
             place.log.read_last(now_ns, &mut process.output, &mut self.buffer);
         }
-        let reason = exit.cause.to_string();
-        let stderr = place.log.ended(now_ns, &reason);
+        let group = place.group.take();
+        let mut reason = exit.cause.to_string();
+        reason.extend(group.and_then(|group| self.end_group(index, group)));
+        let stderr = self.places[index].log.ended(now_ns, &reason);
         let is_kept = self.is_kept(index);
         let was_asked = self.is_surplus(index) || !self.places[index].life.is_to_stay();
 
@@ -487,11 +496,19 @@ impl Shim {
     }
 
     fn spawn(&mut self, now_ns: u64, index: usize) {
-        let place = &self.places[index];
-        let role = Role::Worker { attach_socket: &place.attach_socket };
-        match process::spawn(program(&self.config, &self.mark, &place.program, role)) {
+        let started = self.enter_group(index).and_then(|entrances| {
+            let place = &self.places[index];
+            let role = Role::Worker { attach_socket: &place.attach_socket };
+            let program = program(&self.config, &self.mark, &place.program, role);
+            process::spawn(Program { entrances, ..program })
+        });
+        match started {
             Ok(process) => self.on_started(now_ns, index, process),
             Err(error) => {
+                if let Some(group) = self.places[index].group.take() {
+                    self.end_group(index, group);
+                }
+                let place = &self.places[index];
                 let reason = format!("cannot start {}: {error}", place.program.command[0]);
                 self.on_spawn_failed(now_ns, index, reason);
             }
@@ -551,6 +568,9 @@ impl Shim {
                 self.orphans_reaped += 1;
             }
         }
+        if let Some(Ok(cgroups)) = self.cgroups.take() {
+            cgroups.close();
+        }
         self.write_status();
     }
 
@@ -579,6 +599,8 @@ impl Shim {
                 starts: tally.starts,
                 exits: tally.exits,
                 spawn_failures: tally.spawn_failures,
+                memory_kills: tally.memory_kills,
+                processes_refused: tally.processes_refused,
                 log_lines_dropped: (places().map(|place| &place.log))
                     .chain(templates().map(|template| &template.log))
                     .map(PlaceLog::lines_dropped)
@@ -615,6 +637,7 @@ fn program<'a>(
     Program {
         command: &function.command,
         env: &function.env,
+        entrances: Vec::new(),
         processors: &function.processors,
         role,
         function: &function.name,

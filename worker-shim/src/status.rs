@@ -47,6 +47,10 @@ pub struct FunctionStatus {
     pub exits: u64,
     /// Times the program could not be started at all.
     pub spawn_failures: u64,
+    /// Processes killed because `memory_max` was reached, of instances that have ended.
+    pub memory_kills: u64,
+    /// Processes and threads refused because of `processes_max`, likewise.
+    pub processes_refused: u64,
     /// Log lines that could not be written.
     pub log_lines_dropped: u64,
     /// Why the last process ended, or could not be started.
