@@ -7,10 +7,13 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use router::config::{Command as FunctionCommand, ContainmentConfig, FunctionConfig, Runtime};
 use router::{Config, run_dir};
+use worker_shim::cgroup::Limits;
 use worker_shim::sandbox::{EXIT_NO_SANDBOX, Plan};
 
 use crate::ending::{Ending, Failure};
 use crate::shim::own_program;
+
+const BEST_EFFORT: &str = "to run with what there is: containment_missing = \"best-effort\"";
 
 /// Not in the help: nobody makes a sandbox by hand.
 pub fn command() -> Command {
@@ -69,6 +72,15 @@ pub fn variables(function: &FunctionConfig) -> Vec<(String, String)> {
     homes.map(|name| (name.to_owned(), "/tmp".to_owned())).collect()
 }
 
+/// What one of its instances may use.
+pub fn limits(function: &FunctionConfig) -> Limits {
+    Limits {
+        memory_max: function.limits.memory_max,
+        cpu_max: function.limits.cpu_max,
+        processes_max: function.containment.as_ref().map(|it| it.processes_max.into()),
+    }
+}
+
 /// Whether this host has what the functions of a configuration are to be contained with. What is missing and can be done without
 /// is told.
 pub fn check(config: &Config) -> Result<(), Failure> {
@@ -80,6 +92,22 @@ pub fn check(config: &Config) -> Result<(), Failure> {
                 let (name, absent) = (&function.name, absent.display());
                 return Err(Failure::usage(format!("`functions.{name}.{key}`: {absent} does not exist")));
             }
+        }
+    }
+    for is_best_effort in [false, true] {
+        let mut those = config.functions.iter().filter(|function| limits(function).need_group());
+        let Some(function) = those.find(|function| function.limits.is_best_effort == is_best_effort) else {
+            continue;
+        };
+        match worker_shim::cgroup::check() {
+            Err(missing) if is_best_effort => {
+                eprintln!("quickfire: {missing}; goes on without, as containment_missing says")
+            }
+            Err(missing) => {
+                let name = &function.name;
+                return Err(Failure::usage(format!("`functions.{name}`: {missing}\n{BEST_EFFORT}")));
+            }
+            Ok(()) => {}
         }
     }
     for is_best_effort in [false, true] {
@@ -95,7 +123,7 @@ pub fn check(config: &Config) -> Result<(), Failure> {
         if !tried.status.success() {
             let name = &function.name;
             return Err(Failure::usage(format!(
-                "`functions.{name}.containment`: {}\nto run with what there is: containment_missing = \"best-effort\"",
+                "`functions.{name}.containment`: {}\n{BEST_EFFORT}",
                 told.trim_end().trim_start_matches("quickfire: ")
             )));
         }

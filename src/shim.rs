@@ -64,6 +64,8 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
             snapshot: function.snapshot,
             start_timeout: function.start_timeout,
             env,
+            limits: sandbox::limits(function),
+            is_best_effort: function.limits.is_best_effort,
             edition: function.edition(),
             // A call may have come just before, to start as late as it may and to take as long as it may; a process that
             // takes longer is the router's to stop.

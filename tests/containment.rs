@@ -12,6 +12,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Output;
 
+use quickfire_client::serve::{Call, FunctionError, serve};
+
 use rustix::process::Signal;
 use support::{Filter, Router, echo_manifest, eventually, is_zombie, quickfire, signal};
 use tempfile::TempDir;
@@ -102,8 +104,8 @@ fn nap() -> String {
 }
 
 /// The daemon, by its number on the host.
-fn sleeper() -> Option<u32> {
-    let command = format!("sleep\0{}\0", nap());
+fn sleeper(nap: &str) -> Option<u32> {
+    let command = format!("sleep\0{nap}\0");
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| lives(*pid)).find(|pid| {
@@ -234,8 +236,8 @@ fn disk_and_processes_are_bounded_and_the_next_call_is_served() {
         let told = bench.told("held", "fill /tmp/x");
         let size: u64 = told.split([' ', ',']).nth(1).unwrap().parse().unwrap();
         assert!(told.ends_with("then ENOSPC") && size <= 1 << 20, "{told}");
-        // The kernel counts no processes of root's.
-        if user == Filter::OrdinaryUser || !rustix::process::geteuid().is_root() {
+        // The kernel counts no processes of root's but in a group.
+        if user == Filter::OrdinaryUser || !rustix::process::geteuid().is_root() || has_groups() {
             assert_eq!(bench.told("free", "processes 60"), "did 60");
             let told = bench.told("held", "processes 60");
             let count: u64 = told.split([' ', ',']).nth(1).unwrap().parse().unwrap();
@@ -248,13 +250,148 @@ fn disk_and_processes_are_bounded_and_the_next_call_is_served() {
     }
 }
 
+/// A function process that takes as many MiB as its payload says.
+#[test]
+#[ignore = "a function process, started by the shims of other tests"]
+fn hog() {
+    if std::env::var_os("QUICKFIRE_FUNCTION").is_none() {
+        return; // somebody runs all ignored tests
+    }
+    serve(|call: &Call<'_>| -> Result<String, FunctionError> {
+        let count: usize = std::str::from_utf8(call.payload())?.parse()?;
+        let mut memory = vec![0_u8; count << 20];
+        memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        Ok(std::hint::black_box(memory).len().to_string())
+    })
+    .unwrap();
+}
+
+/// A table of a function that is this very program.
+fn hog_table(name: &str, options: &str) -> String {
+    let program = std::env::current_exe().unwrap();
+    let arguments = r#""hog", "--exact", "--ignored", "--nocapture", "--test-threads=1""#;
+    format!("[functions.{name}]\ncommand = [{program:?}, {arguments}]\n{options}\n")
+}
+
+/// Whether who runs the tests may make control groups.
+fn has_groups() -> bool {
+    worker_shim::cgroup::check().is_ok()
+}
+
+#[test]
+fn limits_that_need_control_groups_are_refused_where_there_are_none() {
+    let table = hog_table("bounded", "memory_max = \"64MiB\"");
+    for user in users() {
+        if user == Filter::None && has_groups() {
+            continue;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let refused = Router::refused_behind(user, home.path(), &(echo_manifest(1) + &table));
+        assert!(refused.contains("`functions.bounded`: this host has no control groups"), "{refused}");
+        // Expect: on request a warning, and no bound.
+        let home = tempfile::tempdir().unwrap();
+        let manifest = echo_manifest(1) + "memory_max = \"64MiB\"\ncontainment_missing = \"best-effort\"\n";
+        let router = Router::start_in_behind(home.path(), &manifest, user);
+        assert!(router.log().contains("this host has no control groups"), "{}", router.log());
+    }
+}
+
+#[test]
+fn memory_beyond_its_bound_ends_the_instance_and_the_reason_is_told() {
+    if !has_groups() {
+        return; // refused, by the test above
+    }
+    let bound = "memory_max = \"96MiB\"\n";
+    let bench = Bench::start(
+        Filter::None,
+        &(bound.to_owned()
+            + &hog_table("hog", &(bound.to_owned() + "containment = \"process\""))
+            + &hog_table("unbounded", "")),
+    );
+    let call = |name: &str, count: &str| bench.router.invoke(&[name, "--data", count, "--deadline", "60s"]);
+    assert!(call("hog", "8").status.success());
+    assert!(call("unbounded", "256").status.success());
+    // Expect: the caller learns that the process was lost, the operator why; the next call is served.
+    let lost = call("hog", "256");
+    assert_eq!(lost.status.code(), Some(1), "{lost:?}");
+    eventually("the shim knows why", || bench.router.shim_status("hog")["memory_kills"] != 0);
+    let reason = bench.router.shim_status("hog")["last_exit"]["reason"].to_string();
+    assert!(reason.contains("killed by SIGKILL; out of memory: memory_max of 100663296 bytes"), "{reason}");
+    eventually("another one serves", || call("hog", "8").status.success());
+
+    // Expect: behind a relay only the program is killed, and the caller told so.
+    assert_eq!(bench.told("free", "hog 256"), format!("did {}", 256 << 20));
+    let killed = bench.call("held", "hog 256");
+    let told = String::from_utf8_lossy(&killed.stderr);
+    assert!(told.contains("signal: 9 (SIGKILL)"), "{told}");
+    assert!(bench.told("held", "loopback").starts_with("did "));
+    // A /tmp is memory too.
+    assert!(bench.told("held", "fill /tmp/x").ends_with("then ENOSPC"));
+}
+
+#[test]
+fn one_that_computes_without_end_leaves_the_processor_to_others() {
+    if !has_groups() {
+        return;
+    }
+    let bench = Bench::start(Filter::None, "cpu_max = 20\n");
+    let told = std::thread::scope(|scope| {
+        let burning = scope.spawn(|| bench.told("held", "burn 3"));
+        assert!(bench.router.invoke(&["neighbour", "--data", "x", "--deadline", "30s"]).status.success());
+        burning.join().unwrap()
+    });
+    // A fifth, and what it takes in the last period of 100 ms before it is stopped.
+    let percent: u64 = told.trim_start_matches("did ").parse().unwrap();
+    assert!(percent <= 30, "{told}");
+}
+
+#[test]
+fn groups_end_with_their_places_and_with_what_escaped_from_a_process_group() {
+    if !has_groups() {
+        return;
+    }
+    let attempts = |home: &Path| home.join("bin/attempts.py").display().to_string();
+    // Given: no sandbox, but a bound, so that there is a group.
+    let bench = Bench::start(
+        Filter::None,
+        "memory_max = \"256MiB\"\n[functions.grouped]\nruntime = \"exec\"\ncommand = [\"./bin/attempts.py\"]\nmemory_max = \"256MiB\"\n",
+    );
+    assert!(Path::new(&attempts(bench.home.path())).exists());
+    for is_shim in [false, true] {
+        let nap = format!("{}{}", u8::from(is_shim), nap());
+        assert!(bench.told("grouped", &format!("daemon {nap}")).starts_with("did "));
+        let daemon = sleeper(&nap).expect("it lives on when its call is over");
+        let before = bench.router.workers("grouped");
+        let victim = if is_shim { bench.router.shim().unwrap() } else { before[0] };
+        signal(victim, Signal::KILL);
+        // Expect: at the end of its place, or by the next shim.
+        eventually("it is killed by its group", || !lives(daemon));
+        eventually("another one serves", || bench.call("grouped", "loopback").status.success());
+    }
+    // Expect: a group for each place that has one, and none once all is over.
+    let groups = support::groups_in(&bench.router.dir);
+    let places = |group: &std::path::PathBuf| {
+        let entries = std::fs::read_dir(group).unwrap().flatten();
+        entries.filter(|entry| entry.path().is_dir()).count()
+    };
+    let counts: Vec<_> = groups.iter().map(places).collect();
+    assert!(
+        counts.contains(&2) && counts.iter().all(|count| [0, 2].contains(count)),
+        "{groups:?}: {counts:?}"
+    );
+    let Bench { mut router, home } = bench;
+    assert!(router.terminate().success());
+    eventually("the shim has ended, and its groups with it", || support::groups_in(&router.dir).is_empty());
+    drop(home);
+}
+
 #[test]
 fn nothing_that_left_its_group_outlives_its_shim_or_its_instance() {
     for user in users() {
         for (is_shim, name) in [(true, "held"), (false, "held"), (true, "free")] {
             let bench = Bench::start(user, "");
             assert!(bench.told(name, &format!("daemon {}", nap())).starts_with("did "));
-            let daemon = sleeper().expect("it lives on when its call is over");
+            let daemon = sleeper(&nap()).expect("it lives on when its call is over");
             if is_shim {
                 signal(bench.router.shim().unwrap(), Signal::KILL);
             } else {

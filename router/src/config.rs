@@ -36,7 +36,7 @@ mod tests;
 pub mod units;
 pub mod value;
 
-pub use containment::ContainmentConfig;
+pub use containment::{ContainmentConfig, LimitsConfig};
 pub use fallback::Fallback;
 pub use listen::Listen;
 pub use problem::{ConfigError, Place, Problem, ProblemKind};
@@ -166,6 +166,8 @@ pub struct FunctionConfig {
     pub http: HttpConfig,
     /// The sandbox it runs in; none: none.
     pub containment: Option<ContainmentConfig>,
+    /// What an instance may use.
+    pub limits: LimitsConfig,
     /// The tenant whose it is.
     pub tenant: String,
     /// Processes kept warm for each shard.

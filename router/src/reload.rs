@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError, Place, Section, Setting};
 use crate::names::Names;
 
 /// Options of a function from which each of its processes and their rings are made: those that `FunctionConfig::edition` names.
-const EDITION: [&str; 22] = [
+const EDITION: [&str; 24] = [
     "command",
     "runtime",
     "start_timeout",
@@ -36,6 +36,8 @@ const EDITION: [&str; 22] = [
     "write",
     "tmp_size_max",
     "processes_max",
+    "memory_max",
+    "cpu_max",
     "slots",
     "payload_size_max",
     "processors",
@@ -263,6 +265,8 @@ mod tests {
             ("processors", "\"0\""),
             ("env", "{ A = \"1\" }"),
             ("snapshot", "true"),
+            ("memory_max", "\"1GiB\""),
+            ("cpu_max", "50"),
             ("warm", "3"),
             ("timeout", "\"5s\""),
             ("tenant", "\"zoo\""),

@@ -108,6 +108,18 @@ def processes(count):
     return len(started)
 
 
+def hog(megabytes):
+    return len(bytearray(b"x") * (int(megabytes) << 20))
+
+
+def burn(seconds):
+    """Computes for so long; tells the percent of one processor that it got."""
+    begin = time.monotonic()
+    while time.monotonic() - begin < float(seconds):
+        pass
+    return round(100 * time.process_time() / (time.monotonic() - begin))
+
+
 def fill(path):
     size = 0
     try:

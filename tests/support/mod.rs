@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -195,7 +196,41 @@ impl Drop for Router {
         for pid in processes_in(&self.dir) {
             signal(pid, rustix::process::Signal::KILL);
         }
+        // A shim that was killed leaves its groups to the next one, and here is none.
+        let give_up_at = Instant::now() + GIVE_UP;
+        loop {
+            let groups = groups_in(&self.dir);
+            for group in &groups {
+                let below =
+                    std::fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+                below.filter(|path| path.is_dir()).for_each(|path| drop(std::fs::remove_dir(path)));
+                let _ = std::fs::remove_dir(group);
+            }
+            // Those who were killed are not dead at once, and a group has them until they are.
+            if groups.is_empty() || Instant::now() > give_up_at {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
+}
+
+/// The control groups of the run directory `dir`, in each hierarchy.
+pub fn groups_in(dir: &Path) -> Vec<PathBuf> {
+    let Ok(identity) = std::fs::metadata(dir) else { return Vec::new() };
+    let name = format!("quickfire-{:x}-{:x}", identity.dev(), identity.ino());
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for path in entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+        {
+            if path.ends_with(&name) { found.push(path) } else { folders.push(path) }
+        }
+    }
+    found
 }
 
 /// The manifest most tests use: `count` warm echo processes.

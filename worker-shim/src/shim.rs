@@ -419,7 +419,11 @@ impl Shim {
         let of_links = self.links.iter().filter_map(Link::due_at_ns);
         let of_templates = self.templates.iter().filter_map(Template::due_at_ns);
         let of_places = self.places.iter().filter_map(|place| place.life.due_at_ns());
-        let due_at_ns = of_places.chain(of_templates).chain(of_links).chain(self.groups_due_at_ns()).fold(self.sweep_at_ns, u64::min);
+        let due_at_ns = of_places
+            .chain(of_templates)
+            .chain(of_links)
+            .chain(self.groups_due_at_ns())
+            .fold(self.sweep_at_ns, u64::min);
         let left = Duration::from_nanos(due_at_ns.saturating_sub(self.now_ns()));
         // An hour at most, for then the logs are swept.
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };

@@ -145,6 +145,11 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
             let text = format!("sets {name}, which runtime `{}` sets itself", function.runtime.name());
             contradiction(Section::Function(function.name.clone()), "env", text);
         }
+        let is_bounded = function.limits.memory_max.is_some() || function.limits.cpu_max.is_some();
+        if function.snapshot && is_bounded {
+            let text = "copies a process, and a copy would share the bounds (memory_max, cpu_max) of what it is copied from".to_owned();
+            contradiction(Section::Function(function.name.clone()), "snapshot", text);
+        }
         if function.snapshot && function.containment.is_some() {
             let text =
                 "is `process`, and copies of a process (snapshot) cannot be made out of a sandbox".to_owned();

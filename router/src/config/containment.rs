@@ -28,6 +28,17 @@ pub struct ContainmentConfig {
     pub processes_max: u32,
 }
 
+/// What one instance may use, with or without a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Bytes; none: no bound.
+    pub memory_max: Option<u64>,
+    /// Percent of one processor; none: no bound.
+    pub cpu_max: Option<u32>,
+    /// Whether it runs without what the host cannot bound.
+    pub is_best_effort: bool,
+}
+
 impl Containment {
     /// What an operator may write.
     pub const NAMES: &'static [&'static str] = &["none", "process"];

@@ -4,7 +4,8 @@
 //! come to the same number as the shim of this one. Nobody attacks it: both sides belong to the same user.
 
 use super::{
-    Command, Config, ContainmentConfig, FunctionConfig, HealthConfig, HttpConfig, HttpListen, Runtime,
+    Command, Config, ContainmentConfig, FunctionConfig, HealthConfig, HttpConfig, HttpListen, LimitsConfig,
+    Runtime,
 };
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
@@ -77,6 +78,13 @@ impl FunctionConfig {
             }
             digest.number(*tmp_size_max);
             digest.number((*processes_max).into());
+        }
+        let LimitsConfig { memory_max, cpu_max, is_best_effort } = self.limits;
+        if memory_max.is_some() || cpu_max.is_some() {
+            digest.text("limits");
+            digest.number(memory_max.unwrap_or_default());
+            digest.number(cpu_max.unwrap_or_default().into());
+            digest.number(is_best_effort.into());
         }
         digest.number(self.slots.into());
         digest.number(self.payload_size_max.into());

@@ -15,7 +15,7 @@ use engine::tenant::DEFAULT_NAME;
 use engine::{BackpressureSpec, BreakerSpec, HedgeAfter, HedgeSpec, Nanos, RetrySpec};
 use protocol::limits::FRAME_ROOM;
 
-use super::containment::{Containment, ContainmentConfig};
+use super::containment::{Containment, ContainmentConfig, LimitsConfig};
 use super::file::{Entry, File};
 use super::problem::{Place, Problem, ProblemKind};
 use super::section::Section;
@@ -332,6 +332,11 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
             .filter(|health| !health.interval.is_zero()),
         },
         containment: containment(table, &directory),
+        limits: LimitsConfig {
+            memory_max: Some(table.size_u64("memory_max")).filter(|size| *size > 0),
+            cpu_max: Some(table.count("cpu_max")).filter(|percent| *percent > 0),
+            is_best_effort: table.choice("containment_missing") == "best-effort",
+        },
         tenant: table.name("tenant"),
         warm: table.count("warm"),
         slots: table.count("slots"),

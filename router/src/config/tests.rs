@@ -248,6 +248,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         network = "host"
         read = ["./model", "/srv/data"]
         processes_max = 9
+        memory_max = "96MiB"
     "#;
     let config = Config::parse(text, "/etc/quickfire/q.toml").unwrap();
     let expected = FunctionConfig {
@@ -274,6 +275,7 @@ fn a_function_gets_its_table_and_the_defaults() {
             tmp_size_max: 64 << 20,
             processes_max: 9,
         }),
+        limits: LimitsConfig { memory_max: Some(96 << 20), cpu_max: None, is_best_effort: false },
         tenant: "default".into(),
         warm: 2,
         slots: 16,
@@ -518,6 +520,13 @@ fn copies_are_not_made_out_of_a_sandbox() {
         "[functions.a]\ncommand = [\"x\"]\ncontainment = \"process\"\nsnapshot = true",
         &[
             "q.toml:3:1: `functions.a.containment`: is `process`, and copies of a process (snapshot) cannot be made out of a sandbox",
+        ],
+    );
+    check(
+        "[functions.a]\ncommand = [\"x\"]\ncpu_max = 50\nsnapshot = true",
+        &[
+            "q.toml:4:1: `functions.a.snapshot`: copies a process, and a copy would share the bounds (memory_max, cpu_max) \
+           of what it is copied from",
         ],
     );
 }

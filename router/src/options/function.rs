@@ -104,8 +104,8 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         env: None,
         kind: Kind::Choice(&["refuse", "best-effort"]),
         default: Some("refuse"),
-        meaning: "What happens where the host lacks something that containment = process is made from. refuse: the router does not start, \
-                  and says what is missing. best-effort: it warns, and processes run with what there is.",
+        meaning: "What happens where the host lacks something that containment = process, memory_max or cpu_max are made from. refuse: the router does not \
+                  start, and says what is missing. best-effort: it warns, and processes run with what there is.",
         since: "0.1",
     },
     OptionSpec {
@@ -181,6 +181,26 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         kind: Kind::count(1, 1000),
         default: Some("3"),
         meaning: "As many failures in a row, and the server is replaced by a fresh one.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "memory_max",
+        flag: None,
+        env: None,
+        kind: Kind::size(0, 1024 * GIB),
+        default: Some("0"),
+        meaning: "Memory that one instance may use: its processes and its /tmp together, and the router's of its sandbox or relay, some 16 MiB. Beyond \
+                  it the kernel kills the largest process. Takes a control group, as root or delegated: docs/operating/containment.md. 0: no bound.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "cpu_max",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 100_000),
+        default: Some("0"),
+        meaning: "Percent of one processor that an instance may use: 50 is half of one, 400 is four. Beyond it its processes wait. Takes a control \
+                  group. 0: no bound.",
         since: "0.1",
     },
     OptionSpec {
