@@ -403,7 +403,7 @@ fn nothing_that_left_its_group_outlives_its_shim_or_its_instance() {
                 eventually("it ended with its sandbox", || !lives(daemon));
                 assert!(bench.told("held", "loopback").starts_with("did "), "another one serves");
             } else {
-                // Without a sandbox nothing leads to it. This test does.
+                // Without a sandbox or a group nothing leads to it. This test does.
                 eventually("another shim serves", || bench.call("free", "loopback").status.success());
                 assert!(lives(daemon));
                 signal(daemon, Signal::KILL);

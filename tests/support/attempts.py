@@ -154,7 +154,7 @@ def bpf():
 
 
 def daemon(seconds):
-    """Leaves a process behind that no process group and no parent leads to."""
+    """Leaves a process behind to which no process group, no parent and no variable of its environment leads."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.setsid()
@@ -162,7 +162,7 @@ def daemon(seconds):
         if pid == 0:
             for stream in range(3):
                 os.close(stream)
-            os.execvp("sleep", ["sleep", seconds])
+            os.execvpe("sleep", ["sleep", seconds], {})
         os.write(writer, str(pid).encode())
         os._exit(0)
     os.wait()
