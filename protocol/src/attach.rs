@@ -22,6 +22,7 @@
 //!   |                                 |<------------- FunctionFailing  |
 //!   |                                 |   ShimReload ----------------->|
 //!   |                                 |   EditionServes -------------->|
+//!   |                                 |   PlacesWanted --------------->|
 //!   |<-- Stop                         |   ShimStop ------------------->|
 //!   | end of stream: the peer is dead                                  |
 //!
@@ -108,6 +109,18 @@ pub enum Message {
         name: FunctionName,
         /// The token of the processes that serve.
         edition: u64,
+    },
+    /// Router to shim: in this shard, so many processes of this edition of the function are to be kept. The shim keeps them
+    /// between the least and the most that it was configured with; until it is told, the least.
+    PlacesWanted {
+        /// The function.
+        name: FunctionName,
+        /// The token of the processes that are meant.
+        edition: u64,
+        /// How many.
+        count: u32,
+        /// The one that is told to end and is not among them; 0: none is.
+        leaving: u32,
     },
     /// Shim to router: the processes of this function keep failing.
     FunctionFailing {
@@ -335,6 +348,9 @@ const KIND_LANE_REVOKE: u16 = 18;
 const KIND_LANE_CLOSED: u16 = 19;
 const KIND_SHIM_RELOAD: u16 = 20;
 const KIND_EDITION_SERVES: u16 = 21;
+const KIND_PLACES_WANTED: u16 = 22;
+/// The last of them.
+const KIND_MAX: u16 = KIND_PLACES_WANTED;
 
 /// Looks at the front of `bytes`. `Ok(None)` means that the message is not complete yet; otherwise the message and
 /// its size, behind which the next one starts.
@@ -381,6 +397,12 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, AttachPeerMisbeh
         KIND_EDITION_SERVES => {
             Message::EditionServes { name: FunctionName::from_bytes(name)?, edition: record.token }
         }
+        KIND_PLACES_WANTED => Message::PlacesWanted {
+            name: FunctionName::from_bytes(name)?,
+            edition: record.token,
+            count: record.slot_count,
+            leaving: record.process_id,
+        },
         KIND_FUNCTION_FAILING => {
             Message::FunctionFailing { name: FunctionName::from_bytes(name)?, exit_code: record.exit_code }
         }
@@ -449,13 +471,15 @@ fn check_record(record: &Record) -> Result<(), AttachPeerMisbehaved> {
     if version != VERSION {
         return Err(AttachPeerMisbehaved::VersionUnsupported { version });
     }
-    if !(KIND_ATTACH_WORKER..=KIND_EDITION_SERVES).contains(&kind) {
+    if !(KIND_ATTACH_WORKER..=KIND_MAX).contains(&kind) {
         return Err(AttachPeerMisbehaved::UnknownKind(kind));
     }
     let name_size_max = match kind {
-        KIND_ATTACH_WORKER | KIND_FUNCTION_FAILING | KIND_RESOLVE | KIND_EDITION_SERVES => {
-            crate::limits::NAME_SIZE_MAX
-        }
+        KIND_ATTACH_WORKER
+        | KIND_FUNCTION_FAILING
+        | KIND_RESOLVE
+        | KIND_EDITION_SERVES
+        | KIND_PLACES_WANTED => crate::limits::NAME_SIZE_MAX,
         _ => 0,
     };
     if usize::from(name_size) > name_size_max {
@@ -512,6 +536,11 @@ impl Message {
             Message::EditionServes { name, edition } => {
                 let (kind, name_size) = (KIND_EDITION_SERVES, name.as_bytes().len() as u16);
                 (Record { kind, name_size, token: edition, ..blank }, Some(name))
+            }
+            Message::PlacesWanted { name, edition, count, leaving } => {
+                let (kind, name_size) = (KIND_PLACES_WANTED, name.as_bytes().len() as u16);
+                let places = Record { slot_count: count, process_id: leaving, ..blank };
+                (Record { kind, name_size, token: edition, ..places }, Some(name))
             }
             Message::FunctionFailing { name, exit_code } => {
                 let name_size = name.as_bytes().len() as u16;

@@ -20,6 +20,7 @@ fn every_message() -> Vec<Message> {
         Message::ShimStop,
         Message::ShimReload,
         Message::EditionServes { name, edition: u64::MAX - 2 },
+        Message::PlacesWanted { name, edition: u64::MAX - 3, count: 12, leaving: 4713 },
         Message::FunctionFailing { name, exit_code: 139 },
         Message::AttachClient { process_id: 4712, slot_count: 1024, payload_size_max: 1 << 14 },
         Message::ClientAttached(ClientAttached {
@@ -117,7 +118,7 @@ fn what_is_wrong_with_a_record_is_named_before_its_name_arrives() {
         Err(AttachPeerMisbehaved::VersionUnsupported { version: 2 })
     );
     assert_eq!(cut(patched(worker, 6, &[0, 0])), Err(AttachPeerMisbehaved::UnknownKind(0)));
-    assert_eq!(cut(patched(worker, 6, &[22, 0])), Err(AttachPeerMisbehaved::UnknownKind(22)));
+    assert_eq!(cut(patched(worker, 6, &[23, 0])), Err(AttachPeerMisbehaved::UnknownKind(23)));
     assert_eq!(
         cut(patched(worker, 8, &[129, 0])),
         Err(AttachPeerMisbehaved::NameUnexpected { kind: 1, name_size: 129 })
