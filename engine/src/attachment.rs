@@ -117,6 +117,9 @@ impl Engine {
         self.ready.refresh(number, function);
         self.counters.count(Counter::WorkersAttached);
         if is_current {
+            self.note_start(now, number);
+        }
+        if is_current {
             self.on_edition(number);
         } else {
             self.drain_surplus(number);
@@ -149,13 +152,17 @@ impl Engine {
     pub fn handle_worker_lost(&mut self, now: Nanos, worker: WorkerId, evidence: &impl StartEvidence) {
         let Some(index) = self.attached(worker) else { return };
         self.counters.count(Counter::WorkersLost);
+        let was_wanted =
+            !matches!(self.workers[index as usize].state, WorkerState::Draining | WorkerState::Drained);
         self.workers[index as usize].on(WorkerEvent::Lose);
         self.withdraw(index);
         self.take_calls_back(now, worker, Ending::WorkerLost, evidence);
         let entry = &mut self.workers[index as usize];
         entry.generation = entry.generation.wrapping_add(1);
-        self.functions[entry.function.0 as usize].members.retain(|other| *other != index);
+        let number = entry.function.0;
+        self.functions[number as usize].members.retain(|other| *other != index);
         self.workers_vacant.push(index);
+        self.note_loss(now, number, was_wanted);
     }
 
     /// The worker broke the ring's rules: it has to die, and nothing its ring says counts any more, also not that a call
@@ -174,11 +181,13 @@ impl Engine {
     }
 
     /// The function's processes die as fast as they are started: calls are refused with `NoWorker` while it has no
-    /// worker. Ends when told so, or when a worker of the edition in force attaches. Calls already queued wait on, up to their deadline.
+    /// worker. Ends when told so, or when a worker of the edition in force attaches. Calls already queued wait on, up to their deadline; of
+    /// a function whose number of workers follows its calls they end as `NoWorker`.
     pub fn handle_function_failing(&mut self, function: FunctionId, is_failing: bool) {
         if let Some(function) = self.functions.get_mut(function.0 as usize) {
             function.is_failing = is_failing;
         }
+        self.note_pool(function.0);
     }
 
     /// What to do to a worker next. Cancels that came too late to mean anything are left out.

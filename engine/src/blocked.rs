@@ -37,11 +37,13 @@ pub enum BlockedOn {
     NotDue = 8,
     /// No more workers are free than are kept for nested calls.
     NestedReserve = 9,
+    /// The first worker is being started because calls wait.
+    ColdStart = 10,
 }
 
 impl BlockedOn {
     /// Every cause, by number.
-    pub const ALL: [BlockedOn; 10] = [
+    pub const ALL: [BlockedOn; 11] = [
         BlockedOn::Nothing,
         BlockedOn::NoWorker,
         BlockedOn::WorkersBusy,
@@ -52,6 +54,7 @@ impl BlockedOn {
         BlockedOn::Backpressure,
         BlockedOn::NotDue,
         BlockedOn::NestedReserve,
+        BlockedOn::ColdStart,
     ];
 
     /// The cause of this number, which may come from a newer version.
@@ -72,6 +75,7 @@ impl BlockedOn {
             BlockedOn::Backpressure => "backpressure",
             BlockedOn::NotDue => "not due yet",
             BlockedOn::NestedReserve => "nested reserve",
+            BlockedOn::ColdStart => "cold start",
         }
     }
 }
@@ -111,6 +115,7 @@ fn blocked_on(function: &Function, workers: &[Worker], is_host_full: bool) -> Bl
         Some(gate) if !function.warm.is_empty() => gate.why,
         None if !function.warm.is_empty() => BlockedOn::NestedReserve,
         _ if function.members.iter().any(serves) => BlockedOn::WorkersBusy,
+        _ if function.pool.is_some() && !function.is_failing => BlockedOn::ColdStart,
         _ => BlockedOn::NoWorker,
     }
 }

@@ -205,7 +205,8 @@ impl Engine {
             }
             Need::AnyWorkerOf { function: number, depth } => {
                 let function = &self.functions[number as usize];
-                if !function.warm.is_empty() && function.reserve.lets(depth, function.warm.len()) {
+                let has_free = !function.warm.is_empty() && function.reserve.lets(depth, function.warm.len());
+                if has_free || function.may_grow() {
                     return false;
                 }
                 if search.has_met_function(number) {

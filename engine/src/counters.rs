@@ -93,6 +93,11 @@ counter_table! {
     AnsweredWouldDeadlock "answered_would_deadlock" "calls" "Answers: a nested call that had to wait, and closed a circle of calls that wait for each other."
     CallsBeyondRate "calls_beyond_rate" "calls" "Calls that were more than their callers' rate allows, and waited behind those of others."
     CallsToCanary "calls_to_canary" "calls" "Calls given to their function's canary, whether it took them or not."
+    AnsweredNoWorker "answered_no_worker" "calls" "Answers: the function has no worker, and its processes keep failing or are not kept any more."
+    InstancesAskedFor "instances_asked_for" "workers" "Instances that the shim was asked for because calls waited that nobody could take."
+    InstancesReleased "instances_released" "workers" "Instances that were told to end because they had nothing to do for too long."
+    ColdStarts "cold_starts" "workers" "Workers that attached after calls had asked for them."
+    CallsHeldForStart "calls_held_for_start" "calls" "Calls that waited when the first worker of their function attached, which was started for them."
 }
 
 /// How many counters there are.

@@ -87,7 +87,11 @@ impl Engine {
         }
         self.timers.disarm(slot);
         let push = self.bind(now, worker_index, slot);
-        self.ready.rotate(number, &mut self.functions[number as usize]);
+        let function = &mut self.functions[number as usize];
+        self.ready.rotate(number, function);
+        if function.pool.is_some() && function.ready_lane.is_none() && !function.queue.is_empty() {
+            self.note_unserved(number);
+        }
         push
     }
 

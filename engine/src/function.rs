@@ -18,6 +18,7 @@ use crate::gates::Gate;
 use crate::hedge::Hedging;
 use crate::limits::{DOWNSTREAMS_MAX, Limits};
 use crate::policy::{Checks, Policy};
+use crate::pool::{Pool, PoolSpec, PoolView};
 use crate::rate::{Rate, TokenBucket};
 use crate::reserve::Reserve;
 use crate::run_ahead::RunAhead;
@@ -49,6 +50,8 @@ pub struct FunctionSpec {
     pub edition: u64,
     /// Workers kept. One more sends another away.
     pub workers_max: u32,
+    /// How many there are to be, if that follows its calls. None: it is no matter of the engine's.
+    pub pool: Option<PoolSpec>,
 }
 
 impl FunctionSpec {
@@ -64,6 +67,7 @@ impl FunctionSpec {
             policy: Policy::default(),
             edition: 0,
             workers_max: u32::MAX,
+            pool: None,
         }
     }
 
@@ -71,6 +75,9 @@ impl FunctionSpec {
     pub(crate) fn first_zero(&self) -> Option<&'static str> {
         if self.timeout == Nanos::ZERO {
             return Some("timeout");
+        }
+        if self.pool.is_some_and(|pool| pool.max == 0) {
+            return Some("pool.max");
         }
         (self.queue_count_max == 0).then_some("queue_count_max")
     }
@@ -105,6 +112,8 @@ pub struct FunctionView<'a> {
     pub blocked: Blocked,
     /// Where its breaker is; none if it has none.
     pub breaker: Option<BreakerState>,
+    /// The number of its workers, if that follows its calls.
+    pub pool: Option<PoolView>,
     /// What has pushed it back, in places of their own.
     pub downstreams: [Option<DownstreamView>; DOWNSTREAMS_MAX],
 }
@@ -169,6 +178,8 @@ pub(crate) struct Function {
     pub breaker: Option<Box<Breaker>>,
     /// None until it is pushed back for the first time.
     pub pressure: Option<Box<Pressure>>,
+    /// None while the number of its workers does not follow its calls.
+    pub pool: Option<Box<Pool>>,
 }
 
 impl Function {
@@ -186,6 +197,7 @@ impl Function {
             payload_size_max_wanted: spec.payload_size_max,
             breaker: spec.policy.breaker.map(|breaker| Box::new(Breaker::new(breaker))),
             pressure: None,
+            pool: None,
             opportunistic: TokenBucket::new(spec.policy.rate.unwrap_or(Rate::UNBOUNDED)),
             ramp: spec.policy.slow_start.map(Ramp::new),
             callers: spec.policy.caller_rate.map(|rate| Box::new(Callers::new(rate))),
@@ -315,6 +327,10 @@ impl Function {
             is_retired: self.is_retired,
             blocked: self.blocked,
             breaker: self.breaker.as_ref().map(|breaker| breaker.state()),
+            pool: self.pool.as_ref().map(|pool| {
+                let serves = |worker: &&Worker| worker.serves() && worker.edition == self.spec.edition;
+                pool.view(members().filter(serves).count() as u32)
+            }),
             downstreams,
         }
     }

@@ -45,6 +45,7 @@ impl Engine {
         self.circles_invariants();
         self.reserve_invariants();
         self.pressure_invariants();
+        self.pools_invariants();
         self.counters_invariants();
     }
 

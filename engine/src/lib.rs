@@ -14,6 +14,7 @@
 //!   handle_keyed_request, poll_joined ─▶ join                                 one run for several callers
 //!   poll_hedge ─▶ hedge                                                       a second attempt at a slow call
 //!   look_at_queues, call_view ─▶ blocked, explain                             why a call waits
+//!   poll_places, handle_keeper_attached ─▶ pool                               how many workers there are to be
 //! ```
 //!
 //! In: events with their time (`handle_*`).  Out: what the router shall do (`poll_*`), in the same turn.
@@ -63,6 +64,7 @@ mod nesting;
 mod opportunistic;
 mod permits;
 mod policy;
+mod pool;
 mod quantile;
 mod quarantine;
 mod rate;
@@ -114,6 +116,7 @@ pub use limits::Limits;
 pub use nesting::{CalledBy, DEPTH_MAX};
 pub use permits::ledger;
 pub use policy::{Policy, Quota};
+pub use pool::{PlacesWanted, PoolSpec, PoolView};
 pub use rate::Rate;
 pub use reply::{Answer, Completed, Finished, Keep, RunOutcome};
 pub use retry::RetrySpec;
@@ -132,6 +135,7 @@ use hedge::Hedges;
 use join::Joins;
 use nesting::Nested;
 use permits::Permits;
+use pool::Pools;
 use reconfigure::{check_functions, check_others};
 use run_queue::ReadyFunctions;
 use slab::Slab;
@@ -174,6 +178,8 @@ pub struct Engine {
     actions: VecDeque<WorkerAction>,
     counters: Counters,
     chance: Chance,
+    /// Functions whose number of workers follows their calls.
+    pools: Pools,
     /// Leases of all workers.
     lease_count: u32,
     /// Removed functions that have calls left, or had a moment ago.
@@ -272,7 +278,7 @@ impl Engine {
         };
         let functions: Vec<_> = specs.into_iter().map(make).collect();
         let turns = limits.running_max.map(|_| Turns::new(&tenants));
-        Ok(Engine {
+        let mut engine = Engine {
             invocations: Slab::new(shard, limits.invocations_max),
             run_links: Links::with_capacity(0),
             aged_links: Links::with_capacity(0),
@@ -295,11 +301,16 @@ impl Engine {
             actions: VecDeque::new(),
             counters: Counters::default(),
             chance: Chance::new(0),
+            pools: Pools::new(),
             lease_count: 0,
             retiring: Vec::new(),
             is_draining: false,
             limits,
-        })
+        };
+        for number in 0..engine.functions.len() as u32 {
+            engine.set_pool(number, true);
+        }
+        Ok(engine)
     }
 
     /// What chance is drawn from, where calls are to be spread in time. Without it: always the same.
@@ -324,7 +335,7 @@ impl Engine {
         let held = (self.in_flight() > 0 && self.held_look_at != Nanos::NEVER).then_some(self.held_look_at);
         let pressure = (self.pressure_look_at != Nanos::NEVER).then_some(self.pressure_look_at);
         let times = self.timers.next().into_iter().chain(held).chain(self.gates.next()).chain(pressure);
-        times.chain(self.circles.next()).min()
+        times.chain(self.circles.next()).chain(self.pools.next()).min()
     }
 
     /// A hint: the end of this call will be handled soon. Any number will do.
@@ -349,7 +360,7 @@ impl Engine {
 
     /// Nothing admitted is unfinished and nothing waits to be polled.
     pub fn is_idle(&self) -> bool {
-        self.in_flight() == 0 && self.answers.is_empty() && self.actions.is_empty()
+        self.in_flight() == 0 && self.answers.is_empty() && self.actions.is_empty() && self.pools.is_quiet()
     }
 
     /// Invocation slots in use: unanswered, answered and not polled, or still in a worker's hands.

@@ -64,6 +64,9 @@ pub struct Limits {
     pub waits_max: u32,
     /// Workers looked at in one `handle_waits`. More: the rest follows in the next; a circle that is larger ends at its deadlines.
     pub wait_visits_max: u32,
+    /// Instances of one function that are started at once because calls ask for them. More needed: when these have attached, and if
+    /// they still are. See `pool.rs`.
+    pub pool_starts_max: u32,
     /// Timers looked at in one `handle_time`. The rest follow in the next call: `next_timer` stays in the past.
     pub timer_visits_max: u32,
 }
@@ -105,6 +108,9 @@ const WAITS_MAX_DEFAULT: u32 = 1024;
 /// Four times as many workers as there can be, at about 10 ns each: 0.2 ms in the worst look, of which there are a hundred a
 /// second.
 const WAIT_VISITS_MAX_DEFAULT: u32 = 4 * WORKERS_MAX_DEFAULT;
+/// Starting is work for processors. More at a time would each be slower, and the first ones tell how long calls run, and so
+/// whether more are needed.
+const POOL_STARTS_MAX_DEFAULT: u32 = 8;
 /// At about 20 ns a visit, a full call costs 0.1 ms: less than one tick of the wheel.
 const TIMER_VISITS_MAX_DEFAULT: u32 = 4096;
 
@@ -137,6 +143,7 @@ impl Default for Limits {
             start_after_max: START_AFTER_MAX_DEFAULT,
             waits_max: WAITS_MAX_DEFAULT,
             wait_visits_max: WAIT_VISITS_MAX_DEFAULT,
+            pool_starts_max: POOL_STARTS_MAX_DEFAULT,
             timer_visits_max: TIMER_VISITS_MAX_DEFAULT,
         }
     }
@@ -160,6 +167,7 @@ impl Limits {
             ("processor_count", self.processor_count >= 1),
             ("waits_max", self.waits_max <= 1 << SLOT_BITS),
             ("wait_visits_max", self.wait_visits_max >= 1),
+            ("pool_starts_max", self.pool_starts_max >= 1),
             ("timer_visits_max", self.timer_visits_max >= 1),
         ];
         ranges.into_iter().find(|(_, is_in_range)| !is_in_range).map(|(name, _)| name)

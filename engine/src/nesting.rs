@@ -147,7 +147,9 @@ impl Engine {
     fn would_wait_for_itself(&self, function: FunctionId, caller: InvocationId) -> bool {
         let Some(function) = self.functions.get(function.0 as usize) else { return false };
         let is_in_chain = |worker: u32| self.chain(caller).any(|id| self.worker_running(id) == Some(worker));
-        !function.members.is_empty() && function.members.iter().all(|worker| is_in_chain(*worker))
+        !function.may_grow()
+            && !function.members.is_empty()
+            && function.members.iter().all(|worker| is_in_chain(*worker))
     }
 
     /// The worker that has this call, while it is expected in time.

@@ -48,6 +48,7 @@ impl Engine {
                 Some(spec) => {
                     let tenant = &tenants[usize::from(spec.tenant.0)];
                     self.functions.push(Function::new(spec, tenant, is_host_limited, &self.limits));
+                    self.set_pool(number, true);
                 }
             }
         }
@@ -99,6 +100,7 @@ impl Engine {
     fn respecify(&mut self, number: u32, spec: FunctionSpec, is_host_limited: bool) {
         self.retiring.retain(|other| *other != number);
         let function = &mut self.functions[number as usize];
+        let is_other_program = function.is_retired || function.spec.edition != spec.edition;
         // Another program, or one that is started anew, has not failed yet.
         function.is_failing &= !function.is_retired && function.spec.edition == spec.edition;
         function.is_retired = false;
@@ -123,6 +125,7 @@ impl Engine {
         self.look_at_pressure(number);
         self.ready.refresh(number, &mut self.functions[number as usize]);
         self.drain_surplus(number);
+        self.set_pool(number, is_other_program);
     }
 
     fn retire(&mut self, number: u32) {
@@ -132,6 +135,7 @@ impl Engine {
             function.spec.queue_count_max = 0;
             function.checks = function.checks.with(Checks::RETIRED, true);
             self.retiring.push(number);
+            self.note_pool(number);
         }
     }
 

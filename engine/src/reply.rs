@@ -173,6 +173,7 @@ const fn counter_of(status: Status) -> Counter {
         Status::ResultTooLarge => Counter::AnsweredResultTooLarge,
         Status::Quarantined => Counter::AnsweredQuarantined,
         Status::WouldDeadlock => Counter::AnsweredWouldDeadlock,
+        Status::NoWorker => Counter::AnsweredNoWorker,
         _ => panic!("an admitted call cannot end with this refusal"),
     }
 }

@@ -220,7 +220,11 @@ impl Engine {
         if function.reserve.count > 0 {
             self.join_reserve(number, slot);
         }
-        self.ready.refresh(number, &mut self.functions[number as usize]);
+        let function = &mut self.functions[number as usize];
+        self.ready.refresh(number, function);
+        if function.ready_lane.is_none() && function.pool.is_some() {
+            self.note_unserved(number);
+        }
     }
 
     /// Puts an invocation in state `Queued` behind all others of its criticality. There it stays, however near its deadline comes,

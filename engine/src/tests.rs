@@ -27,6 +27,7 @@ mod limits_full;
 mod nesting;
 mod opportunistic;
 mod order;
+mod pool;
 mod queue_delay;
 mod random;
 mod rate;
