@@ -60,6 +60,7 @@ fn shim_config(config: &Config) -> Result<ShimConfig, Failure> {
             name: function.name.clone(),
             command,
             warm: function.warm,
+            warm_max: function.warm_max,
             processors: function.processors.clone(),
             snapshot: function.snapshot,
             start_timeout: function.start_timeout,

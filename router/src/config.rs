@@ -170,8 +170,12 @@ pub struct FunctionConfig {
     pub limits: LimitsConfig,
     /// The tenant whose it is.
     pub tenant: String,
-    /// Processes kept warm for each shard.
+    /// Processes kept warm for each shard: the least.
     pub warm: u32,
+    /// The most, if more are started when calls wait; 0: as many as `warm`, always.
+    pub warm_max: u32,
+    /// How long a process beyond `warm` may have nothing to do.
+    pub idle_timeout: Duration,
     /// Calls one process may hold at once; a power of two.
     pub slots: u32,
     /// The longest a call may take when its caller gave no deadline, and the longest a process may run it.
@@ -268,6 +272,18 @@ pub enum Command {
         /// Its arguments.
         arguments: Vec<String>,
     },
+}
+
+impl FunctionConfig {
+    /// The most processes it may have for each shard.
+    pub fn warm_count_max(&self) -> u32 {
+        self.warm.max(self.warm_max)
+    }
+
+    /// Whether how many it has follows its calls.
+    pub fn is_elastic(&self) -> bool {
+        self.warm_max > self.warm
+    }
 }
 
 impl Config {

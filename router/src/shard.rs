@@ -259,6 +259,7 @@ impl Shard {
             work += 1;
         }
         desk.engine.handle_waits(now, &self.workers); //                       circles           engine: circles.rs
+        work += self.attach.tell_places(&mut desk, &self.workers); //           processes wanted  engine: pool.rs
         while let Some(answer) = desk.engine.poll_answer() {
             let invocation = answer.invocation;
             if answer.keep != Keep::No {

@@ -429,6 +429,12 @@ impl Workers {
         seat.filter(|seat| seat.id == worker && seat.process.is_some()).map_or(0, |seat| seat.lanes_max)
     }
 
+    /// The process of a worker that is attached.
+    pub fn process_id(&self, worker: WorkerId) -> Option<u32> {
+        let seat = self.seats.get(worker.index as usize)?.as_ref();
+        seat.filter(|seat| seat.id == worker).map(|seat| seat.process_id)
+    }
+
     /// The socket of a worker that is attached.
     pub fn socket(&self, worker: WorkerId) -> Option<&UnixStream> {
         let seat = self.seats.get(worker.index as usize)?.as_ref();

@@ -41,8 +41,10 @@ pub struct FunctionConfig {
     /// Program and arguments. The program is a path, or a name looked up in PATH; relative paths start at the
     /// shim's working directory.
     pub command: Vec<String>,
-    /// Processes to keep warm for each shard.
+    /// Processes to keep warm for each shard: the least, and how many it is until the router says more.
     pub warm: u32,
+    /// The most that the router may ask for; fewer than `warm`: `warm`.
+    pub warm_max: u32,
     /// Processors its processes run on; none: those of the shim.
     pub processors: Vec<u32>,
     /// Added to the short list of variables a function process inherits (see `process.rs`).
@@ -149,8 +151,9 @@ impl FunctionConfig {
         if self.command.first().is_none_or(String::is_empty) {
             return Err(ConfigRefused::NoCommand(name.clone()));
         }
-        if self.warm > WARM_COUNT_MAX {
-            return Err(ConfigRefused::Warm { name: name.clone(), warm: self.warm });
+        let most = self.warm.max(self.warm_max);
+        if most > WARM_COUNT_MAX {
+            return Err(ConfigRefused::Warm { name: name.clone(), warm: most });
         }
         if let Some(&processor) = self.processors.iter().find(|index| **index > PROCESSOR_INDEX_MAX) {
             return Err(ConfigRefused::Processor { name: name.clone(), processor });
@@ -206,6 +209,8 @@ mod tests {
         assert_eq!(nothing, Err(ConfigRefused::NoCommand("echo".into())));
         let many = check(|config| config.functions[0].warm = 1025);
         assert_eq!(many, Err(ConfigRefused::Warm { name: "echo".into(), warm: 1025 }));
+        let many = check(|config| config.functions[0].warm_max = 1026);
+        assert_eq!(many, Err(ConfigRefused::Warm { name: "echo".into(), warm: 1026 }));
         let beyond = check(|config| config.functions[0].processors = vec![0, 1024]);
         assert_eq!(beyond, Err(ConfigRefused::Processor { name: "echo".into(), processor: 1024 }));
         assert_eq!(check(|config| config.shards = 0), Err(ConfigRefused::Shards(0)));

@@ -7,6 +7,8 @@
 //!   a third before the second serves  the second is given up
 //!   removed                           all leave
 //! ```
+//! How many places of an edition there are to be in a shard is the router's word too, between the least and the most that is
+//! configured. It may speak of an edition before the configuration with it has been read.
 //! Always: the edition that serves in a shard is the router's word. The shim cannot know it by itself: a process that lives
 //! need not have attached.
 
@@ -24,6 +26,9 @@ pub struct Function {
     pub is_removed: bool,
     /// By shard, the edition that the router last said to serve.
     serving: Vec<Option<u64>>,
+    /// By shard, how many places of which edition the router last said are to be kept: of the one in force, of the one that
+    /// serves, and of the one said last.
+    told: Vec<Vec<(u64, u32)>>,
     /// The longest that calls of it were ever given.
     pub leave_timeout: Duration,
     pub tally: Tally,
@@ -59,6 +64,7 @@ impl Function {
             config: Rc::new(config),
             is_removed: false,
             serving: vec![None; shards as usize],
+            told: vec![Vec::new(); shards as usize],
             tally: Tally::default(),
         }
     }
@@ -80,6 +86,27 @@ impl Function {
     /// Whether this edition is the one that the router last said to serve.
     pub fn is_serving(&self, shard: u32, edition: u64) -> bool {
         self.serving.get(shard as usize) == Some(&Some(edition))
+    }
+
+    /// The router says that so many places of this edition are to be kept in its shard.
+    pub fn on_wanted(&mut self, shard: usize, edition: u64, count: u32) {
+        let (in_force, serving) = (self.config.edition, self.serving.get(shard).copied().flatten());
+        if let Some(told) = self.told.get_mut(shard) {
+            told.retain(|(other, _)| *other != edition && (*other == in_force || Some(*other) == serving));
+            told.push((edition, count));
+        }
+    }
+
+    /// How many places of this edition there are to be in a shard, if any are.
+    pub fn wanted(&self, shard: u32, edition: u64) -> u32 {
+        let FunctionConfig { warm, warm_max, .. } = *self.config;
+        let told = self.told.get(shard as usize).and_then(|told| told.iter().find(|(it, _)| *it == edition));
+        told.map_or(warm, |(_, count)| (*count).clamp(warm, warm_max.max(warm)))
+    }
+
+    /// The same of the edition in force, over all shards.
+    pub fn wanted_in_all(&self) -> u32 {
+        (0..self.told.len() as u32).map(|shard| self.wanted(shard, self.config.edition)).sum()
     }
 
     pub fn prospect(&self, shard: u32, edition: u64) -> Prospect {
@@ -110,6 +137,33 @@ mod tests {
     #[track_caller]
     fn check(function: &Function, expected: [Prospect; 3]) {
         assert_eq!([1, 2, 3].map(|edition| function.prospect(0, edition)), expected);
+    }
+
+    #[test]
+    fn as_many_are_wanted_as_the_router_says_between_the_least_and_the_most() {
+        let bounds = |edition, warm, warm_max| FunctionConfig { warm, warm_max, ..config(edition, 1) };
+        let wanted = |function: &Function| [1, 2, 3].map(|edition| function.wanted(0, edition));
+        let mut function = Function::new(bounds(1, 1, 4), 2);
+        assert_eq!(wanted(&function), [1, 1, 1], "nothing is said yet");
+        for (said, expected) in [(3, 3), (9, 4), (0, 1), (2, 2)] {
+            function.on_wanted(0, 1, said);
+            assert_eq!((function.wanted(0, 1), function.wanted(1, 1)), (expected, 1), "{said}");
+        }
+        assert_eq!(function.wanted_in_all(), 3);
+        // Given: a word about the next edition, which comes before it is read. Expect: both are remembered.
+        function.on_serves(0, 1);
+        function.on_wanted(0, 2, 4);
+        assert_eq!(wanted(&function), [2, 4, 1]);
+        function.take(bounds(2, 0, 4));
+        assert_eq!(wanted(&function), [2, 4, 0]);
+        // A third before the second serves: of the second nothing has to be known any more.
+        function.take(bounds(3, 0, 4));
+        function.on_wanted(0, 3, 1);
+        assert_eq!(wanted(&function), [2, 0, 1]);
+        // One number for ever is not asked about. A word from another shard than there are says nothing.
+        function.take(bounds(3, 2, 0));
+        function.on_wanted(2, 3, 4);
+        assert_eq!((wanted(&function), function.wanted(2, 3)), ([2, 2, 2], 2));
     }
 
     #[test]

@@ -39,6 +39,17 @@ pub enum Word {
         /// Which.
         edition: u64,
     },
+    /// So many processes of an edition are to be kept.
+    Wanted {
+        /// The function.
+        name: FunctionName,
+        /// Which.
+        edition: u64,
+        /// How many.
+        count: u32,
+        /// The process that was told to end, if one was.
+        leaving: Option<u32>,
+    },
     /// It will never take this shim.
     Refused(AttachRefused),
     /// There was no router for too long.
@@ -100,6 +111,10 @@ impl Link {
                 Ok(Some(Message::ShimReload)) => return Some(Word::Reload),
                 Ok(Some(Message::EditionServes { name, edition })) => {
                     return Some(Word::Serves { name, edition });
+                }
+                Ok(Some(Message::PlacesWanted { name, edition, count, leaving })) => {
+                    let leaving = Some(leaving).filter(|process_id| *process_id != 0);
+                    return Some(Word::Wanted { name, edition, count, leaving });
                 }
                 Ok(Some(Message::Refused { reason })) if !passes(reason) => {
                     return Some(Word::Refused(reason));
@@ -273,10 +288,16 @@ mod tests {
         let name = FunctionName::new("echo").unwrap();
         send(&mut stream, Message::ShimReload);
         send(&mut stream, Message::EditionServes { name, edition: 7 });
+        for leaving in [0, 4711] {
+            send(&mut stream, Message::PlacesWanted { name, edition: 7, count: 3, leaving });
+        }
         send(&mut stream, Message::ShimStop);
         assert_eq!(link.turn(2), Some(Word::Reload));
         assert_eq!(link.turn(3), Some(Word::Serves { name, edition: 7 }));
-        assert_eq!(link.turn(4), Some(Word::Stop));
+        for leaving in [None, Some(4711)] {
+            assert_eq!(link.turn(4), Some(Word::Wanted { name, edition: 7, count: 3, leaving }));
+        }
+        assert_eq!(link.turn(5), Some(Word::Stop));
     }
 
     #[test]

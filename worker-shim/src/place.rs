@@ -28,6 +28,8 @@ pub struct Place {
     pub program: Rc<FunctionConfig>,
     /// Its edition was said to serve: its process may have calls.
     pub has_served: bool,
+    /// The router has told its process to end.
+    pub is_told_to_end: bool,
     pub life: Life,
     pub process: Option<Process>,
     /// What it was started in, until it is known to have ended.
@@ -41,6 +43,11 @@ impl Place {
         if let Some(process) = &mut self.process {
             self.log.read(now_ns, &mut process.output, buffer);
         }
+    }
+
+    /// Its process, while there is one.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     pub fn signal_group(&self, signal: Signal) {
@@ -57,7 +64,7 @@ impl Place {
             start: if self.program.snapshot { "snapshot" } else { "exec" },
             edition: if is_in_force { "in_force" } else { "earlier" },
             life: self.life.name(),
-            pid: self.process.as_ref().map(Process::id),
+            pid: self.process_id(),
             failures: self.life.failure_count(),
         }
     }

@@ -3,13 +3,14 @@
 //! In: signals (a child died, or stop), output of processes, the router's word, time.
 //! Out: what the lives of the places ask for; logs; `shim.json`.
 //! Owns: every process, in its place, and `DIR/shim.lock`.
-//! Always: `turn` handles exits before time, so that no place acts on a process that is no more.
+//! Always: `turn` handles exits before time, so that no place acts on a process that is no more. And the shards' words before
+//! exits: a process that was told to end is named before it can have ended, and is then no failure.
 //! Always: a place that is not wanted any more and has no process goes at once; one that has goes with its process, which
 //! the router tells to end when its calls are done. Which places are wanted: `function.rs`.
 //! Never: blocks anywhere but in `poll`; spins (each place has its wait, and an idle shim looks at its logs once an hour).
 //!
 //! ```text
-//! turn: poll ─▶ signals ─▶ output ─▶ exits ─▶ the shards' words ─▶ time ─▶ templates ─▶ shim.json
+//! turn: poll ─▶ signals ─▶ output ─▶ the shards' words ─▶ exits ─▶ time ─▶ templates ─▶ shim.json
 //! ```
 //! A process comes to be by exec, at once, or is copied from a template, some time later: `shim/templates.rs`.
 
@@ -47,6 +48,8 @@ const OUTPUT_SIZE_PER_TURN: usize = 64 << 10;
 /// How long a process may be left that nobody waits for and that is not known to serve: much longer than the router's word is
 /// on its way.
 const SPENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a process that was told to end, and held no call then, may take for it.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much longer than the shim its processes look for a router.
 const MORE_PATIENCE: Duration = Duration::from_secs(5);
 /// A killed process that the kernel will not let die (it waits for a disk that is gone) is given up after this.
@@ -221,7 +224,7 @@ impl Shim {
             let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
             Event::LeaveAsked { within_ns }
         };
-        let is_missing = self.place_count_like(index) < function.config.warm;
+        let is_missing = self.place_count_like(index) < self.wanted_like(index) && !place.is_told_to_end;
         let event = match function.prospect(place.shard, place.program.edition) {
             Prospect::Spent if !place.has_served => leave(SPENT_TIMEOUT),
             Prospect::Leaves | Prospect::Spent => leave(function.leave_timeout),
@@ -234,19 +237,24 @@ impl Shim {
 
     /// Makes the places that are missing.
     fn fill_places(&mut self, now_ns: u64) {
-        for index in 0..self.functions.len() {
-            let function = &self.functions[index];
-            if function.is_removed {
-                continue;
+        for function in 0..self.functions.len() {
+            for shard in 0..self.config.shards {
+                self.fill_places_of(now_ns, function, shard);
             }
-            let config = function.config.clone();
-            for shard in (0..self.config.shards).filter(|shard| !self.stopped_shards[*shard as usize]) {
-                let present = self.place_count(index, shard, config.edition);
-                for _ in present..config.warm {
-                    let place = self.new_place(now_ns, index, shard, config.clone());
-                    self.places.push(place);
-                }
-            }
+        }
+    }
+
+    /// The same for one function and shard.
+    fn fill_places_of(&mut self, now_ns: u64, index: usize, shard: u32) {
+        let function = &self.functions[index];
+        if function.is_removed || self.stopped_shards[shard as usize] {
+            return;
+        }
+        let config = function.config.clone();
+        let present = self.place_count(index, shard, config.edition);
+        for _ in present..function.wanted(shard, config.edition) {
+            let place = self.new_place(now_ns, index, shard, config.clone());
+            self.places.push(place);
         }
     }
 
@@ -272,6 +280,7 @@ impl Shim {
                 program.log,
             ),
             has_served: self.functions[function].is_serving(shard, program.edition),
+            is_told_to_end: false,
             program,
         }
     }
@@ -297,9 +306,15 @@ impl Shim {
         self.place_count(function, shard, program.edition)
     }
 
+    /// How many places like this one there are to be, as long as they are kept.
+    fn wanted_like(&self, index: usize) -> u32 {
+        let Place { function, shard, ref program, .. } = self.places[index];
+        self.functions[function].wanted(shard, program.edition)
+    }
+
     /// Whether there are more places like this one than there are to be.
     fn is_surplus(&self, index: usize) -> bool {
-        self.place_count_like(index) > self.functions[self.places[index].function].config.warm
+        self.place_count_like(index) > self.wanted_like(index)
     }
 
     /// Whether another process takes the place of the one that was here.
@@ -349,6 +364,18 @@ impl Shim {
                     }
                 }
             }
+            Word::Wanted { name, edition, count, leaving } => {
+                if self.function(name.as_str()).is_none() {
+                    // The configuration is on the disk before any shard goes on with it, and the word that it is may come later.
+                    self.reload(now_ns);
+                }
+                if let Some(function) = self.function(name.as_str())
+                    && self.stopping.is_none()
+                {
+                    self.functions[function].on_wanted(shard, edition, count);
+                    self.keep_wanted(now_ns, function, shard as u32, leaving);
+                }
+            }
             Word::Stop => {
                 self.stopped_shards[shard] = true;
                 self.stop_places(now_ns, |place| place.shard as usize == shard);
@@ -361,6 +388,24 @@ impl Shim {
         }
     }
 
+    /// Brings a function's places in a shard to how many are wanted. `leaving`: a process of it that was told to end.
+    fn keep_wanted(&mut self, now_ns: u64, function: usize, shard: u32, leaving: Option<u32>) {
+        for index in 0..self.places.len() {
+            let place = &mut self.places[index];
+            if place.function != function || place.shard != shard {
+                continue;
+            }
+            if leaving.is_some() && place.process_id() == leaving {
+                place.is_told_to_end = true;
+                let within_ns = u64::try_from(RELEASE_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
+                self.on_event(now_ns, index, Event::LeaveAsked { within_ns });
+            } else {
+                self.settle(now_ns, index);
+            }
+        }
+        self.fill_places_of(now_ns, function, shard);
+    }
+
     fn turn(&mut self) -> io::Result<()> {
         self.sleep()?;
         let now_ns = self.now_ns();
@@ -368,9 +413,6 @@ impl Shim {
             self.begin_stop(now_ns, Stopped::BySignal);
         }
         self.read_output(now_ns);
-        while let Some(exit) = process::reap_next() {
-            self.on_exit(now_ns, exit);
-        }
         for shard in 0..self.links.len() {
             // What came behind a word is in the link's hands already, where `poll` does not see it.
             while let Some(word) = self.links[shard].turn(now_ns) {
@@ -379,6 +421,9 @@ impl Shim {
                     break;
                 }
             }
+        }
+        while let Some(exit) = process::reap_next() {
+            self.on_exit(now_ns, exit);
         }
         self.places.retain(|place| !place.life.is_gone());
         self.turn_groups();
@@ -592,7 +637,7 @@ impl Shim {
                 return None;
             }
             let Function { config, tally, .. } = function;
-            let wanted = if function.is_removed { 0 } else { self.config.shards * config.warm };
+            let wanted = if function.is_removed { 0 } else { function.wanted_in_all() };
             Some(FunctionStatus {
                 name: config.name.clone(),
                 is_removed: function.is_removed,

@@ -33,7 +33,7 @@ pub struct FunctionStatus {
     pub name: String,
     /// It is not configured any more; what is listed are processes that have not left yet.
     pub is_removed: bool,
-    /// Processes wanted: `warm` for each shard.
+    /// Processes wanted, of all shards: for each as many as its router asks for, between `warm` and `warm_max`.
     pub warm_wanted: u32,
     /// Processors they run on; none: those of the shim.
     pub processors: Vec<u32>,

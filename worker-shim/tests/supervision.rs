@@ -74,10 +74,10 @@ fn functions_of(lines: &str) -> Vec<FunctionConfig> {
         let processors = std::env::var("SHIM_TEST_PROCESSOR").iter().map(|it| it.parse().unwrap()).collect();
         let env = vec![("EXTRA".into(), "given".into())];
         let leave_timeout = Duration::from_millis(variable("SHIM_TEST_LEAVE_MS", 60_000));
-        let edition = edition_of(&command);
+        let (edition, warm_max) = (edition_of(&command), variable("SHIM_TEST_WARM_MAX", warm));
         let usual = FunctionConfig::default();
         let log = LogBounds { rate_max: 1 << 30, ..LogBounds::default() };
-        FunctionConfig { name, edition, command, warm, processors, env, leave_timeout, log, ..usual }
+        FunctionConfig { name, edition, command, warm, warm_max, processors, env, leave_timeout, log, ..usual }
     };
     lines.lines().map(function).collect()
 }
@@ -705,6 +705,85 @@ fn functions_come_at_once_and_go_when_their_processes_have() {
         array(&status["functions"])
             .all(|function| function["name"] != "more" || function["is_removed"] == true)
     });
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn as_many_processes_are_kept_as_the_router_asks_for_and_those_that_it_sends_away_are_no_failures() {
+    let dir = tempfile::tempdir().unwrap();
+    let echo: Function<'_> = ("echo", 1, &sh(WAIT));
+    let shim = Shim::start_with(dir.path(), &[echo], &[("SHIM_TEST_WARM_MAX", 3)]);
+    let mut router = Router::of_shard(dir.path(), 0);
+    let mut say = |count, leaving| {
+        let name = FunctionName::new("echo").unwrap();
+        router.send(Message::PlacesWanted { name, edition: edition_of(echo.2), count, leaving });
+    };
+    let lives = |status: &Value| {
+        places_of(status, "in_force").into_iter().map(|(_, life, _)| life).collect::<Vec<_>>()
+    };
+    let first = shim.wait_until_warm();
+    assert_eq!(first.len(), 1, "the least, as long as nobody says more");
+
+    // Expect: more, but not more than may be.
+    say(9, 0);
+    let status = shim.wait_for("all that may be", |status| pids(status).len() == 3);
+    assert_eq!(status["functions"][0]["warm_wanted"], 3);
+    let three = pids(&status);
+    assert_eq!(three[0], first[0]);
+
+    // When two are wanted and one was told to end. Expect: it is left to its end, which is no failure, and not replaced.
+    say(2, three[1]);
+    shim.wait_for("it leaves", |status| lives(status).iter().any(|life| life == "leaving"));
+    kill(three[1], Signal::TERM);
+    let status = shim.wait_for("two are left", |status| places_of(status, "in_force").len() == 2);
+    assert_eq!(pids(&status), [three[0], three[2]]);
+    assert_eq!(
+        (&status["functions"][0]["exits"], &status["functions"][0]["last_exit"]),
+        (&json!(0), &Value::Null)
+    );
+
+    // When one is told to end and as many are wanted as before. Expect: another one beside it, at once.
+    say(2, three[2]);
+    let status = shim.wait_for("another one", |status| pids(status).len() == 3);
+    assert!(lives(&status).contains(&"leaving".into()), "{status:#}");
+    // Expect: one that does not end though it was told to is stopped, as is one that was never wanted again.
+    let status = shim.wait_for("it is stopped", |status| pids(status).len() == 2);
+    assert!(!pids(&status).contains(&three[2]));
+
+    // When fewer are wanted and none is named. Expect: those that run are the router's to end; one that dies is not replaced.
+    say(0, 0);
+    let status = shim.wait_for("the least", |status| status["functions"][0]["warm_wanted"] == 1);
+    let two = pids(&status);
+    assert_eq!(two.len(), 2);
+    kill(two[0], Signal::KILL);
+    let status = shim.wait_for("one is left", |status| places_of(status, "in_force").len() == 1);
+    assert_eq!(pids(&status), [two[1]]);
+    // And one that dies below the least is.
+    kill(two[1], Signal::KILL);
+    shim.wait_for("another one", |status| pids(status).len() == 1 && pids(status) != [two[1]]);
+    router.send(Message::ShimStop);
+    assert_eq!(shim.wait_for_end(), "ByRouter");
+}
+
+#[test]
+fn a_word_about_a_function_that_is_not_known_yet_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (echo, more): (Function<'_>, Function<'_>) = (("echo", 0, &sh(WAIT)), ("more", 0, &sh(WAIT)));
+    let shim = Shim::start_with(dir.path(), &[echo], &[("SHIM_TEST_WARM_MAX", 2)]);
+    let mut router = Router::of_shard(dir.path(), 0);
+    fs::write(dir.path().join("functions"), lines_of(&[echo, more])).unwrap();
+    let name = FunctionName::new("more").unwrap();
+    router.send(Message::PlacesWanted { name, edition: edition_of(more.2), count: 1, leaving: 0 });
+    let status = shim.wait_for("it runs", |status| pids(status).len() == 1);
+    assert_eq!(status["functions"][1]["name"], "more");
+    // One that nobody knows changes nothing.
+    let name = FunctionName::new("nobody").unwrap();
+    router.send(Message::PlacesWanted { name, edition: 1, count: 1, leaving: 0 });
+    let name = FunctionName::new("echo").unwrap();
+    router.send(Message::PlacesWanted { name, edition: edition_of(echo.2), count: 1, leaving: 0 });
+    let status = shim.wait_for("the other one runs", |status| pids(status).len() == 2);
+    assert_eq!(array(&status["functions"]).count(), 2);
     router.send(Message::ShimStop);
     assert_eq!(shim.wait_for_end(), "ByRouter");
 }

@@ -171,6 +171,10 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
                 format!("leaves none of {} warm processes for calls that are not nested", function.warm);
             contradiction(Section::Function(function.name.clone()), "nested_reserve", text);
         }
+        if function.warm_max > 0 && function.warm_max < function.warm {
+            let text = format!("is less than `warm`, which is {}", function.warm);
+            contradiction(Section::Function(function.name.clone()), "warm_max", text);
+        }
         if let Fallback::Function(name) = &function.fallback
             && let Err(text) = stand_in(config, function, name)
         {
@@ -187,15 +191,17 @@ pub(super) fn check_together(config: &Config, problems: &mut Vec<Problem>) {
             contradiction(Section::Function(function.name.clone()), "canary", text);
         }
     }
-    let workers_count: u64 = config.functions.iter().map(|function| u64::from(function.warm)).sum();
+    let workers_count: u64 =
+        config.functions.iter().map(|function| u64::from(function.warm_count_max())).sum();
     let workers_count_max = Limits::default().workers_max;
     if workers_count > u64::from(workers_count_max)
-        && let Some(largest) = config.functions.iter().max_by_key(|function| function.warm)
+        && let Some(largest) = config.functions.iter().max_by_key(|function| function.warm_count_max())
     {
         let text = format!(
             "makes {workers_count} warm processes with the other functions; a shard has at most {workers_count_max}"
         );
-        contradiction(Section::Function(largest.name.clone()), "warm", text);
+        let key = if largest.is_elastic() { "warm_max" } else { "warm" };
+        contradiction(Section::Function(largest.name.clone()), key, text);
     }
     check_tenants(config, problems);
 }
@@ -231,13 +237,14 @@ fn check_room_for_both(running: &Config, merged: &Config, problems: &mut Vec<Pro
         before.is_none_or(|before| before.edition() != function.edition())
     };
     let count = |functions: &mut dyn Iterator<Item = &FunctionConfig>| -> u64 {
-        functions.map(|function| u64::from(function.warm)).sum()
+        functions.map(|function| u64::from(function.warm_count_max())).sum()
     };
     let started = count(&mut merged.functions.iter().filter(is_started));
     let workers_count = count(&mut running.functions.iter()) + started;
     let workers_count_max = Limits::default().workers_max;
     if workers_count > u64::from(workers_count_max)
-        && let Some(largest) = merged.functions.iter().filter(is_started).max_by_key(|function| function.warm)
+        && let Some(largest) =
+            merged.functions.iter().filter(is_started).max_by_key(|function| function.warm_count_max())
     {
         let text = format!(
             "starts {started} processes with other functions beside those that run, {workers_count} in all; a shard has at \

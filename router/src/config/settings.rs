@@ -339,6 +339,8 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         },
         tenant: table.name("tenant"),
         warm: table.count("warm"),
+        warm_max: table.count("warm_max"),
+        idle_timeout: table.duration("idle_timeout"),
         slots: table.count("slots"),
         timeout: table.duration("timeout"),
         queue_count_max: table.count("queue_count_max"),

@@ -278,6 +278,8 @@ fn a_function_gets_its_table_and_the_defaults() {
         limits: LimitsConfig { memory_max: Some(96 << 20), cpu_max: None, is_best_effort: false },
         tenant: "default".into(),
         warm: 2,
+        warm_max: 0,
+        idle_timeout: Duration::from_secs(600),
         slots: 16,
         timeout: Duration::from_millis(250),
         queue_count_max: 10_000,

@@ -166,6 +166,7 @@ impl<M: Memory> Publisher<M> {
         let place = self.place(Section::Functions);
         for (index, view) in engine.functions().enumerate().take(place.row_count) {
             let counted = stats.functions.get(index).copied().unwrap_or_default();
+            let configured = || stats.workers_wanted.get(index).copied().unwrap_or(0);
             let numbers = [
                 index as u64,
                 view.workers.into(),
@@ -181,7 +182,7 @@ impl<M: Memory> Publisher<M> {
                 counted.run_ns,
                 view.blocked.on as u64,
                 if view.blocked.on == BlockedOn::Nothing { 0 } else { view.blocked.since.0 },
-                stats.workers_wanted.get(index).copied().unwrap_or(0).into(),
+                view.pool.map_or(configured(), |pool| pool.wanted).into(),
                 view.workers_earlier.into(),
                 view.is_retired.into(),
             ];

@@ -218,7 +218,27 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         env: None,
         kind: Kind::count(0, 1024),
         default: Some("1"),
-        meaning: "Processes kept warm for each shard. 0 starts none: calls wait until their time is over.",
+        meaning: "Processes kept warm for each shard, whether anybody calls or not. 0 with `warm_max`: none while nobody calls, and \
+                  calls are held while the first one starts. 0 without it starts none: calls wait until their time is over.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "warm_max",
+        flag: None,
+        env: None,
+        kind: Kind::count(0, 1024),
+        default: Some("0"),
+        meaning: "The most processes for each shard: between `warm` and this, more are started when calls wait for longer than a start \
+                  takes, and those that have nothing to do end. 0: as many as `warm`, always.",
+        since: "0.1",
+    },
+    OptionSpec {
+        key: "idle_timeout",
+        flag: None,
+        env: None,
+        kind: Kind::duration(Duration::from_millis(100), Duration::from_secs(7 * 24 * 3600)),
+        default: Some("10m"),
+        meaning: "How long a process beyond `warm` may have nothing to do. Then it is told to end.",
         since: "0.1",
     },
     OptionSpec {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{CanarySpec, FunctionSpec, Limits, Policy, Rate, SlowStart, TenantSpec};
+use engine::{CanarySpec, FunctionSpec, Limits, Policy, PoolSpec, Rate, SlowStart, TenantSpec};
 use protocol::FunctionId;
 
 use crate::clock::nanos;
@@ -51,6 +51,13 @@ pub fn function_specs(config: &Config, names: &Names) -> Vec<Option<FunctionSpec
         tenant: config.tenant_index(&function.tenant),
         policy: policy(function, names),
         edition: function.edition(),
+        pool: function.is_elastic().then(|| PoolSpec {
+            min: function.warm,
+            max: function.warm_count_max(),
+            idle_timeout: nanos(function.idle_timeout),
+        }),
+        // Beyond the bound of a pool nobody is kept; of a fixed number those that are there already are, see below.
+        workers_max: if function.is_elastic() { function.warm_count_max() } else { u32::MAX },
         ..FunctionSpec::named(&function.name)
     };
     let by_name: BTreeMap<_, _> = by_name(config).collect();
@@ -92,9 +99,9 @@ pub fn respecified(
     for spec in specs.iter_mut().take(names.count()).flatten() {
         let [before, after] = [&before, &after].map(|table| table.get(spec.name.as_str()));
         if let Some(after) = after
-            && before.is_none_or(|before| after.warm < before.warm)
+            && before.is_none_or(|before| after.warm_count_max() < before.warm_count_max())
         {
-            spec.workers_max = after.warm;
+            spec.workers_max = after.warm_count_max();
         }
     }
     specs

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use engine::{Nanos, WorkerId};
+use engine::{Nanos, PlacesWanted, WorkerId};
 use protocol::attach::{self, Attached, Message};
 use protocol::{FunctionId, FunctionName};
 use rustix::io::Errno;
@@ -233,6 +233,21 @@ impl Attach {
         self.shim_peer.tell(now, Message::ShimReload);
     }
 
+    /// Tells the shim how many processes are to be kept, where that changed.
+    pub fn tell_places(&mut self, desk: &mut Desk<'_>, workers: &Workers) -> usize {
+        let mut work = 0;
+        while let Some(PlacesWanted { function, edition, count, leaving }) = desk.engine.poll_places(desk.now)
+        {
+            work += 1;
+            let Some(view) = desk.engine.function_view(function) else { continue };
+            // The configuration has the same bound of names.
+            let Ok(name) = FunctionName::new(view.name) else { continue };
+            let leaving = leaving.and_then(|worker| workers.process_id(worker)).unwrap_or(0);
+            self.shim_peer.tell(desk.now, Message::PlacesWanted { name, edition, count, leaving });
+        }
+        work
+    }
+
     /// Workers are given these rings from now on. The engine has taken the same configuration.
     pub fn respecify(&mut self, desk: &Desk<'_>, rings: Vec<FunctionRing>) {
         let before = std::mem::replace(&mut self.options.rings, rings);
@@ -337,7 +352,7 @@ impl Attach {
 
     fn take_shim(
         &mut self,
-        desk: &Desk<'_>,
+        desk: &mut Desk<'_>,
         index: u32,
         config_digest: u64,
     ) -> Result<(), attach::AttachRefused> {
@@ -369,6 +384,8 @@ impl Attach {
         }
         let known = self.options.rings.iter().map(|ring| ring.function);
         known.for_each(|function| tell_serving(&mut self.shim_peer, desk, function));
+        // What it was told before may have been told to another one.
+        desk.engine.handle_keeper_attached();
         Ok(())
     }
 

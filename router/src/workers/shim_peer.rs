@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  accepted ──▶ (shard 0) look at the configuration ──▶ which editions serve here ──▶ ... each that begins to ──▶ stop
+//!                                                       how many are wanted here  ──▶ ... each change
 //! ```
 //! In: words for the shim.  Out: the same on its socket, in their order.
 //! Owns: what the socket had no room for yet; it is tried again about every millisecond.
