@@ -105,6 +105,8 @@ pub(crate) struct Pool {
     start_last: Nanos,
     start_max: Nanos,
     cold_starts: u64,
+    /// Another keeper is there: at the next look, as many as serve by then are to be there.
+    counts_anew: bool,
     /// When it has to be looked at though nothing happens.
     pub look_at: Nanos,
     /// It stands in the list of those to be looked at.
@@ -125,6 +127,7 @@ impl Pool {
             start_last: Nanos::ZERO,
             start_max: Nanos::ZERO,
             cold_starts: 0,
+            counts_anew: false,
             look_at: Nanos::NEVER,
             is_noted: false,
             spec,
@@ -141,8 +144,13 @@ impl Pool {
         self.spec = spec;
     }
 
-    /// Nothing is known of what was asked for any more: another keeper, or another program. As many as serve by now are to be
-    /// there, and whatever waits will ask for more.
+    /// Nothing is known of what was asked for any more: there is another keeper. Those that serve are to be there, and whatever
+    /// waits will ask for more. Counted at the next look: processes that died with the keeper before are seen to be gone by then.
+    pub fn count_anew(&mut self) {
+        self.counts_anew = true;
+    }
+
+    /// The same for another program: as many of it as serve of the one before.
     pub fn begin_anew(&mut self, serving: u32) {
         self.wanted = serving.clamp(self.spec.min, self.spec.max);
         self.asked_at.clear();
@@ -170,6 +178,9 @@ impl Pool {
 
     /// Brings the number wanted up to what the calls need. How many more that are.
     pub fn grow(&mut self, now: Nanos, demand: &Demand, starts_max: u32) -> u32 {
+        if std::mem::take(&mut self.counts_anew) {
+            self.begin_anew(demand.serving);
+        }
         // Who attached again has not been asked for by this router.
         self.wanted = self.wanted.max(demand.serving).min(self.spec.max);
         if self.asked_last == Nanos::NEVER {

@@ -161,13 +161,14 @@ impl Engine {
         serving.next().map(|worker| worker.edition)
     }
 
-    /// Sends away what is more than `workers_max`, those that have not been used for longest first.
+    /// Sends away what is more than may be, those that have not been used for longest first.
     pub(crate) fn drain_surplus(&mut self, number: u32) {
         loop {
             let function = &self.functions[number as usize];
             let serves = |index: &&u32| self.workers[**index as usize].serves();
             let count = function.members.iter().filter(serves).count();
-            if count <= function.spec.workers_max as usize {
+            let pool_max = function.spec.pool.map_or(u32::MAX, |pool| pool.max.max(pool.min));
+            if count <= function.spec.workers_max.min(pool_max) as usize {
                 return;
             }
             let coldest = function.warm.first().or_else(|| function.members.iter().find(serves)).copied();

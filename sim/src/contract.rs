@@ -59,6 +59,8 @@ pub enum Contract {
     BackPressure,
     /// A call that was admitted to a queue bounded in time does not wait much longer than the bound.
     QueueDelay,
+    /// How many instances there are follows the calls, within its bounds, and costs no call.
+    Pool,
 }
 
 /// All of them, with what `--list` says.
@@ -113,6 +115,11 @@ pub const CONTRACTS: &[(Contract, &str, &str)] = &[
         Contract::QueueDelay,
         "queue-delay",
         "who is admitted to a queue bounded in time waits about as long at most",
+    ),
+    (
+        Contract::Pool,
+        "pool",
+        "instances are within their bounds, needed when they start, and idle when they go",
     ),
 ];
 

@@ -232,6 +232,11 @@ impl Oracle {
         (self.owed.iter().filter(|key| is_there(key)).count() + unowed.count()) as u32
     }
 
+    /// In whose ring a call is.
+    pub fn holder_of(&self, key: CallKey) -> Option<ProcessId> {
+        self.held.get(&key).copied()
+    }
+
     /// Calls in the ring of a process.
     pub fn held_count(&self, process: ProcessId) -> u32 {
         self.held.values().filter(|holder| **holder == process).count() as u32
@@ -432,6 +437,8 @@ fn is_true(now_ns: u64, call: &Call, is_unstarted: bool, seen: Seen) -> bool {
         // "Expired" is a proof that nothing ran; "timed out" says only that nobody can prove it any more.
         Status::TimedOut => is_due,
         Status::Cancelled => call.was_cancelled,
+        // Nobody will come for it: whether that is so is looked at where it is told.
+        Status::NoWorker => call.start_count == 0 || call.is_idempotent || call.holder_died,
         Status::WorkerLost => call.holder_died,
         Status::Quarantined => call.holder_died && call.start_count >= 2 && call.is_idempotent,
         _ => false,

@@ -37,6 +37,12 @@ pub enum Did {
     TakenBack(InvocationId),
     /// A call stands elsewhere than it stood.
     Stands(InvocationId, Stand),
+    /// The shim is told how many processes of a function to keep, and which one is to end.
+    Wanted {
+        function: u32,
+        count: u32,
+        leaving: Option<ProcessId>,
+    },
     /// The process is told to finish and end.
     Stopped(ProcessId),
     Killed(ProcessId),

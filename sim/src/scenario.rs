@@ -42,6 +42,8 @@ pub enum Policies {
     Guards,
     /// Second attempts.
     Hedges,
+    /// How many instances there are follows the calls.
+    Pools,
     /// None: such functions may be called past the router.
     None,
 }
@@ -214,6 +216,13 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "later",
         about: "calls that start later, beside others",
         weights: with_work![Later: 80, Flood: 3, KillWorker: 6, Jump: 3, KillRouter: 1],
+        ..PLAIN
+    },
+    Scenario {
+        name: "pool",
+        about: "functions without a process until somebody calls, bursts, idle times, and programs that do not start",
+        weights: with_work![Flood: 10, KillWorker: 6, CloseSocket: 3, Stall: 4, Jump: 3, CrashLoop: 1, KillRouter: 1, KillShim: 1],
+        policies: Policies::Pools,
         ..PLAIN
     },
     crowd(

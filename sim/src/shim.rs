@@ -14,6 +14,9 @@ pub struct ProcessId(pub u64);
 /// As often in a row a place fails before the shim tells the router; see `worker-shim/src/shim.rs`.
 const FAILING_AFTER: u32 = 5;
 
+/// How long a process that was told to end may take for it; see `worker-shim/src/shim.rs`.
+const RELEASE_TIMEOUT_NS: u64 = 10_000_000_000;
+
 /// One process that is to be kept warm.
 pub struct Keeper {
     /// Which function.
@@ -56,6 +59,34 @@ impl Keeper {
             Action::Terminate | Action::Kill => self.process.map(Asked::End),
             Action::None | Action::Withdraw => None,
         }
+    }
+
+    /// Its process was told to end by the router, and is given up with it.
+    pub fn let_go(&mut self, now_ns: u64, process: ProcessId) {
+        if self.process == Some(process) {
+            let event = Event::LeaveAsked { within_ns: RELEASE_TIMEOUT_NS };
+            let _ = self.life.on_event(now_ns, &Patience::default(), event);
+        }
+    }
+
+    /// Nobody wants it any more, and it has no process.
+    pub fn give_up(&mut self, now_ns: u64) {
+        let _ = self.life.on_event(now_ns, &Patience::default(), Event::StopAsked);
+    }
+
+    /// Whether it is to have a process, now and later.
+    pub fn is_to_stay(&self) -> bool {
+        self.life.is_to_stay()
+    }
+
+    /// Whether nothing more will happen here.
+    pub fn is_gone(&self) -> bool {
+        self.life.is_gone()
+    }
+
+    /// Whether it waits for its next process.
+    pub fn has_none(&self) -> bool {
+        self.life.is_to_stay() && !self.life.has_process()
     }
 
     /// The process of this place has ended. True: that was once too often, and the router should know.

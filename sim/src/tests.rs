@@ -55,6 +55,8 @@ fn every_fault_and_nearly_every_answer_happens_within_a_few_seeds() {
         ("joined calls", total.joins),
         ("later starts", total.later),
         ("limits that fell", total.falls),
+        ("pools that grew", total.pool_growths),
+        ("instances that were sent away", total.pool_releases),
     ] {
         assert!(count > 0, "no {what}: {total}");
     }

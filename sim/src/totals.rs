@@ -25,6 +25,9 @@ pub struct Totals {
     /// Times that something downstream got into trouble or out of it, and limits that fell for it.
     pub troubles: u64,
     pub falls: u64,
+    /// Times that more instances were asked for because calls waited, and instances sent away.
+    pub pool_growths: u64,
+    pub pool_releases: u64,
     /// Of calls of tenants that do not flood: how long each waited.
     pub delays_ns: Vec<u64>,
     pub refusals: BTreeMap<&'static str, u64>,
@@ -52,6 +55,8 @@ impl Totals {
         self.later += other.later;
         self.troubles += other.troubles;
         self.falls += other.falls;
+        self.pool_growths += other.pool_growths;
+        self.pool_releases += other.pool_releases;
         self.delays_ns.extend(&other.delays_ns);
         for (mine, others) in [(&mut self.refusals, &other.refusals), (&mut self.answers, &other.answers)] {
             for (status, count) in others {
@@ -78,6 +83,11 @@ impl fmt::Display for Totals {
             "sim: {nested} nested calls, {circles} circles of them, {hedges} hedges, {joins} joins, {later} later starts, "
         )?;
         writeln!(out, "{troubles} times better or worse downstream, for which {falls} limits fell")?;
+        let Totals { pool_growths, pool_releases, .. } = self;
+        writeln!(
+            out,
+            "sim: {pool_growths} times that more instances were wanted, {pool_releases} that were sent away"
+        )?;
         writeln!(out, "sim: answers {:?}", self.answers)?;
         write!(out, "sim: refusals {:?}", self.refusals)
     }

@@ -4,7 +4,7 @@
 //! Always: after each event the engine's own invariants hold, and after each turn of the router what the oracle counts
 //! is what the engine counts.
 //! Reading order: this file is the world and its time; `clients.rs` asks, `refusals.rs` knows who may not, `policies.rs`
-//! configures, `processes.rs` runs, `nested.rs` is what runs ask for, `faults.rs` breaks; `account.rs` tells the oracle.
+//! configures, `processes.rs` runs, `pools.rs` says how many, `nested.rs` is what runs ask for, `faults.rs` breaks; `account.rs` tells the oracle.
 
 mod account;
 mod clients;
@@ -12,12 +12,14 @@ mod faults;
 mod leases;
 mod nested;
 mod policies;
+mod pools;
 mod processes;
 mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::{Engine, FunctionSpec, Lease, Limits, Nanos, TenantSpec, WorkerState};
+use pools::Pools;
 
 use crate::chance::Chance;
 use crate::contract::{Broken, Contract, Judge};
@@ -83,6 +85,7 @@ pub struct World {
     /// Credits that are lent, and whose.
     leases: Vec<(Lease, ProcessId)>,
     keepers: Vec<Keeper>,
+    pools: Pools,
     shim_back_at_ns: Option<u64>,
     processes: BTreeMap<ProcessId, Process>,
     process_count: u64,
@@ -142,6 +145,7 @@ impl World {
             router_back_at_ns: 0,
             epoch: 0,
             keepers: Vec::new(),
+            pools: Pools::default(),
             shim_back_at_ns: Some(0),
             limits,
             tenants,
@@ -259,13 +263,15 @@ impl World {
                 function.failing_on.clear();
             }
             self.apply();
+            self.begin_pools();
             self.note(|world| format!("router {} starts", world.epoch));
         }
         if self.shim_back_at_ns.take_if(|at_ns| *at_ns <= self.now_ns).is_some() {
             let now_ns = self.now_ns;
             let count = self.functions.len() as u32;
-            let keepers = (0..count * PLACES_PER_FUNCTION).map(|number| Keeper::new(number % count, now_ns));
-            self.keepers = keepers.collect();
+            let places = |number| (0..self.places_at_first(number)).map(move |_| Keeper::new(number, now_ns));
+            self.keepers = (0..count).flat_map(places).collect();
+            self.begin_pools();
             self.note(|_| "a shim starts".to_owned());
         }
     }
@@ -283,6 +289,7 @@ impl World {
         self.oracle.turned(self.now_ns, shard)?;
         self.recall_leases()?;
         self.look_at_seats()?;
+        self.look_at_pools()?;
         self.look_for_idle(shard)?;
         self.look_for_circles(shard)?;
         self.look_for_unwanted(shard)
@@ -371,7 +378,7 @@ fn limits(policies: Policies, chance: &mut Chance) -> Limits {
     let is_host_limited = policies == Policies::Limits && chance.per_mille(500);
     Limits {
         invocations_max: 64,
-        workers_max: 12,
+        workers_max: if policies == Policies::Pools { 32 } else { 12 },
         direct_depth_min: Some(2),
         running_max: is_host_limited.then(|| 1 + chance.below(5) as u32),
         start_after_max: Nanos::from_ms(200),

@@ -77,7 +77,18 @@ fn functions_of(lines: &str) -> Vec<FunctionConfig> {
         let (edition, warm_max) = (edition_of(&command), variable("SHIM_TEST_WARM_MAX", warm));
         let usual = FunctionConfig::default();
         let log = LogBounds { rate_max: 1 << 30, ..LogBounds::default() };
-        FunctionConfig { name, edition, command, warm, warm_max, processors, env, leave_timeout, log, ..usual }
+        FunctionConfig {
+            name,
+            edition,
+            command,
+            warm,
+            warm_max,
+            processors,
+            env,
+            leave_timeout,
+            log,
+            ..usual
+        }
     };
     lines.lines().map(function).collect()
 }

@@ -95,9 +95,8 @@ impl Engine {
     pub fn handle_keeper_attached(&mut self) {
         for position in 0..self.pools.members.len() {
             let number = self.pools.members[position];
-            let serving = self.serving_in_force(number);
             if let Some(pool) = &mut self.functions[number as usize].pool {
-                pool.begin_anew(serving);
+                pool.count_anew();
                 self.note_pool(number);
             }
         }

@@ -10,7 +10,7 @@ fn pooled(min: u32, max: u32) -> Story {
 }
 
 fn pool_spec(min: u32, max: u32) -> FunctionSpec {
-    FunctionSpec { pool: Some(PoolSpec { min, max, idle_timeout: IDLE }), workers_max: max, ..spec("echo") }
+    FunctionSpec { pool: Some(PoolSpec { min, max, idle_timeout: IDLE }), ..spec("echo") }
 }
 
 fn with_spec(echo: FunctionSpec) -> Story {

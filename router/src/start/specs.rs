@@ -56,8 +56,6 @@ pub fn function_specs(config: &Config, names: &Names) -> Vec<Option<FunctionSpec
             max: function.warm_count_max(),
             idle_timeout: nanos(function.idle_timeout),
         }),
-        // Beyond the bound of a pool nobody is kept; of a fixed number those that are there already are, see below.
-        workers_max: if function.is_elastic() { function.warm_count_max() } else { u32::MAX },
         ..FunctionSpec::named(&function.name)
     };
     let by_name: BTreeMap<_, _> = by_name(config).collect();

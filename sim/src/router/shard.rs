@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use engine::{
-    CalledBy, CancelReason, Cancelled, Completed, Engine, Finished, Hedge, InvocationId, Nanos, Push,
-    RunOutcome, StartEvidence, Started, State, WaitEvidence, WorkerAction, WorkerId,
+    CalledBy, CancelReason, Cancelled, Completed, Engine, Finished, Hedge, InvocationId, Nanos, PlacesWanted,
+    Push, RunOutcome, StartEvidence, Started, State, WaitEvidence, WorkerAction, WorkerId,
 };
 use protocol::{Flags, FunctionId, Status, WaitToken};
 use shm_ring::{Generation, Geometry, HeapMemory, Identity, Outcome, Request, RouterEnd, SlotIndex};
@@ -217,6 +217,10 @@ impl Shard {
             ring.end.publish();
         }
         self.engine.handle_waits(now, &Evidence(&self.rings));
+        while let Some(PlacesWanted { function, count, leaving, .. }) = self.engine.poll_places(now) {
+            let leaving = leaving.and_then(|worker| self.process_of(worker));
+            did.push(Did::Wanted { function: function.0, count, leaving });
+        }
         self.send_answers(did);
         while let Some(action) = self.engine.poll_worker_action() {
             self.act(action, did);

@@ -17,7 +17,11 @@ impl World {
                 Did::Pushed(id, process) => self.pushed(key_of(id), process)?,
                 Did::Hedged { call, twin, process } => self.hedged(key_of(call), key_of(twin), process)?,
                 Did::Answered(id, seen) => self.answered(key_of(id), seen)?,
-                Did::GivenBack(id) => self.oracle.given_back(key_of(id)),
+                Did::GivenBack(id) => {
+                    self.note_given_back(key_of(id));
+                    self.oracle.given_back(key_of(id));
+                }
+                Did::Wanted { function, count, leaving } => self.take_word(function, count, leaving)?,
                 Did::TakenBack(id) => self.oracle.taken_back(key_of(id)),
                 Did::Stands(id, stand) => self.stands(key_of(id), stand)?,
                 Did::Ran { id, has_failed } => {
@@ -74,6 +78,10 @@ impl World {
         self.open.retain(|(_, open)| *open != key);
         if seen.status == Status::WouldDeadlock {
             self.check_told(key)?;
+        }
+        if seen.status == Status::NoWorker {
+            let number = self.oracle.call(key, "answered")?.function;
+            self.check_given_up(key, number)?;
         }
         self.oracle.answered(self.now_ns, key, seen)?;
         self.go_on(key);

@@ -1,8 +1,8 @@
 //! What the operator configures: policies of functions and tenants, and other ones while calls run.
 
 use engine::{
-    BreakerSpec, FunctionSpec, HedgeAfter, HedgeSpec, Nanos, Policy, Rate, RetrySpec, SlowStart, TenantIndex,
-    TenantSpec,
+    BreakerSpec, FunctionSpec, HedgeAfter, HedgeSpec, Nanos, Policy, PoolSpec, Rate, RetrySpec, SlowStart,
+    TenantIndex, TenantSpec,
 };
 
 use super::World;
@@ -20,14 +20,25 @@ pub(super) fn any_function(number: u64, policies: Policies, chance: &mut Chance)
         idempotent: chance.per_mille(if policies == Policies::Hedges { 900 } else { 500 }),
         tenant: TenantIndex((number % 2) as u16),
         policy: any_policy(policies, chance),
+        pool: (policies == Policies::Pools && chance.per_mille(800)).then(|| any_pool(chance)),
         ..FunctionSpec::named(format!("function-{number}"))
+    }
+}
+
+/// Mostly none while nobody calls, and four at most; idle for up to 64 ms.
+fn any_pool(chance: &mut Chance) -> PoolSpec {
+    let min = chance.below(4).saturating_sub(1) as u32;
+    PoolSpec {
+        min,
+        max: min + 1 + chance.below(4) as u32,
+        idle_timeout: Nanos(1_000_000 + chance.length(26)),
     }
 }
 
 fn any_policy(policies: Policies, chance: &mut Chance) -> Policy {
     let none = Policy::default();
     match policies {
-        Policies::None => none,
+        Policies::None | Policies::Pools => none,
         Policies::Rates => Policy { rate: any_rate(chance), ..none },
         Policies::Limits => Policy {
             rate: any_rate(chance),

@@ -24,12 +24,17 @@ impl World {
     /// The shim sees who ended, and starts who is due.
     pub(super) fn shim_step(&mut self) {
         self.start_what_is_due();
+        self.keep_wanted();
         for process in std::mem::take(&mut self.ended) {
             for index in 0..self.keepers.len() {
                 let keeper = &mut self.keepers[index];
                 if keeper.on_exit(self.now_ns, process, &mut self.chance) {
                     let function = keeper.function;
                     self.tell_failing(function);
+                }
+                let keeper = &self.keepers[index];
+                if keeper.has_none() && self.is_surplus(keeper.function) {
+                    self.keepers[index].give_up(self.now_ns);
                 }
             }
         }
@@ -111,6 +116,7 @@ impl World {
             process.attach(memory, router.epoch);
             let shard = router.shard_index_of(name);
             self.functions[process.function as usize].failing_on.remove(&shard);
+            self.note_attached(name);
             self.note(|_| format!("{name:?} attaches"));
         }
     }
