@@ -127,6 +127,19 @@ impl Held {
 }
 
 #[test]
+fn of_whose_calls_too_little_is_known_for_a_prediction_is_kept_for_the_idle_timeout() {
+    let story = Story::new("warm = 0\nwarm_max = 3\nidle_timeout = \"300ms\"\nwarming = \"predictive\"");
+    story.open_gate();
+    let client = story.client();
+    let first = ask(&client).unwrap();
+    assert_eq!(ask(&client).unwrap(), first);
+    // When nobody calls. Expect: it goes, and the next call starts another one.
+    story.wait_for_workers(0);
+    assert_ne!(ask(&client).unwrap(), first);
+    assert_eq!((story.counted("cold_starts"), story.counted("instances_prewarmed")), (2, 0));
+}
+
+#[test]
 fn nobody_calls_and_no_process_is_there_and_the_first_call_is_held_until_one_is() {
     let story = Story::new("warm = 0\nwarm_max = 3\nidle_timeout = \"300ms\"");
     assert!(story.workers().is_empty());

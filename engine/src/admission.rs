@@ -204,6 +204,9 @@ impl Engine {
             self.invocations.release(admitted.slot);
             return Err(refusal);
         }
+        if room != QueueRoom::Later {
+            self.note_arrival(now, request.function.0);
+        }
         Ok(admitted)
     }
 

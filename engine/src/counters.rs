@@ -96,6 +96,7 @@ counter_table! {
     AnsweredNoWorker "answered_no_worker" "calls" "Answers: the function has no worker, and its processes keep failing or are not kept any more."
     InstancesAskedFor "instances_asked_for" "workers" "Instances that the shim was asked for because calls waited that nobody could take."
     InstancesReleased "instances_released" "workers" "Instances that were told to end because they had nothing to do for too long."
+    InstancesPrewarmed "instances_prewarmed" "workers" "Instances that attached before a call came for which they had been started ahead."
     ColdStarts "cold_starts" "workers" "Workers that attached after calls had asked for them."
     CallsHeldForStart "calls_held_for_start" "calls" "Calls that waited when the first worker of their function attached, which was started for them."
 }

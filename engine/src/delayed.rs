@@ -89,6 +89,9 @@ impl Engine {
     /// The time of a delayed call has come.
     pub(crate) fn end_delay(&mut self, now: Nanos, slot: u32) {
         let is_start = self.leave_delay(slot);
+        if is_start {
+            self.note_arrival(now, self.invocations.at(slot).function.0);
+        }
         let invocation = self.invocations.at_mut(slot);
         invocation.on(Event::Requeue);
         if is_start {

@@ -81,6 +81,11 @@ impl FunctionSpec {
         }
         (self.queue_count_max == 0).then_some("queue_count_max")
     }
+
+    fn checks(&self, tenant: &TenantSpec, is_host_limited: bool) -> Checks {
+        let is_learning = self.pool.is_some_and(|pool| pool.is_predictive);
+        self.policy.checks(tenant, is_host_limited).with(Checks::LEARNING, is_learning)
+    }
 }
 
 /// A function as it is now, for reports.
@@ -191,7 +196,7 @@ impl Function {
             retry_budget: Budget::new(spec.policy.retry.budget_percent),
             hedging: spec.policy.hedge.map(|hedge| Box::new(Hedging::new(hedge))),
             joined_calls: 0,
-            checks: spec.policy.checks(tenant, is_host_limited),
+            checks: spec.checks(tenant, is_host_limited),
             rate: spec.policy.rate.map(TokenBucket::new),
             ageing: spec.policy.ageing.unwrap_or(Nanos::NEVER),
             payload_size_max_wanted: spec.payload_size_max,
@@ -228,7 +233,7 @@ impl Function {
 
     /// Takes another specification. A policy whose numbers are the same goes on from where it is.
     pub fn respecify(&mut self, spec: FunctionSpec, tenant: &TenantSpec, is_host_limited: bool) {
-        self.checks = spec.policy.checks(tenant, is_host_limited).with(Checks::JOINED, self.joined_calls > 0);
+        self.checks = spec.checks(tenant, is_host_limited).with(Checks::JOINED, self.joined_calls > 0);
         self.ageing = spec.policy.ageing.unwrap_or(Nanos::NEVER);
         if spec.policy.rate != self.spec.policy.rate {
             self.rate = spec.policy.rate.map(TokenBucket::new);

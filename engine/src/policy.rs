@@ -104,6 +104,8 @@ impl Checks {
     pub const RETRY_ON_ERROR: Checks = Checks(1 << 7);
     pub const CALLER_RATE: Checks = Checks(1 << 9);
     pub const CANARY: Checks = Checks(1 << 10);
+    /// Not a policy: how long it is kept warm follows from when it is called. See `pool/arrivals.rs`.
+    pub const LEARNING: Checks = Checks(1 << 11);
     pub const HEDGE: Checks = Checks(1 << 13);
     /// Nobody has to ask for it: it only keeps workers from being leased.
     pub const NESTED_RESERVE: Checks = Checks(1 << 12);
@@ -122,6 +124,7 @@ impl Checks {
             | Checks::BACKPRESSURE.0
             | Checks::CALLER_RATE.0
             | Checks::CANARY.0
+            | Checks::LEARNING.0
             | Checks::RETIRED.0,
     );
     /// Those that a call needs something from before it is pushed, and gives it back to; or that look at it again.

@@ -14,17 +14,18 @@
 //! a worker comes or goes, and when something is due.
 //! Why the shim does not decide: it sees processes and no calls. Why not the router: this is a decision, and those are made
 //! where they can be replayed.
-//! When an idle instance goes, and whether one is started before it is asked for, is the answer of `pool/keep_alive.rs`.
+//! When an idle instance goes, and whether one is started before it is asked for, is the answer of `warming.rs`, which is told of
+//! arrivals by `pool/arrivals.rs`.
 //! Decision: docs/decisions/0030-how-many-to-keep-warm.md.  Tests: below, `tests/pool.rs`, `sim`.
 
 use std::collections::VecDeque;
 
 use crate::time::Nanos;
 
-mod keep_alive;
+mod arrivals;
 mod places;
 
-use keep_alive::KeepAlive;
+use crate::warming::{Learning, Predictive, WarmPlan, Warming};
 pub use places::PlacesWanted;
 pub(crate) use places::Pools;
 
@@ -37,6 +38,9 @@ pub struct PoolSpec {
     pub max: u32,
     /// How long an instance beyond `min` may have nothing to do.
     pub idle_timeout: Nanos,
+    /// The last instance is kept as its calls so far suggest, and one is started ahead of those that are expected; `idle_timeout` is
+    /// for who is not understood, and for the others.
+    pub is_predictive: bool,
 }
 
 /// A pool as it is now, for reports.
@@ -64,6 +68,10 @@ const START_MIN: Nanos = Nanos::from_ms(1);
 /// attaches is then tried anew no more often.
 const START_PATIENCE_MIN: Nanos = Nanos::from_secs(10);
 
+/// How soon a function is looked at again whose instances are busy now and may be let go as soon as they are not: starts are not worth
+/// more haste.
+const LOOK_INTERVAL: Nanos = Nanos::from_secs(1);
+
 /// What is known of a function when it is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Demand {
@@ -89,7 +97,9 @@ pub(crate) struct Demand {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub spec: PoolSpec,
-    keep_alive: KeepAlive,
+    warming: Warming,
+    /// Since when no call runs and none waits, if that is so and was seen. Of a pool that learns.
+    idle_since: Option<Nanos>,
     /// Instances that the shim is to keep.
     pub wanted: u32,
     /// What the shim was told last, and of which edition.
@@ -100,10 +110,13 @@ pub(crate) struct Pool {
     asked_last: Nanos,
     /// When one is to be started though nobody asks.
     start_at: Nanos,
+    /// It was, and has not attached.
+    is_prewarming: bool,
     /// How long a start takes, smoothed.
     start: Nanos,
     start_last: Nanos,
     start_max: Nanos,
+    start_count: u64,
     cold_starts: u64,
     /// Another keeper is there: at the next look, as many as serve by then are to be there.
     counts_anew: bool,
@@ -113,19 +126,40 @@ pub(crate) struct Pool {
     pub is_noted: bool,
 }
 
+/// Why an instance was started that has attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartedFor {
+    /// For calls that wait.
+    Waiting,
+    /// For calls that are expected, and none has come.
+    Expected,
+}
+
+/// A policy that knows nothing yet.
+fn warming(spec: &PoolSpec) -> Warming {
+    if spec.is_predictive {
+        Warming::Predictive(Box::new(Predictive::new(spec.idle_timeout, Learning::IdleTimesAndTimeOfDay)))
+    } else {
+        Warming::KeepAlive(spec.idle_timeout)
+    }
+}
+
 impl Pool {
     pub fn new(spec: PoolSpec) -> Pool {
         let spec = PoolSpec { max: spec.max.max(spec.min), ..spec };
         Pool {
-            keep_alive: KeepAlive::new(spec.idle_timeout),
+            warming: warming(&spec),
+            idle_since: None,
             wanted: spec.min,
             told: None,
             asked_at: VecDeque::new(),
             asked_last: Nanos::NEVER,
             start_at: Nanos::NEVER,
+            is_prewarming: false,
             start: START_ASSUMED,
             start_last: Nanos::ZERO,
             start_max: Nanos::ZERO,
+            start_count: 0,
             cold_starts: 0,
             counts_anew: false,
             look_at: Nanos::NEVER,
@@ -139,7 +173,11 @@ impl Pool {
         let spec = PoolSpec { max: spec.max.max(spec.min), ..spec };
         self.wanted = self.wanted.clamp(spec.min, spec.max);
         self.asked_at.truncate(self.wanted as usize);
-        self.keep_alive = KeepAlive::new(spec.idle_timeout);
+        if spec.is_predictive != self.spec.is_predictive {
+            self.warming = warming(&spec);
+            (self.idle_since, self.start_at) = (None, Nanos::NEVER);
+        }
+        self.warming.keep_alive_for(spec.idle_timeout);
         self.told = None;
         self.spec = spec;
     }
@@ -158,17 +196,21 @@ impl Pool {
         self.told = None;
     }
 
-    /// An instance attached. True: a call had asked for it.
-    pub fn on_attached(&mut self, now: Nanos) -> bool {
-        let Some(asked_at) = self.asked_at.pop_front() else { return false };
+    /// An instance attached; `is_awaited`: calls wait. Why it had been started, if that was asked for.
+    pub fn on_attached(&mut self, now: Nanos, is_awaited: bool) -> Option<StartedFor> {
+        let asked_at = self.asked_at.pop_front()?;
         let start = now.since(asked_at);
         self.start_last = start;
         self.start_max = self.start_max.max(start);
         // The first one is all that is known; later ones count a quarter, for starts are few and change with the program.
-        let before = if self.cold_starts == 0 { start } else { self.start };
+        let before = if self.start_count == 0 { start } else { self.start };
         self.start = Nanos(before.0 - before.0 / 4 + start.0 / 4).max(START_MIN);
+        self.start_count += 1;
+        if std::mem::take(&mut self.is_prewarming) && !is_awaited {
+            return Some(StartedFor::Expected);
+        }
         self.cold_starts += 1;
-        true
+        Some(StartedFor::Waiting)
     }
 
     /// An instance is gone that nobody sent away: the shim starts another one in its place.
@@ -197,8 +239,10 @@ impl Pool {
             self.wanted = self.need(now, demand).min(may_be).max(self.wanted);
         } else if now >= self.start_at && self.wanted == 0 {
             self.wanted = self.spec.max.min(1);
+            self.is_prewarming = true;
         } else if now >= self.gives_up_at() {
             self.wanted = self.at_least(demand);
+            self.is_prewarming = false;
         }
         self.asked_at.truncate(before.min(self.wanted).saturating_sub(demand.serving) as usize);
         let more = self.wanted.saturating_sub(before);
@@ -223,16 +267,33 @@ impl Pool {
         need.max(one_more).min(demand.useful_max).min(self.spec.max)
     }
 
-    /// An instance that does nothing since `idle_since` is sent away, at the earliest, then.
-    pub fn release_at(&self, idle_since: Nanos) -> Nanos {
-        self.keep_alive.on_idle(idle_since).release_at
+    /// What is to become of an instance that does nothing since `since`. `last_end`: since when that is so of all of them; none while one
+    /// has something to do.
+    pub fn plan(&mut self, since: Nanos, last_end: Option<Nanos>, is_last: bool) -> WarmPlan {
+        let alone = Warming::KeepAlive(self.spec.idle_timeout).on_idle(since);
+        let Some(last_end) = last_end.filter(|_| self.spec.is_predictive) else { return alone };
+        let idle_since = *self.idle_since.get_or_insert(last_end);
+        let plan = if since > idle_since {
+            // It came later than the last call went.
+            self.warming.on_prewarmed(since)
+        } else {
+            self.warming.on_idle(idle_since)
+        };
+        let release_at = if is_last { plan.release_at } else { plan.release_at.min(alone.release_at) };
+        WarmPlan { release_at, ..plan }
     }
 
-    /// One was sent away that did nothing since `idle_since`; `is_last`: none is left.
-    pub fn on_released(&mut self, idle_since: Nanos, is_last: bool) {
+    /// When an instance that is busy now may have to go.
+    pub fn looks_again_at(&self, now: Nanos) -> Nanos {
+        let timeout = self.spec.idle_timeout;
+        now.plus(if self.spec.is_predictive { timeout.min(LOOK_INTERVAL) } else { timeout })
+    }
+
+    /// One was sent away by such a plan; `is_last`: none is left.
+    pub fn on_released(&mut self, plan: WarmPlan, is_last: bool) {
         self.wanted = self.wanted.saturating_sub(1);
         if is_last {
-            self.start_at = self.keep_alive.on_idle(idle_since).start_at;
+            self.start_at = plan.prewarm_at.unwrap_or(Nanos::NEVER);
         }
     }
 

@@ -35,6 +35,7 @@ mod reconfigure;
 mod replies;
 mod reserve;
 mod retries;
+mod warming;
 mod workers;
 
 /// An engine, its time, and what a router would do around it. Invariants are checked after each step.

@@ -41,6 +41,14 @@ pub enum Warming {
 }
 
 impl Warming {
+    /// The keep-alive, or the standard one of who is not understood, is as long from now on.
+    pub fn keep_alive_for(&mut self, length: Nanos) {
+        match self {
+            Warming::KeepAlive(keep_alive) => *keep_alive = length,
+            Warming::Predictive(predictive) => predictive.keep_alive = length,
+        }
+    }
+
     /// A call arrives, whether it finds the function idle or at work.
     pub fn on_arrival(&mut self, now: Nanos) {
         if let Warming::Predictive(predictive) = self {

@@ -176,6 +176,8 @@ pub struct FunctionConfig {
     pub warm_max: u32,
     /// How long a process beyond `warm` may have nothing to do.
     pub idle_timeout: Duration,
+    /// Whether the last process is kept, and one is started ahead, as the calls so far suggest.
+    pub is_predictive: bool,
     /// Calls one process may hold at once; a power of two.
     pub slots: u32,
     /// The longest a call may take when its caller gave no deadline, and the longest a process may run it.

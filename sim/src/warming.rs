@@ -12,6 +12,8 @@
 mod drawing;
 mod figures;
 #[cfg(test)]
+mod host;
+#[cfg(test)]
 mod tests;
 mod trace;
 

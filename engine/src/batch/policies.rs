@@ -26,10 +26,11 @@ use crate::worker::Worker;
 const ROOM_MAX: u32 = 64;
 
 /// These have to look at each call: what is downstream may push back from one call to the next, a hedge is timed for each call, each
-/// caller has a rate of its own, and a removed function takes none.
+/// caller has a rate of its own, each call may be the first after an idle time, and a removed function takes none.
 const LOOK_AT_EACH: Checks = Checks::BACKPRESSURE
     .with(Checks::HEDGE, true)
     .with(Checks::CALLER_RATE, true)
+    .with(Checks::LEARNING, true)
     .with(Checks::RETIRED, true);
 
 /// What is settled when a batch of a function with policies closes.

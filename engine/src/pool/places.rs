@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use protocol::FunctionId;
 
-use super::{Demand, Pool};
+use super::{Demand, Pool, StartedFor};
 use crate::Engine;
 use crate::admission::Refusal;
 use crate::counters::Counter;
@@ -107,10 +107,14 @@ impl Engine {
         let is_first = self.serving_in_force(number) == 1;
         let function = &mut self.functions[number as usize];
         let Some(pool) = &mut function.pool else { return };
-        if pool.on_attached(now) {
-            self.counters.count(Counter::ColdStarts);
-            let held = if is_first { function.queue.len() } else { 0 };
-            self.counters.add(Counter::CallsHeldForStart, held.into());
+        match pool.on_attached(now, !function.queue.is_empty()) {
+            Some(StartedFor::Waiting) => {
+                self.counters.count(Counter::ColdStarts);
+                let held = if is_first { function.queue.len() } else { 0 };
+                self.counters.add(Counter::CallsHeldForStart, held.into());
+            }
+            Some(StartedFor::Expected) => self.counters.count(Counter::InstancesPrewarmed),
+            None => {}
         }
         self.note_pool(number);
     }
@@ -221,11 +225,11 @@ impl Engine {
             // Whoever calls next may find it mended.
             function.is_failing = false;
         }
-        let grows_at = pool.grows_at(now, &demand);
         self.counters.add(Counter::InstancesAskedFor, more.into());
         let releases_at = self.release_idle(now, number, demand.serving);
         let function = &mut self.functions[number as usize];
         let Some(pool) = &mut function.pool else { return };
+        let grows_at = pool.grows_at(now, &demand);
         // Never in the past: whatever is due was done.
         pool.look_at = grows_at.min(releases_at).max(now.plus(Nanos(1)));
         self.pools.look_at = self.pools.look_at.min(pool.look_at);
@@ -280,22 +284,27 @@ impl Engine {
             };
             let since = |index: &u32| self.workers[*index as usize].progress_at;
             let idle = || function.members.iter().copied().filter(|index| serves(&index) && is_idle(index));
+            let looks_again_at = pool.looks_again_at(now);
             let Some(coldest) = idle().min_by_key(since) else {
                 // Who is busy now has its whole time before it.
-                return pool.release_at(now);
+                return looks_again_at;
             };
-            let idle_since = since(&coldest);
-            if now < pool.release_at(idle_since) {
-                return pool.release_at(idle_since);
-            }
-            serving -= 1;
+            let (idle_since, last_end) = (since(&coldest), self.last_end(number));
             let worker = &self.workers[coldest as usize];
             let leaving = WorkerId { index: coldest, generation: worker.generation };
             let function = &mut self.functions[number as usize];
-            if let Some(pool) = &mut function.pool {
-                pool.on_released(idle_since, serving == 0);
-                pool.told = Some((function.spec.edition, pool.wanted));
+            let Some(pool) = &mut function.pool else { return Nanos::NEVER };
+            let plan = pool.plan(idle_since, last_end, serving == 1);
+            if now < plan.release_at {
+                return if last_end.is_none() {
+                    plan.release_at.min(looks_again_at)
+                } else {
+                    plan.release_at
+                };
             }
+            serving -= 1;
+            pool.on_released(plan, serving == 0);
+            pool.told = Some((function.spec.edition, pool.wanted));
             self.counters.count(Counter::InstancesReleased);
             self.say(number, Some(leaving));
             self.drain_worker(coldest);

@@ -10,7 +10,10 @@ fn pooled(min: u32, max: u32) -> Story {
 }
 
 fn pool_spec(min: u32, max: u32) -> FunctionSpec {
-    FunctionSpec { pool: Some(PoolSpec { min, max, idle_timeout: IDLE }), ..spec("echo") }
+    FunctionSpec {
+        pool: Some(PoolSpec { min, max, idle_timeout: IDLE, is_predictive: false }),
+        ..spec("echo")
+    }
 }
 
 fn with_spec(echo: FunctionSpec) -> Story {

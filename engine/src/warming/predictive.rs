@@ -44,7 +44,7 @@ pub struct Predictive {
     time_of_day: TimeOfDay,
     learning: Learning,
     /// The standard keep-alive, of a function of which too little is known.
-    keep_alive: Nanos,
+    pub(super) keep_alive: Nanos,
     idle_since: Option<Nanos>,
 }
 

@@ -341,6 +341,7 @@ fn function_config(name: &str, table: &Table<'_>, sources: &Sources<'_>) -> Func
         warm: table.count("warm"),
         warm_max: table.count("warm_max"),
         idle_timeout: table.duration("idle_timeout"),
+        is_predictive: table.choice("warming") == "predictive",
         slots: table.count("slots"),
         timeout: table.duration("timeout"),
         queue_count_max: table.count("queue_count_max"),

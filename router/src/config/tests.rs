@@ -223,6 +223,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         payload_size_max = "64KiB"
         idempotent = true
         ageing = "100ms"
+        warming = "predictive"
         refuse_infeasible = false
         rate = 500
         rate_burst = 5
@@ -280,6 +281,7 @@ fn a_function_gets_its_table_and_the_defaults() {
         warm: 2,
         warm_max: 0,
         idle_timeout: Duration::from_secs(600),
+        is_predictive: true,
         slots: 16,
         timeout: Duration::from_millis(250),
         queue_count_max: 10_000,

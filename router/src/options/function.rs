@@ -242,6 +242,17 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         since: "0.1",
     },
     OptionSpec {
+        key: "warming",
+        flag: None,
+        env: None,
+        kind: Kind::Choice(&["keep-alive", "predictive"]),
+        default: Some("keep-alive"),
+        meaning: "How long the last process of a function with `warm = 0` and a `warm_max` is kept. keep-alive: for `idle_timeout`. \
+                  predictive: as its calls so far suggest, and one is started ahead of those that are expected; `idle_timeout` while too \
+                  little is known.",
+        since: "0.1",
+    },
+    OptionSpec {
         key: "slots",
         flag: None,
         env: None,

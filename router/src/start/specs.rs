@@ -55,6 +55,7 @@ pub fn function_specs(config: &Config, names: &Names) -> Vec<Option<FunctionSpec
             min: function.warm,
             max: function.warm_count_max(),
             idle_timeout: nanos(function.idle_timeout),
+            is_predictive: function.is_predictive,
         }),
         ..FunctionSpec::named(&function.name)
     };

@@ -32,6 +32,7 @@ fn any_pool(chance: &mut Chance) -> PoolSpec {
         min,
         max: min + 1 + chance.below(4) as u32,
         idle_timeout: Nanos(1_000_000 + chance.length(26)),
+        is_predictive: chance.per_mille(300),
     }
 }
 

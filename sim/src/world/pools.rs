@@ -70,7 +70,7 @@ impl World {
         let judge = self.options.judge;
         let pool = self.pool_of(number);
         judge.check(Contract::Pool, pool.is_some(), || format!("function {number} has no pool"))?;
-        let Some(PoolSpec { min, max, idle_timeout }) = pool else { return Ok(()) };
+        let Some(PoolSpec { min, max, idle_timeout, is_predictive }) = pool else { return Ok(()) };
         judge.check(Contract::Pool, (min..=max).contains(&count), || {
             format!("{count} of function {number} are wanted, which is to have {min} to {max}")
         })?;
@@ -93,7 +93,9 @@ impl World {
         }
         if let Some(process) = leaving {
             let idle_ns = self.now_ns - self.pools.used_at_ns.get(&process).copied().unwrap_or(self.now_ns);
-            let is_right = self.oracle.held_count(process) == 0 && idle_ns >= idle_timeout.0;
+            // Who is not expected to be needed goes at once.
+            let has_waited = is_predictive || idle_ns >= idle_timeout.0;
+            let is_right = self.oracle.held_count(process) == 0 && has_waited;
             judge.check(Contract::Pool, is_right, || {
                 format!("{process:?} is sent away after {} us with nothing to do", idle_ns / 1_000)
             })?;
@@ -133,7 +135,8 @@ impl World {
     pub(super) fn look_at_pools(&mut self) -> Result<(), Broken> {
         let judge = self.options.judge;
         for number in 0..self.functions.len() as u32 {
-            let Some(PoolSpec { min, max, idle_timeout }) = self.pool_of(number) else { continue };
+            let Some(pool) = self.pool_of(number) else { continue };
+            let PoolSpec { min, max, idle_timeout, is_predictive } = pool;
             let serving = self.serving(number);
             let count = serving.len() as u32;
             judge.check(Contract::Pool, count <= max, || {
@@ -143,7 +146,9 @@ impl World {
             let overdue = serving
                 .iter()
                 .find(|process| self.oracle.held_count(**process) == 0 && idle_ns(process) >= idle_timeout.0);
-            judge.check(Contract::Pool, count <= min || overdue.is_none(), || {
+            // The last one may be kept longer when it is expected to be needed.
+            let is_kept = count <= min || is_predictive && count == 1;
+            judge.check(Contract::Pool, is_kept || overdue.is_none(), || {
                 format!("{overdue:?} has nothing to do for too long, and {count} of function {number} serve")
             })?;
             let told = self.pools.told.get(&number).copied();
