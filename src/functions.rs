@@ -13,6 +13,8 @@ use crate::live;
 use crate::snapshots::{Snapshots, now_ns};
 use crate::table;
 
+mod size;
+
 /// Arguments and help.
 pub fn command() -> Command {
     Command::new("functions")
@@ -71,6 +73,8 @@ fn report(run_dir: &Path, name: Option<&str>) -> Result<String, Failure> {
         out.push_str(&format!("The router is {}; these are its last words.\n", snapshots.router_state()));
     }
     if let Some(name) = name {
+        functions.iter().for_each(|function| out.push_str(&pool(function)));
+        out.push_str(&size::suggestion(&snapshots, name));
         out.push_str(&processes(run_dir, name));
     }
     Ok(out)
@@ -91,6 +95,13 @@ pub fn summed(snapshots: &Snapshots) -> Vec<Function> {
                 sum.is_failing |= function.is_failing;
                 sum.workers_wanted += function.workers_wanted;
                 sum.workers_earlier += function.workers_earlier;
+                sum.workers_min += function.workers_min;
+                sum.workers_max += function.workers_max;
+                sum.cold_starts += function.cold_starts;
+                sum.cold_start_last_ns = sum.cold_start_last_ns.max(function.cold_start_last_ns);
+                sum.cold_start_max_ns = sum.cold_start_max_ns.max(function.cold_start_max_ns);
+                sum.calls_held_for_start += function.calls_held_for_start;
+                sum.answered_peak += function.answered_peak;
                 sum.is_removed &= function.is_removed;
                 sum.answered_ok += function.answered_ok;
                 sum.answered_error += function.answered_error;
@@ -205,6 +216,31 @@ fn table<'a>(functions: impl Iterator<Item = &'a Function> + Clone, now_ns: u64)
             .for_each(|downstream| out.push_str(&pushed_back(&function.name, downstream)));
     }
     out
+}
+
+/// How many processes a function has whose number follows its calls: `  report: 3 wanted of 0 to 8, 1 of them starting; ...`. Of several
+/// shards the longest start.
+fn pool(function: &Function) -> String {
+    if function.workers_min == function.workers_max {
+        return String::new();
+    }
+    let serving = function.workers.saturating_sub(function.workers_earlier);
+    let starting = match function.workers_wanted.saturating_sub(serving) {
+        0 => String::new(),
+        count => format!(", {count} of them starting"),
+    };
+    let cold = match function.cold_starts {
+        0 => "no cold start yet".to_owned(),
+        count => format!(
+            "{} cold starts, the last took {}, the longest {}; {} calls waited for the first process",
+            table::count(count),
+            table::length(function.cold_start_last_ns),
+            table::length(function.cold_start_max_ns),
+            table::count(function.calls_held_for_start)
+        ),
+    };
+    let Function { name, workers_wanted: wanted, workers_min: min, workers_max: max, .. } = function;
+    format!("  {name}: {wanted} processes wanted, of {min} to {max}{starting}; {cold}\n")
 }
 
 /// What something downstream does to a function: `  resize: pushed back by database, at most 120 calls/s; 1,204 refusals`.

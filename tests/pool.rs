@@ -151,7 +151,9 @@ fn nobody_calls_and_no_process_is_there_and_the_first_call_is_held_until_one_is(
         story.wait_for_workers(1);
         eventually("it is said why it waits", || {
             let told = story.router.command("functions").arg("teller").output().unwrap();
-            String::from_utf8_lossy(&told.stdout).contains("cold start")
+            let told = String::from_utf8_lossy(&told.stdout).into_owned();
+            let is_row = |line: &str| line.trim_start().starts_with("teller ") && line.contains("cold start");
+            told.lines().any(is_row) && told.contains("1 of them starting")
         });
         story.open_gate();
         let pid = first.join().unwrap().unwrap();
@@ -163,6 +165,14 @@ fn nobody_calls_and_no_process_is_there_and_the_first_call_is_held_until_one_is(
     story.wait_for_workers(0);
     assert_ne!(ask(&client).unwrap(), first);
     assert_eq!((story.shim_counted("starts"), story.shim_counted("exits")), (3, 0));
+    let told = story.router.command("functions").arg("teller").output().unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(
+        told.contains("processes wanted, of 0 to 3") && told.contains("3 cold starts, the last took"),
+        "{told}"
+    );
+    assert!(told.contains("3 calls waited for the first process"), "{told}");
+    assert!(told.contains("processes busy on average") && told.contains("warm_max = "), "{told}");
     eventually("each of them is counted", || {
         ["cold_starts", "calls_held_for_start", "instances_asked_for"].map(|it| story.counted(it)) == [3; 3]
     });

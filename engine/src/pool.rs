@@ -58,6 +58,8 @@ pub struct PoolView {
     pub start_last: Nanos,
     /// The longest of them.
     pub start_max: Nanos,
+    /// Calls that waited when one of them was the first to serve.
+    pub calls_held: u64,
 }
 
 /// How long a start is taken to last while none was seen: between a native program and one that loads much.
@@ -118,6 +120,7 @@ pub(crate) struct Pool {
     start_max: Nanos,
     start_count: u64,
     cold_starts: u64,
+    pub calls_held: u64,
     /// Another keeper is there: at the next look, as many as serve by then are to be there.
     counts_anew: bool,
     /// When it has to be looked at though nothing happens.
@@ -161,6 +164,7 @@ impl Pool {
             start_max: Nanos::ZERO,
             start_count: 0,
             cold_starts: 0,
+            calls_held: 0,
             counts_anew: false,
             look_at: Nanos::NEVER,
             is_noted: false,
@@ -324,6 +328,7 @@ impl Pool {
             cold_starts: self.cold_starts,
             start_last: self.start_last,
             start_max: self.start_max,
+            calls_held: self.calls_held,
         }
     }
 

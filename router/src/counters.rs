@@ -23,3 +23,6 @@ pub use engine::BlockedOn;
 pub use publisher::{CountersSpec, Publisher, publishers};
 pub use reader::{CountersError, Downstream, Function, Histogram, Named, Snapshot, Worker};
 pub use roster::{Attached, Roster};
+
+/// How long the window of `answered_peak` is.
+pub use crate::stats::PEAK_WINDOW;

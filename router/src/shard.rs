@@ -449,6 +449,7 @@ impl Shard {
     fn publish_now(&mut self) {
         self.published_at = self.turn_at;
         self.stats.latencies.settle();
+        self.stats.peaks.look(self.turn_at, &self.stats.functions);
         self.stats.note_io(self.io.counters());
         self.stats.counters.payload_bytes_claimed = self.payloads.bytes_claimed();
         let (quarantined, dead_letters) = self.kept.counts();

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod latency;
+mod peaks;
 
 use engine::{Answer, Nanos};
 use protocol::{FunctionId, Status};
@@ -15,6 +16,7 @@ use crate::io::IoCounters;
 use crate::workers::FunctionRing;
 
 pub use latency::Latency;
+pub use peaks::{PEAK_WINDOW, Peaks};
 
 /// One counter's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +180,8 @@ pub struct ShardStats {
     pub latencies: Latencies,
     /// By function, in the order of their ids.
     pub functions: Vec<FunctionStats>,
+    /// The busiest ten seconds of each.
+    pub peaks: Peaks,
     /// The same: processes that are to be kept; none of a function that was removed.
     pub workers_wanted: Vec<u32>,
     /// Who is attached.
@@ -191,6 +195,7 @@ impl ShardStats {
             counters: ShardCounters::default(),
             latencies: Latencies::default(),
             functions: vec![FunctionStats::default(); function_count],
+            peaks: Peaks::default(),
             workers_wanted: vec![0; function_count],
             roster: Roster::default(),
         }

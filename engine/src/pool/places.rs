@@ -111,6 +111,7 @@ impl Engine {
             Some(StartedFor::Waiting) => {
                 self.counters.count(Counter::ColdStarts);
                 let held = if is_first { function.queue.len() } else { 0 };
+                pool.calls_held += u64::from(held);
                 self.counters.add(Counter::CallsHeldForStart, held.into());
             }
             Some(StartedFor::Expected) => self.counters.count(Counter::InstancesPrewarmed),

@@ -157,6 +157,17 @@ pub const FUNCTION_NUMBERS: &[(&str, &str, &str)] = &[
         "Workers attached whose program, environment or ring is not what the function is by now.",
     ),
     ("is_removed", "flag", "1 while the configuration does not name it: it admits nothing."),
+    ("workers_min", "count", "Workers that are kept whether anybody calls or not: `warm`."),
+    ("workers_max", "count", "Workers that there may be: `warm_max`, or `warm` where that is no less."),
+    ("cold_starts", "count", "Workers that attached after calls had asked for them."),
+    ("cold_start_last_ns", "ns", "How long the last of them took, from being asked for to attaching."),
+    ("cold_start_max_ns", "ns", "The longest that one of them took."),
+    ("calls_held_for_start", "count", "Calls that waited when one of them was the first to serve."),
+    (
+        "answered_peak",
+        "count",
+        "Answers of the function itself, results and errors, in its busiest ten seconds.",
+    ),
 ];
 
 /// What has pushed a function back, one after the other behind its numbers: a name, and numbers in this order.

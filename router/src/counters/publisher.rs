@@ -185,6 +185,13 @@ impl<M: Memory> Publisher<M> {
                 view.pool.map_or(configured(), |pool| pool.wanted).into(),
                 view.workers_earlier.into(),
                 view.is_retired.into(),
+                view.pool.map_or(configured(), |pool| pool.spec.min).into(),
+                view.pool.map_or(configured(), |pool| pool.spec.max).into(),
+                view.pool.map_or(0, |pool| pool.cold_starts),
+                view.pool.map_or(0, |pool| pool.start_last.0),
+                view.pool.map_or(0, |pool| pool.start_max.0),
+                view.pool.map_or(0, |pool| pool.calls_held),
+                stats.peaks.of(index),
             ];
             self.numbers(place.row(index) + NUMBERS_AFTER_NAME, numbers);
             self.downstreams(index, &view.downstreams);

@@ -80,6 +80,13 @@ pub struct Function {
     pub workers_wanted: u64,
     pub workers_earlier: u64,
     pub is_removed: bool,
+    pub workers_min: u64,
+    pub workers_max: u64,
+    pub cold_starts: u64,
+    pub cold_start_last_ns: u64,
+    pub cold_start_max_ns: u64,
+    pub calls_held_for_start: u64,
+    pub answered_peak: u64,
     pub downstreams: Vec<Downstream>,
 }
 
@@ -423,6 +430,13 @@ impl Row<'_> {
             workers_wanted: self.get("workers_wanted"),
             workers_earlier: self.get("workers_earlier"),
             is_removed: self.get("is_removed") != 0,
+            workers_min: self.get("workers_min"),
+            workers_max: self.get("workers_max"),
+            cold_starts: self.get("cold_starts"),
+            cold_start_last_ns: self.get("cold_start_last_ns"),
+            cold_start_max_ns: self.get("cold_start_max_ns"),
+            calls_held_for_start: self.get("calls_held_for_start"),
+            answered_peak: self.get("answered_peak"),
             downstreams: (0..).map_while(|index| self.downstream(index)).collect(),
         }
     }
