@@ -57,6 +57,7 @@ const TESTS: [(&str, fn()); 17] = named![
     another_edition_has_a_template_of_its_own_and_the_one_before_goes,
     a_function_that_is_removed_loses_its_template_too,
     a_program_that_was_replaced_on_disk_is_what_the_next_copy_runs,
+    a_command_that_names_a_file_which_always_changes_still_gets_its_copies,
     a_bundled_function_is_copied_too_and_each_shard_gets_its_own_copies_of_one_template,
 ];
 
@@ -139,6 +140,10 @@ fn misbehave(mode: &str) -> ! {
             let (mut bytes, mut fds) = ([0; RECORD_SIZE], Vec::new());
             shm_ring::pass::receive_with_fds(orders(), &mut bytes, &mut fds).unwrap();
             say(&|| fds[2].try_clone().unwrap(), &Message::Born.encode());
+        }
+        "chatters" => {
+            say(&orders, &Message::Ready.encode());
+            say(&orders, &Message::CopyFailed { order: u64::MAX, errno: 11 }.encode());
         }
         "makes nothing" => drop(say(&orders, &Message::Ready.encode())),
         other => panic!("no mode {other}"),
@@ -482,6 +487,7 @@ fn templates_that_break_the_contract_are_named_and_cost_nobody_else() {
         ("nonsense", "sent what is no word of a template: a message has 8 bytes, not 128"),
         ("leaves", "closed the socket on which it gets its orders"),
         ("impostor", "the copy is a process that the shim already has"),
+        ("chatters", "sent a word out of turn"),
         ("makes nothing", "made no copy within 5 s"),
     ] {
         let stand = Stand::new(1, &format!("MODE = \"{mode}\""));
@@ -545,6 +551,20 @@ fn a_program_that_was_replaced_on_disk_is_what_the_next_copy_runs() {
             && stand.template().is_some_and(|other| other != template)
     });
     assert_eq!(stand.noted("init").len(), 2);
+    stand.end();
+}
+
+fn a_command_that_names_a_file_which_always_changes_still_gets_its_copies() {
+    // Given: a file that each initialisation writes to, so that each template is made of another one than there is.
+    let home = tempfile::tempdir().unwrap();
+    let text = manifest(home.path(), &test_program(), 2, "1", "");
+    let text = text.replace(
+        &format!("[{:?}]", test_program()),
+        &format!("[{:?}, {:?}]", test_program(), home.path().join("notes")),
+    );
+    let stand = Stand { router: Router::start_in(home.path(), &text), home };
+    stand.wait_until_serving(2);
+    stand.ask("who");
     stand.end();
 }
 

@@ -62,6 +62,10 @@ pub struct Template {
     files: Files,
     order: Option<Order>,
     orders_given: u64,
+    /// Of these, the ones that were cancelled and that the template may still say it cannot carry out.
+    orders_cancelled: u64,
+    /// Nobody has had a copy since it was started, and somebody may have waited for it meanwhile.
+    is_fresh: bool,
     /// What it fails of, if nothing has happened by then.
     due: Option<(u64, TemplateFailed)>,
     /// What it was killed for, or is ending of.
@@ -122,6 +126,8 @@ impl Template {
             files: Files::default(),
             order: None,
             orders_given: 0,
+            orders_cancelled: 0,
+            is_fresh: true,
             due: None,
             failed: None,
         }
@@ -148,6 +154,7 @@ impl Template {
     /// Its process has ended. Gives what it failed of, if that is known better than from its end, and the place that waits in vain.
     pub fn on_ended(&mut self) -> (Option<TemplateFailed>, Option<usize>) {
         (self.process, self.socket, self.due) = (None, None, None);
+        (self.orders_cancelled, self.is_fresh) = (0, true);
         (self.failed.take(), self.order.take().map(|order| order.place))
     }
 
@@ -161,9 +168,15 @@ impl Template {
         self.is_ready() && self.failed.is_none() && self.socket.is_some() && self.order.is_none()
     }
 
-    /// Whether its program is another file than when it was started.
+    /// Nobody waits for a copy.
+    pub fn on_idle(&mut self) {
+        self.is_fresh = false;
+    }
+
+    /// Whether its program is another file than when it was started. A place that has waited for the template takes it as it is: its
+    /// command may name a file that changes all the time.
     pub fn is_outdated(&self) -> bool {
-        self.files != Files::of(&self.program.command)
+        !self.is_fresh && self.files != Files::of(&self.program.command)
     }
 
     /// Asks for one more copy. Only one that is free is asked.
@@ -172,6 +185,7 @@ impl Template {
             io::Error::new(io::ErrorKind::InvalidFilename, "the attach socket's path is too long")
         })?;
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        self.is_fresh = false;
         self.orders_given += 1;
         self.order = Some(Order::send(socket, self.orders_given, place, path)?);
         self.due = Some((now_ns.saturating_add(COPY_TIMEOUT_NS), TemplateFailed::NoCopy));
@@ -182,6 +196,7 @@ impl Template {
     pub fn cancel(&mut self, place: usize) {
         if self.order.take_if(|order| order.place == place).is_some() {
             self.due = None;
+            self.orders_cancelled += 1;
         }
     }
 
@@ -236,8 +251,14 @@ impl Template {
                     let error = io::Error::from_raw_os_error(errno.cast_signed());
                     self.end_order(Err(format!("the template cannot be copied: {error}")))
                 }
-                // Of one that was cancelled.
-                _ => None,
+                _ => {
+                    // Of one that was cancelled; of those each is told of once at most.
+                    match self.orders_cancelled.checked_sub(1) {
+                        Some(others) => self.orders_cancelled = others,
+                        None => self.fail(TemplateFailed::OutOfTurn),
+                    }
+                    None
+                }
             },
             Message::Ready | Message::Copy { .. } | Message::Born | Message::Go => {
                 self.fail(TemplateFailed::OutOfTurn);

@@ -81,7 +81,10 @@ impl Shim {
                     && place.program.edition == template.program.edition
                     && matches!(place.life, Life::Spawning { .. })
             };
-            let Some(place) = self.places.iter().find(is_waiting) else { continue };
+            let Some(place) = self.places.iter().find(is_waiting) else {
+                self.templates[index].on_idle();
+                continue;
+            };
             if template.is_outdated() {
                 // What a process that is started now would run, the next copy is to run.
                 self.templates[index].log.remark(now_ns, "its program was replaced");
