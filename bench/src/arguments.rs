@@ -17,6 +17,7 @@ Examples:
   cargo run --release -p bench -- --save                keep the figures under bench/baselines/
   cargo run --release -p bench -- compare OLD NEW       two kept runs, row by row
   cargo run --release -p bench -- scale                 throughput over shards, connections, payload, window
+  cargo run --release -p bench -- runtimes              a process in each runtime: start, call, memory
   cargo run --release -p bench -- instructions          instructions per call, against the numbers on record
 
 What each row means: docs/performance.md";
@@ -73,6 +74,8 @@ pub enum Command {
     },
     /// Measure throughput over shards, connections, payload and window, and plot it.
     Scale,
+    /// Measure what a process costs in each runtime: cold start, warm call, memory.
+    Runtimes,
     /// Count the instructions of one call under valgrind, against bench/instructions.json.
     Instructions {
         /// Put the numbers counted on record.

@@ -4,7 +4,7 @@
 //! JSON, a page with plots; with `--save` the same under `bench/baselines/<date>-<machine>/`.
 //! Always: floor and Quickfire take turns, so that a slow spell of the machine meets both; medians with spread.
 //! Reading order: `targets` (what must hold), `experiments` (how it is measured), `floor` (against what), then
-//! `record`, `report`, `compare`, `scale`, `instructions`.
+//! `record`, `report`, `compare`, `scale`, `runtimes`, `instructions`.
 //! Guide: docs/performance.md.
 
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ mod progress;
 mod quickfire;
 mod record;
 mod report;
+mod runtimes;
 mod scale;
 mod series;
 mod suite;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         None => suite::run(&arguments),
         Some(Command::Compare { before, after }) => compare::run(before, after),
         Some(Command::Scale) => scale::run(&arguments),
+        Some(Command::Runtimes) => runtimes::run(&arguments),
         Some(Command::Instructions { record, explain }) => instructions::run(&instructions::Wish {
             is_recorded: *record,
             explain: explain.as_deref(),

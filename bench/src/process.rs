@@ -24,8 +24,19 @@ pub fn resident_size(pid: u32) -> u64 {
     parse_resident_size(&status).unwrap_or(0)
 }
 
+/// Bytes of memory a process has, those that it shares in proportion to how many have them.
+pub fn proportional_size(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    parse_size(&text, "Pss:").unwrap_or(0)
+}
+
 fn parse_resident_size(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    parse_size(status, "VmRSS:")
+}
+
+/// The size behind this title.
+fn parse_size(text: &str, title: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(title))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
@@ -99,5 +110,6 @@ mod tests {
     fn this_process_has_used_a_core_and_memory() {
         assert!(cpu_ns(std::process::id()) > 0);
         assert!(resident_size(std::process::id()) > 1 << 16);
+        assert!(proportional_size(std::process::id()) > 1 << 16);
     }
 }

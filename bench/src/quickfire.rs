@@ -71,6 +71,12 @@ impl Config {
         self.command(name, &[program, "function-role".into(), run_us.to_string()], warm, lines)
     }
 
+    /// One more function of any program. The lines say how many processes it has; nobody waits until it has them.
+    pub fn program(mut self, name: &str, command: &[String], lines: &str) -> Self {
+        self.functions.push((name.into(), format!("command = {command:?}\n{lines}")));
+        self
+    }
+
     fn command(mut self, name: &str, command: &[String], warm: u32, lines: &str) -> Self {
         let body = format!("command = {command:?}\nwarm = {warm}\n{lines}");
         self.functions.push((name.into(), body));
@@ -115,12 +121,8 @@ impl Router {
         // A run directory that others may enter is refused.
         let private = Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new().prefix("quickfire-bench-").permissions(private).tempdir()?;
-        let listen = [
-            format!("quickfire://{address}"),
-            format!("unix://{}", dir.path().join("router.sock").display()),
-        ];
         let file = dir.path().join("quickfire.toml");
-        std::fs::write(&file, config.to_toml(&listen))?;
+        std::fs::write(&file, config.to_toml(&listen(&address, dir.path())))?;
         let log = std::fs::File::create(dir.path().join("up.log"))?;
         let child = Command::new(binary()?)
             .args(["up", "--config"])
@@ -132,6 +134,14 @@ impl Router {
         let mut router = Self { child, address, dir };
         router.wait_until_ready(&config.warm)?;
         Ok(router)
+    }
+
+    /// Lets it go on with another configuration; it does so a little later.
+    pub fn reload(&self, config: &Config) -> std::io::Result<()> {
+        let text = config.to_toml(&listen(&self.address, self.dir.path()));
+        std::fs::write(self.dir.path().join("quickfire.toml"), text)?;
+        let pid = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::HUP)?)
     }
 
     fn wait_until_ready(&mut self, functions: &[String]) -> std::io::Result<()> {
@@ -188,6 +198,11 @@ impl Drop for Router {
     fn drop(&mut self) {
         process::end(&mut self.child);
     }
+}
+
+/// Its addresses, over TCP and in its directory.
+fn listen(address: &str, dir: &Path) -> [String; 2] {
+    [format!("quickfire://{address}"), format!("unix://{}", dir.join("router.sock").display())]
 }
 
 /// The `quickfire` program beside this one.

@@ -46,7 +46,14 @@ impl Conversation {
 
     /// Whether one call of this function succeeds.
     pub fn answers(&mut self, name: &str) -> std::io::Result<bool> {
-        let Some(id) = self.resolve(name)? else { return Ok(false) };
+        match self.resolve(name)? {
+            Some(id) => self.call(id),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether one call of this one succeeds.
+    pub fn call(&mut self, id: FunctionId) -> std::io::Result<bool> {
         self.say(&FrameParts::invoke(CallId::new(0, 1), id), b"ready?")?;
         Ok(self.hear(|frame| frame.header.status)? == Status::Ok as u16)
     }
