@@ -27,26 +27,27 @@ fn main() -> ExitCode {
         notes();
         return ExitCode::SUCCESS;
     }
-    let trials = TESTS.map(|(name, test)| {
+    let trials = TESTS.iter().map(|&(name, test)| {
         Trial::test(name, move || {
             test();
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
 macro_rules! named {
     ($($test:ident),* $(,)?) => { [$((stringify!($test), $test as fn())),*] };
 }
 
-const TESTS: [(&str, fn()); 17] = named![
+const TESTS: &[(&str, fn())] = &named![
     copies_share_what_was_built_once_and_nothing_that_they_change_after,
     each_copy_shows_a_secret_of_its_own,
     a_copy_has_the_descriptors_of_a_process_that_was_started_and_no_more,
     a_killed_copy_is_replaced_without_another_initialisation,
     a_killed_template_is_built_again_and_its_copies_do_not_notice,
     a_killed_shim_takes_template_and_copies_along_and_the_next_one_begins_anew,
+    a_shim_that_is_killed_while_copies_are_made_leaves_none_behind,
     a_killed_router_leaves_template_and_copies_as_they_are,
     every_call_is_answered_once_while_templates_and_copies_are_killed,
     a_template_that_cannot_initialise_is_tried_less_and_less_often_and_its_reason_told,
@@ -390,6 +391,36 @@ fn a_killed_shim_takes_template_and_copies_along_and_the_next_one_begins_anew() 
     });
     assert!(!before.contains(&stand.ask("who").parse().unwrap()));
     stand.end();
+}
+
+/// `QUICKFIRE_SHIM_KILLS` says how many (default 4: the next shim is started less and less quickly).
+fn a_shim_that_is_killed_while_copies_are_made_leaves_none_behind() {
+    let kills: u64 = std::env::var("QUICKFIRE_SHIM_KILLS").map_or(4, |text| text.parse().expect("a count"));
+    let mut stand = Stand::serving(12);
+    // A linear congruential step (Knuth's MMIX constants) picks the moment, within the time that a template and its copies take.
+    let mut random = 0x5EED_u64;
+    println!("seed {random:#x}, {kills} kills");
+    for _ in 0..kills {
+        let mut shim = None;
+        eventually("there is a shim", || {
+            shim = stand.router.shim();
+            shim.is_some()
+        });
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_micros((random >> 33) % 60_000));
+        signal(shim.unwrap(), Signal::KILL);
+        eventually("it is gone", || stand.router.shim() != shim);
+    }
+    eventually("all copies of the last one serve, and there are no others", || {
+        let status = std::fs::read_to_string(stand.router.dir.join("shim.json")).unwrap_or_default();
+        let pid = serde_json::from_str::<Value>(&status).map_or(Value::Null, |status| status["pid"].clone());
+        pid.as_u64() == stand.router.shim().map(u64::from)
+            && stand.router.row("notes").workers == 12
+            && support::workers_in(&stand.router.dir, "notes").len() == 13
+    });
+    stand.ask("who");
+    stand.router.terminate();
+    eventually("nothing is left", || processes_in(&stand.router.dir).is_empty());
 }
 
 fn a_killed_router_leaves_template_and_copies_as_they_are() {
