@@ -240,7 +240,8 @@ impl Stand {
     /// Ends it all, and checks that nothing is left.
     fn end(mut self) {
         assert_eq!(self.router.terminate().code(), Some(0));
-        assert_eq!(processes_in(&self.router.dir), [0; 0], "processes left behind");
+        // A router that found its shim there does not wait for the shim's end.
+        eventually("nothing is left behind", || processes_in(&self.router.dir).is_empty());
     }
 }
 
