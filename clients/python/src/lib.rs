@@ -41,5 +41,5 @@ mod native {
     #[pymodule_export]
     use crate::pending::Pending;
     #[pymodule_export]
-    use crate::serve::{LiveCall, Server};
+    use crate::serve::{LiveCall, Server, running_call};
 }

@@ -250,3 +250,9 @@ fn nested<'f>(
         None => call.nested(function, payload),
     }
 }
+
+/// The number of the call that this thread runs, by which the log knows it; none where there is none.
+#[pyfunction]
+pub fn running_call() -> Option<u64> {
+    quickfire_client::serve::running_call()
+}

@@ -61,6 +61,8 @@ class Functions(WithRouter):
         self.assertIs(raised.exception.fault, quickfire.Fault.FUNCTION)
         self.assertIs(raised.exception.retry, quickfire.Retry.IF_IDEMPOTENT)
         eventually("the log has it", lambda: "in ends" in self.router.log("ends"))
+        of_call = {line.split(" ")[4] for line in self.router.log("ends").splitlines() if "in ends" in line}
+        self.assertTrue(of_call and "-" not in of_call, "each line knows its call")
         with self.assertRaises(quickfire.FunctionError) as raised:
             self.ends("error")
         self.assertEqual(raised.exception.payload, b"\x00\xff own bytes")

@@ -14,11 +14,12 @@ import os
 import signal
 import sys
 import threading
-from typing import Callable, Dict, List, Optional, Tuple, TypeVar
+from typing import Callable, Dict, List, Optional, TextIO, Tuple, TypeVar, cast
 
 from . import _native
 from ._client import Answer, Client, Payload, PendingCall, TraceContext, answer_of, options
 from ._errors import Backpressure, FunctionError, ServeError
+from ._log import Marked
 from ._status import Criticality
 
 __all__ = ["Call", "Handler", "Result", "after_fork", "function", "run_after_fork", "serve"]
@@ -201,9 +202,13 @@ def serve(handler: Optional[Handler] = None) -> None:
             run_after_fork()
         signals.begin()
 
+    printed = sys.stdout, sys.stderr
+    # Where there is no stream, nothing is printed.
+    sys.stdout, sys.stderr = (cast(TextIO, stream and Marked(stream)) for stream in printed)
     try:
         server.serve(begin, answer)
     finally:
+        sys.stdout, sys.stderr = printed
         signals.end()
     if interrupts:
         raise interrupts[0]

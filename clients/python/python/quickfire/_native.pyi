@@ -2,7 +2,7 @@ from typing import Callable, List, Optional, Tuple, Union
 
 from typing_extensions import Buffer, final
 
-__all__ = ["Client", "LiveCall", "Pending", "Server", "status_table"]
+__all__ = ["Client", "LiveCall", "Pending", "Server", "running_call", "status_table"]
 
 # Payloads: anything that can be seen as bytes, and text, which is sent in UTF-8.
 _Payload = Union[Buffer, str]
@@ -14,6 +14,7 @@ _Options = Tuple[Optional[float], Optional[float], Optional[int], bool, Optional
 _Timings = Tuple[int, List[Optional[int]], str]
 _Answer = Tuple[bytes, Optional[_Timings]]
 
+def running_call() -> Optional[int]: ...
 def status_table() -> List[Tuple[int, str, str, str, str]]: ...
 @final
 class Client:
