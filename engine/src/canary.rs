@@ -5,7 +5,7 @@
 //! queue, with its workers, limits and counters, and ends with the version it began with.
 //! Always: of any hundred calls in a row exactly `percent` go to the canary, as evenly spaced as they can be; no chance is in it.
 //! Calls with an idempotency key are told apart by it instead, so that equal keys meet in one version, where they are one call.
-//! Always: a canary gets nothing before its first process has attached, and while its processes keep failing. What it does to calls that it takes is its breaker's business, whose
+//! Always: a canary gets nothing before its first process has attached, if it keeps any without calls, and while its processes keep failing. What it does to calls that it takes is its breaker's business, whose
 //! fallback can be the function that they were meant for.
 //! Never: followed twice: the canary of a canary is not asked.
 //! Why a function and not a second program of one: whatever can be said of a function, limits, breaker, pool, log, can then be said of
@@ -88,7 +88,9 @@ impl Engine {
         let can_serve = |number: FunctionId| {
             let function = self.functions.get(number.0 as usize);
             function.is_some_and(|next| {
-                !next.members.is_empty() && !next.is_failing && !next.checks.has(Checks::RETIRED)
+                let may_have_none = next.spec.pool.is_some_and(|pool| pool.min == 0);
+                let is_there = !next.members.is_empty() || may_have_none;
+                is_there && !next.is_failing && !next.checks.has(Checks::RETIRED)
             })
         };
         if !is_due || !can_serve(next) {

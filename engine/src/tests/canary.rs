@@ -83,6 +83,19 @@ fn a_canary_gets_nothing_before_its_first_process_has_attached() {
 }
 
 #[test]
+fn a_canary_that_keeps_no_process_without_calls_is_started_by_its_first_one() {
+    let canary = Some(CanarySpec { function: NEXT, percent: 50 });
+    let echo = FunctionSpec { policy: Policy { canary, ..Policy::default() }, ..spec("echo") };
+    let pool = PoolSpec { min: 0, max: 2, idle_timeout: Nanos::from_secs(60), is_predictive: false };
+    let next = FunctionSpec { pool: Some(pool), ..spec("next") };
+    let mut story = Story::with(Limits::default(), vec![echo, next]);
+    story.attach(ECHO, 8);
+    story.call_many(2);
+    assert_eq!(story.pushes().len(), 1, "the other one is held");
+    assert_eq!(story.engine.function_view(NEXT).map(|view| view.queued), Some(1));
+}
+
+#[test]
 fn a_canary_whose_processes_keep_failing_gets_nothing() {
     let mut story = shared(50);
     story.engine.handle_function_failing(NEXT, true);

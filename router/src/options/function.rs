@@ -547,8 +547,8 @@ pub const FUNCTION_OPTIONS: &[OptionSpec] = &[
         kind: Kind::NameOrNone,
         default: Some("none"),
         meaning: "The function's next version, a function of its own: `canary_percent` of this one's calls are given to it, as evenly \
-                  spaced as they can be, or by their idempotency key. It gets none before its first process is ready, and none while its \
-                  processes keep failing. It may not have a canary itself.",
+                  spaced as they can be, or by their idempotency key. It gets none before its first process is ready, unless it keeps none \
+                  without calls, and none while its processes keep failing. It may not have a canary itself.",
         since: "0.1",
     },
     OptionSpec {
