@@ -136,14 +136,6 @@ impl Router {
         Ok(router)
     }
 
-    /// Lets it go on with another configuration; it does so a little later.
-    pub fn reload(&self, config: &Config) -> std::io::Result<()> {
-        let text = config.to_toml(&listen(&self.address, self.dir.path()));
-        std::fs::write(self.dir.path().join("quickfire.toml"), text)?;
-        let pid = rustix::process::Pid::from_child(&self.child);
-        Ok(rustix::process::kill_process(pid, rustix::process::Signal::HUP)?)
-    }
-
     fn wait_until_ready(&mut self, functions: &[String]) -> std::io::Result<()> {
         let give_up_at = Instant::now() + START_TIMEOUT;
         let mut waiting: Vec<&String> = functions.iter().collect();

@@ -2,9 +2,8 @@
 //! warm, and its memory.
 //!
 //! In: the plan.  Out: a record named `runtime/quantity`, and a table with a line for each runtime.
-//! Always: a cold start is the time from the operator's wish (SIGHUP with another configuration) that a function without a process have
-//! one, to the answer of the call that waits for it: reading the configuration, start, initialisation, attaching, and the call itself. A
-//! template, where there is one, is ready before.
+//! Always: a cold start is the time of a call that finds no process, from its sending to its answer: the decision to start one, start,
+//! initialisation, attaching, and the call itself. A template, where there is one, is ready before.
 //! Always: memory is the kernel's proportional share (PSS) of everything that makes up one process of the function, a relay and its
 //! program included, with [`INSTANCES`] of them beside each other; a template's own share is a row of its own.
 //! Never: fails for what a machine does not have. Such a runtime is told as not available, and why.
@@ -36,8 +35,8 @@ const INSTANCES: u32 = 8;
 const WINDOW: u32 = 16;
 /// How long a process may take to come or go.
 const GIVE_UP: Duration = Duration::from_secs(60);
-/// So long the first call has been waiting when its function gets a process: long enough to be in the queue.
-const CALL_WAITS: Duration = Duration::from_millis(50);
+/// Calls that find no process, in one run.
+const COLD_STARTS: usize = 5;
 /// The function under each name.
 const NAME: &str = "measured";
 
@@ -119,7 +118,7 @@ fn one(plan: &Plan, runtime: &Runtime) -> Result<Values, NotMeasured> {
         let lines = format!("{}timeout = \"30s\"\n{lines}", runtime.lines);
         Config::new(&plan.host).program(NAME, &command, &lines).function("ready", "noop", 1)
     };
-    let cold_ns = cold_start_ns(config)?;
+    let cold_ns = cold_start_ns(&config("warm = 0\nwarm_max = 1\nidle_timeout = \"100ms\"\n"))?;
 
     let router = Router::start(&config("warm = 1\n"))?;
     if !Conversation::open(router.address(), 0)?.answers(NAME)? {
@@ -150,40 +149,27 @@ fn one(plan: &Plan, runtime: &Runtime) -> Result<Values, NotMeasured> {
     Ok(values)
 }
 
-/// From the wish for a process to the answer of the call that waits for it.
-fn cold_start_ns(config: impl Fn(&str) -> Config) -> Result<f64, NotMeasured> {
-    let without = config("warm = 0\n");
-    let with = config("warm = 1\n");
-    let router = Router::start(&without)?;
+/// A call of a function that keeps no process without calls, from its sending to its answer: the median of a few.
+fn cold_start_ns(config: &Config) -> Result<f64, NotMeasured> {
+    let router = Router::start(config)?;
+    let mut conversation = Conversation::open(router.address(), 0)?;
+    let function =
+        conversation.resolve(NAME)?.ok_or_else(|| NotMeasured::Failed("no such function".into()))?;
+    let mut times = Vec::new();
     // Once for nothing: what is read for the first time comes from the disk.
-    for is_counted in [false, true] {
+    for _ in 0..=COLD_STARTS {
         wait_until(&router, "it has no process, and a template that is ready", |status| {
             let mut templates = status["templates"].as_array().into_iter().flatten();
             pids(status, "places").is_empty() && templates.all(|template| template["state"] == "ready")
         })?;
-        let mut conversation = Conversation::open(router.address(), 0)?;
-        let function =
-            conversation.resolve(NAME)?.ok_or_else(|| NotMeasured::Failed("no such function".into()))?;
-        let caller = std::thread::spawn(move || {
-            let is_answered = conversation.call(function)?;
-            Ok::<_, std::io::Error>((is_answered, Instant::now()))
-        });
-        std::thread::sleep(CALL_WAITS);
-        let wished_at = Instant::now();
-        router.reload(&with)?;
-        let (is_answered, answered_at) = match caller.join() {
-            Ok(answered) => answered?,
-            Err(_) => return Err(NotMeasured::Failed("the caller panicked".into())),
-        };
-        if !is_answered {
-            return Err(NotMeasured::Failed("the first call did not end well".into()));
+        let sent_at = Instant::now();
+        if !conversation.call(function)? {
+            return Err(NotMeasured::Failed("a first call did not end well".into()));
         }
-        if is_counted {
-            return Ok((answered_at - wished_at).as_nanos() as f64);
-        }
-        router.reload(&without)?;
+        times.push(sent_at.elapsed().as_nanos() as f64);
     }
-    unreachable!("the second round is counted")
+    let counted = Summary::of(&times[1..]);
+    Ok(counted.expect("more than none").median)
 }
 
 /// Bytes, in proportion to who else has them.
