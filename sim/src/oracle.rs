@@ -72,6 +72,8 @@ pub struct Call {
     /// Times it was given to a worker.
     pub push_count: u32,
     pub start_count: u32,
+    /// Times a worker marked it as taken, after which a ring cannot prove that it never began.
+    pub take_count: u32,
     /// It began in the attempt that is, or that was last.
     pub has_begun: bool,
     /// It is to be pushed again though it has begun.
@@ -104,6 +106,7 @@ impl Call {
             pushes_left: None,
             push_count: 0,
             start_count: 0,
+            take_count: 0,
             has_begun: false,
             is_retry: false,
             answer: None,
@@ -318,12 +321,20 @@ impl Oracle {
         }
     }
 
+    /// A worker took a call, and does not run it.
+    pub fn taken(&mut self, attempt: CallKey) -> Result<(), Broken> {
+        let key = self.stands_for(attempt);
+        self.call(key, "taken")?.take_count += 1;
+        Ok(())
+    }
+
     /// A function began to run a call, or a second attempt at one.
     pub fn started(&mut self, now_ns: u64, attempt: CallKey) -> Result<(), Broken> {
         self.call(attempt, "started")?.has_begun = true;
         let key = self.stands_for(attempt);
         let call = self.call(key, "started")?;
         call.start_count += 1;
+        call.take_count += 1;
         let call = call.clone();
         self.judge.check(Contract::NeverLate, call.deadline_at_ns > now_ns, || {
             format!("{key:?} was started after its deadline")
@@ -440,7 +451,7 @@ fn is_true(now_ns: u64, call: &Call, is_unstarted: bool, seen: Seen) -> bool {
         // Nobody will come for it: whether that is so is looked at where it is told.
         Status::NoWorker => call.start_count == 0 || call.is_idempotent || call.holder_died,
         Status::WorkerLost => call.holder_died,
-        Status::Quarantined => call.holder_died && call.start_count >= 2 && call.is_idempotent,
+        Status::Quarantined => call.holder_died && call.take_count >= 2 && call.is_idempotent,
         _ => false,
     }
 }

@@ -59,6 +59,8 @@ pub enum Step {
     Quiet,
     /// It took this call and asks how long it will run.
     Begins(CallKey),
+    /// It took this call and does not run it: its time is over, or nobody wants it.
+    Declines(CallKey),
     /// It gave its ring up, because its router is dead.
     Detached,
     /// It was told to stop, and has nothing left to do.
@@ -139,13 +141,13 @@ impl Process {
         } else {
             None
         };
+        let key = CallKey { epoch: ring.epoch, id: InvocationId(taken.invocation_id) };
         if let Some(outcome) = unstarted {
             ring.end.complete(taken, outcome, now_ns, now_ns, &[]);
             ring.unpublished_count += 1;
-            return Step::Quiet;
+            return Step::Declines(key);
         }
         ring.end.note_started(&taken, now_ns);
-        let key = CallKey { epoch: ring.epoch, id: InvocationId(taken.invocation_id) };
         self.running.push(Running {
             taken,
             started_at_ns: now_ns,

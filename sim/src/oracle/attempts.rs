@@ -117,6 +117,7 @@ impl Oracle {
         let mut run = call.clone();
         for (_, other) in self.same(key, call).filter(|(other, _)| *other != key) {
             run.start_count += other.start_count;
+            run.take_count += other.take_count;
             run.holder_died |= other.holder_died;
             run.holder_scribbled |= other.holder_scribbled;
         }

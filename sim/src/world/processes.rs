@@ -87,7 +87,10 @@ impl World {
         let Some(process) = self.processes.get_mut(&name) else { return Ok(()) };
         match process.step(self.now_ns, &mut self.chance) {
             Step::Quiet => Ok(()),
+            // As for those that it starts.
+            Step::Declines(_) if process.has_scribbled => Ok(()),
             Step::Begins(key) => self.begin(name, key),
+            Step::Declines(key) => self.oracle.taken(key),
             Step::Detached => {
                 self.liars.remove(&name);
                 if self.chance.per_mille(LOST_WITH_ROUTER_PER_MILLE) {
