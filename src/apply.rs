@@ -24,14 +24,7 @@ pub fn command() -> Command {
     Command::new("apply")
         .about("Makes a running router go on with another configuration, without losing a call")
         .arg(Arg::new("file").value_name("FILE").required(true).help("The configuration file"))
-        .arg(
-            Arg::new("dry-run")
-                .long("dry-run")
-                .action(ArgAction::SetTrue)
-                .help("Only say what would change"),
-        )
-        .arg(wait_flag())
-        .arg(flags::run_dir_flag())
+        .args(change_flags())
         .after_help(format!(
             "Refused whole if any part is wrong. What needs a restart is named, and stays as it is until then. A function \
              that gets another program is served by the processes that it has until the first new one is ready. The flags \
@@ -41,14 +34,17 @@ pub fn command() -> Command {
         ))
 }
 
-/// `--wait`, for commands that change what processes there are to be.
-pub fn wait_flag() -> Arg {
-    Arg::new("wait")
+/// The flags of commands that change what is configured, for [`change`].
+pub fn change_flags() -> [Arg; 3] {
+    let dry_run =
+        Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Only say what would change");
+    let wait = Arg::new("wait")
         .long("wait")
         .value_name("DURATION")
         .conflicts_with("dry-run")
         .value_parser(|text: &str| units::parse_duration(text).map_err(|reason| reason.to_string()))
-        .help("Wait until all processes are as they are to be; 1 if they are not in this time")
+        .help("Wait until all processes are as they are to be; 1 if they are not in this time");
+    [dry_run, wait, flags::run_dir_flag()]
 }
 
 /// Hands the file over and shows the difference.

@@ -2,25 +2,17 @@
 //!
 //! In: the router's answer.  Out: the difference, and what is still to come, as with `quickfire apply`.
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use protocol::admin::Message;
 
-use crate::apply::{change, wait_flag};
+use crate::apply::{change, change_flags};
 use crate::ending::{EXIT_CODES_HELP, Ending, Failure};
-use crate::flags;
 
 /// Arguments and help.
 pub fn command() -> Command {
     Command::new("rollback")
         .about("Makes a running router go back to the configuration before, without losing a call")
-        .arg(
-            Arg::new("dry-run")
-                .long("dry-run")
-                .action(ArgAction::SetTrue)
-                .help("Only say what would change"),
-        )
-        .arg(wait_flag())
-        .arg(flags::run_dir_flag())
+        .args(change_flags())
         .after_help(format!(
             "Undoes the last `quickfire apply` or SIGHUP that changed anything; given again, the one before it, and so on. The router \
              remembers 16 configurations, as their files were read, until it ends. To go forward again, apply the file.\n\n\
