@@ -85,6 +85,7 @@ impl Bench {
     }
 
     fn neighbour(&self) -> u32 {
+        eventually("the neighbour is there", || !self.router.workers("neighbour").is_empty());
         self.router.workers("neighbour")[0]
     }
 }
