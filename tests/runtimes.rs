@@ -219,7 +219,8 @@ fn a_program_is_asked_to_end_before_it_is_killed() {
         ready.display()
     );
     let mut router = Router::start(&(echo_manifest(1) + &function("long", "stdio", &script)));
-    eventually("it runs", || ready.exists());
+    // One whose relay has not attached yet has no call to finish, and is not asked.
+    eventually("it runs and its relay is attached", || ready.exists() && router.row("long").workers == 1);
     assert!(router.terminate().success());
     eventually("it said good-bye", || bye.exists());
 }
