@@ -184,9 +184,8 @@ impl Engine {
     /// worker. Ends when told so, or when a worker of the edition in force attaches. Calls already queued wait on, up to their deadline; of
     /// a function whose number of workers follows its calls they end as `NoWorker`.
     pub fn handle_function_failing(&mut self, function: FunctionId, is_failing: bool) {
-        if let Some(function) = self.functions.get_mut(function.0 as usize) {
-            function.is_failing = is_failing;
-        }
+        let Some(known) = self.functions.get_mut(function.0 as usize) else { return };
+        known.is_failing = is_failing;
         self.note_pool(function.0);
     }
 

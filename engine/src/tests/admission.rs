@@ -98,6 +98,14 @@ fn a_failing_function_with_a_worker_left_is_served() {
 }
 
 #[test]
+fn a_function_that_is_not_there_cannot_fail() {
+    let mut story = Story::new();
+    story.engine.handle_function_failing(FunctionId(2), true);
+    story.engine.invariants();
+    assert_eq!(story.refusal(Request { function: FunctionId(2), ..request() }), Status::UnknownFunction);
+}
+
+#[test]
 fn a_worker_that_attaches_ends_the_failing() {
     let mut story = Story::new();
     story.engine.handle_function_failing(ECHO, true);
