@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   round    5 6 7 8 ... 2 3    taken in front, given back behind; as many as were lately in use at once, and SPARE more
-//!   rested   9 10 11 ...        a stack: taken when the round gets short, and filled from it when it was too long for a whole lap
+//!   rested   9 10 11 ...        a stack: taken when the round gets short, and filled from it when most of it was free for a whole lap
 //!   touched  0 4                a stack; preferred to both
 //! ```
 //!
@@ -79,8 +79,7 @@ impl FreeSlots {
         self.at(PREFETCH_DISTANCE)
     }
 
-    /// Looks whether the round is longer than it has to be. To be called now and then, when many slots are in use: what was free each
-    /// time, for a whole lap, is too much.
+    /// Looks whether the round is much longer than it has to be. To be called now and then, when many slots are in use.
     #[inline]
     pub(crate) fn look(&mut self) {
         self.free_min = self.free_min.min(self.round_count());
@@ -102,13 +101,19 @@ impl FreeSlots {
         }
     }
 
+    /// Rests half of what was free all the time, if that was most of the round: where the number of calls goes up and down, slots that
+    /// come and go would be used out of their order, which what is fetched ahead depends on.
     #[cold]
     fn end_lap(&mut self) {
-        // The first to go are those that were taken longest ago.
-        for _ in 0..self.free_min.saturating_sub(SPARE) {
-            let Some(slot) = self.at(0) else { break };
-            self.head = self.head.wrapping_add(1);
-            self.rested.push(slot);
+        let used = self.round.len() - self.rested.len() - self.touched.len();
+        if self.free_min as usize * 4 > used * 3 {
+            let surplus = (self.free_min / 2).min(self.free_min.saturating_sub(SPARE));
+            // Those that were given back longest ago, and of them the first on top.
+            let surplus = surplus.min(self.round_count());
+            for distance in (0..surplus).rev() {
+                self.rested.extend(self.at(distance));
+            }
+            self.head = self.head.wrapping_add(surplus);
         }
         self.free_min = u32::MAX;
         self.lap_start = self.head;
