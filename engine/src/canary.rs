@@ -5,8 +5,8 @@
 //! queue, with its workers, limits and counters, and ends with the version it began with.
 //! Always: of any hundred calls in a row exactly `percent` go to the canary, as evenly spaced as they can be; no chance is in it.
 //! Calls with an idempotency key are told apart by it instead, so that equal keys meet in one version, where they are one call.
-//! Always: a canary gets nothing before its first process has attached, if it keeps any without calls, and while its processes keep failing. What it does to calls that it takes is its breaker's business, whose
-//! fallback can be the function that they were meant for.
+//! Always: a canary gets nothing before its first process has attached, if it keeps any without calls, and while its processes keep
+//! failing. What it does to calls that it takes is its breaker's business, whose fallback can be the function that they were meant for.
 //! Never: followed twice: the canary of a canary is not asked.
 //! Why a function and not a second program of one: whatever can be said of a function, limits, breaker, pool, log, can then be said of
 //! a version, and the path of a call learns nothing new. See docs/decisions/0036-canary.md.  Tests: `tests/canary.rs`.
@@ -68,7 +68,7 @@ impl Canary {
     /// The same for a call with a key: the same answer for each call with that key.
     fn takes(&self, key: &IdempotencyKey) -> bool {
         // Keys may be counters, so that their bits have to be mixed: multiplicative hashing, Knuth, The Art of Computer Programming,
-        // volume 3, section 6.4, with the constant of the golden ratio for 64 bits.
+        // volume 3, section 6.4, with a constant of the golden ratio for 128 bits.
         let mixed = u128::from_le_bytes(*key).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
         let share = ((mixed >> 96) as u64 * u64::from(WHOLE)) >> 32;
         share < u64::from(self.spec.percent)
@@ -84,20 +84,17 @@ impl Engine {
             Some(key) => canary.takes(key),
             None => canary.take(),
         };
-        let next = canary.spec.function;
-        let can_serve = |number: FunctionId| {
-            let function = self.functions.get(number.0 as usize);
-            function.is_some_and(|next| {
-                let may_have_none = next.spec.pool.is_some_and(|pool| pool.min == 0);
-                let is_there = !next.members.is_empty() || may_have_none;
-                is_there && !next.is_failing && !next.checks.has(Checks::RETIRED)
-            })
-        };
-        if !is_due || !can_serve(next) {
+        let number = canary.spec.function;
+        let can_serve = self.functions.get(number.0 as usize).is_some_and(|next| {
+            let may_have_none = next.spec.pool.is_some_and(|pool| pool.min == 0);
+            let is_there = !next.members.is_empty() || may_have_none;
+            is_there && !next.is_failing && !next.checks.has(Checks::RETIRED)
+        });
+        if !is_due || !can_serve {
             return request;
         }
         self.counters.count(Counter::CallsToCanary);
-        Request { function: next, ..request }
+        Request { function: number, ..request }
     }
 }
 
